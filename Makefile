@@ -1,0 +1,47 @@
+# make run    sets everything up and serves the embedded demo model on http://127.0.0.1:8000
+# make test   sets everything up and runs every test
+# make check  formatting, lint, types and import contracts
+#
+# PYTHON     the interpreter to build .venv with (3.11 or newer)
+# PIP_ARGS   options for pip, for example torch's CPU wheels:
+#            make run PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+
+.PHONY: setup setup-run run test check demo clean
+
+run: .venv/run.done
+	$(BIN)/panacea serve
+
+test: .venv/dev.done
+	$(BIN)/pytest
+
+check: .venv/dev.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+setup: .venv/dev.done
+
+demo: .venv/dev.done
+	$(BIN)/panacea train demo
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Panacea needs Python 3.11 or newer; set PYTHON=python3.12, say."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run.done: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable .
+	@touch $@
+
+.venv/dev.done: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
+	@touch $@ .venv/run.done

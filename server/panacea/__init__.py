@@ -1,0 +1,1 @@
+"""Panacea: a language model server in which every request chooses its own alignment."""

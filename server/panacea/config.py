@@ -1,0 +1,49 @@
+"""Frozen configuration of the engine and of the server. Nothing writes into these after the command line built them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What one engine loads and how much it may hold. Paths are local folders: hub ids are resolved before."""
+
+    model: Path
+    adapter: Path | None = None
+    dtype: DType = "auto"
+    """"auto" is the checkpoint's own on CUDA, and float32 on a CPU."""
+    device: Device = "auto"
+    max_batch: int = 64
+    """Most requests in one step; the preference table has a row for each."""
+    max_step_tokens: int = 512
+    """Most tokens in one step: a long prompt is prefilled in chunks that leave room for everyone's next token."""
+    block_size: int = 16
+    """Tokens in one block of the KV cache."""
+    num_blocks: int | None = None
+    """Blocks in the KV cache; None sizes it from `kv_cache_bytes`."""
+    kv_cache_bytes: int = 1 << 30
+    """Upper limit of the KV cache's size. No more is taken than `max_batch` full contexts can use."""
+    max_context: int | None = None
+    """Cap on prompt and answer together; None is the model's own limit."""
+    threads: int | None = None
+    """CPU threads for the model; None lets the engine choose."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What the HTTP half needs to know besides the model."""
+
+    model_name: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    """Accepted bearer keys; without any the server is open and ignores Authorization."""
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    """Host headers that are answered (without port); "*" allows all. Stops DNS rebinding from a visited web page."""
+    max_body_bytes: int = 4 << 20
+    heartbeat_limit_s: float = 10.0
+    """`/ready` is 503 when the engine was silent for longer."""

@@ -1,0 +1,200 @@
+"""The server's half of the engine: starts its process, hands it requests and gives out tokens. asyncio, no torch."""
+
+import asyncio
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Sequence
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from panacea.config import EngineConfig
+from panacea.engine.messages import (
+    Abort,
+    Failed,
+    FromEngine,
+    Heartbeat,
+    Launch,
+    Ready,
+    Refused,
+    Shutdown,
+    StepOutput,
+    Submit,
+    ToEngine,
+)
+from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
+from panacea.engine.sampling_params import SamplingParams
+from panacea.errors import EngineDeadError, EngineError, PanaceaError, RequestError
+from panacea.preference import Preference
+
+EXIT_LIMIT_S = 2.0
+"""How long an engine that was told to shut down may take before it is killed."""
+WATCH_INTERVAL_S = 0.25
+"""How often the engine's process is looked at: the longest time its death goes unnoticed."""
+
+
+class EngineClient:
+    """An engine in a process of its own. Made by `start`; all calls from one event loop."""
+
+    info: EngineInfo
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self._folder = tempfile.TemporaryDirectory(prefix="panacea-")  # readable by this user alone
+        launch = Launch(config, f"ipc://{self._folder.name}/commands", f"ipc://{self._folder.name}/events")
+        self._context = zmq.Context()
+        self._commands = self._context.socket(zmq.PUSH)
+        self._commands.set_hwm(0)
+        self._commands.bind(launch.commands)
+        self._events = zmq.asyncio.Socket.shadow(self._context.socket(zmq.PULL))
+        self._events.set_hwm(0)
+        self._events.bind(launch.events)
+        # A session of its own: Ctrl-C reaches the server alone, which then ends the engine in good order.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "panacea.engine.process"], stdin=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stdin is not None
+        self._lifeline = self._process.stdin  # stays open: its closing is what ends an orphaned engine
+        self._lifeline.write(launch.to_line())
+        self._lifeline.flush()
+        self._decoder = msgspec.msgpack.Decoder(FromEngine)
+        self._ids = itertools.count()
+        self._queues: dict[str, asyncio.Queue[TokenOutput | PanaceaError]] = {}
+        self._failure: EngineError | None = None
+        self._stats: EngineStats | None = None
+        self._last_heard = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def start(cls, config: EngineConfig) -> "EngineClient":
+        """Starts the process and waits until the model is loaded. Raises `EngineError` with the engine's own reason."""
+        client = cls(config)
+        loaded: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
+        client._tasks = [asyncio.create_task(client._listen(loaded)), asyncio.create_task(client._watch(loaded))]
+        try:
+            client.info = await loaded
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def stats(self) -> EngineStats | None:
+        """The engine's state at its last heartbeat; None before the first."""
+        return self._stats
+
+    @property
+    def heartbeat_age_s(self) -> float:
+        """Seconds since the engine was last heard of."""
+        return time.monotonic() - self._last_heard
+
+    @property
+    def alive(self) -> bool:
+        return self._failure is None
+
+    async def generate(
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+    ) -> AsyncGenerator[TokenOutput]:
+        """One request's tokens as they come; `preference` None is the bare base.
+
+        Raises `RequestError` before the first token if the request could never be served, and `EngineError` if the
+        engine fails. Closing the generator, or cancelling the task that waits for it, ends the request in the engine.
+        """
+        request_id = str(next(self._ids))
+        queue: asyncio.Queue[TokenOutput | PanaceaError] = asyncio.Queue()
+        self._queues[request_id] = queue
+        ended = False
+        try:
+            self._send(Submit(request_id, list(prompt_ids), preference, params))
+            while not ended:
+                item = await queue.get()
+                ended = isinstance(item, PanaceaError) or item.finish_reason is not None
+                if isinstance(item, PanaceaError):
+                    raise item
+                yield item
+        finally:
+            del self._queues[request_id]
+            if not ended and self.alive:
+                self._send(Abort(request_id))
+
+    async def close(self) -> None:
+        """Ends the engine and all its requests. Calling it again changes nothing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.alive:
+            self._send_if_possible(Shutdown())
+        self._fail(EngineDeadError("the engine was shut down"))
+        await asyncio.to_thread(self._end_process)
+        self._commands.close(linger=0)
+        self._events.close(linger=0)
+        self._context.term()
+        self._folder.cleanup()
+
+    def _end_process(self) -> None:
+        try:
+            self._process.wait(EXIT_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._lifeline.close()
+
+    def _send(self, message: ToEngine) -> None:
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure))
+        if not self._send_if_possible(message):
+            raise EngineDeadError("the engine's process is gone")
+
+    def _send_if_possible(self, message: ToEngine) -> bool:
+        """Never waits: without a limit on its queue the socket refuses only when nobody is at the other end."""
+        try:
+            self._commands.send(msgspec.msgpack.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    async def _listen(self, loaded: "asyncio.Future[EngineInfo]") -> None:
+        while True:
+            message: FromEngine = self._decoder.decode(await self._events.recv())
+            self._last_heard = time.monotonic()
+            match message:
+                case StepOutput(tokens):
+                    for token in tokens:
+                        self._give(token.request_id, token)
+                case Refused(request_id, text, param):
+                    self._give(request_id, RequestError(text, param))
+                case Heartbeat(stats):
+                    self._stats = stats
+                case Ready(info):
+                    loaded.set_result(info)
+                case Failed(text):
+                    self._fail(EngineError(text), loaded)
+
+    async def _watch(self, loaded: "asyncio.Future[EngineInfo]") -> None:
+        while self._process.poll() is None:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+        await asyncio.sleep(WATCH_INTERVAL_S)  # its last words may still be under way, and say more than this
+        self._fail(EngineDeadError(f"the engine's process ended with code {self._process.returncode}"), loaded)
+
+    def _give(self, request_id: str, item: TokenOutput | PanaceaError) -> None:
+        queue = self._queues.get(request_id)
+        if queue is not None:  # a token may cross with the abort of its request
+            queue.put_nowait(item)
+
+    def _fail(self, error: EngineError, loaded: "asyncio.Future[EngineInfo] | None" = None) -> None:
+        """From now on every request, running or to come, gets `error`. The first error stands."""
+        if self._failure is not None:
+            return
+        self._failure = error
+        if loaded is not None and not loaded.done():
+            loaded.set_exception(error)
+        for queue in self._queues.values():
+            queue.put_nowait(type(error)(str(error)))

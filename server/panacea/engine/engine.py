@@ -1,0 +1,179 @@
+"""The engine: requests in, tokens out. The same one runs in the server's engine process and in yours."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from panacea.config import EngineConfig
+from panacea.engine.outputs import Completion, EngineInfo, EngineStats, FinishReason, TokenOutput
+from panacea.engine.request import Request
+from panacea.engine.runner import Runner
+from panacea.engine.sampler import Sampled
+from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.scheduler import Scheduler, Work
+from panacea.errors import RequestError
+from panacea.model.loader import load_model
+from panacea.preference import Preference
+
+
+class StepRunner(Protocol):
+    """What the engine needs of a runner. Tests put a model of a few lines here."""
+
+    def run(self, work: Sequence[Work]) -> list[Sampled]: ...
+
+
+class Engine:
+    """Continuous batching of requests that each bring their own preference.
+
+    Offline use:
+
+        engine = Engine.load(EngineConfig(model=Path("base"), adapter=Path("adapter")))
+        completions = engine.generate([prompt_ids], [(0.7, 0.3)], SamplingParams(max_tokens=64))
+    """
+
+    def __init__(self, runner: StepRunner, scheduler: Scheduler, info: EngineInfo, dimensions: int | None) -> None:
+        """`dimensions`: how many weights a preference has; None for an engine without adapter."""
+        self.info = info
+        self._runner = runner
+        self._scheduler = scheduler
+        self._dimensions = dimensions
+        self._requests: dict[str, Request] = {}
+        self._steps = 0
+        self._max_step_requests = 0
+        self._max_step_preferences = 0
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> "Engine":
+        """Loads base and adapter. Raises `CheckpointError` or `ConfigError` with one clear line."""
+        model = load_model(config)
+        runner = Runner(model, config)
+        scheduler = Scheduler(
+            num_blocks=runner.num_blocks,
+            block_size=config.block_size,
+            max_batch=config.max_batch,
+            max_step_tokens=config.max_step_tokens,
+            context_length=model.context_length,
+        )
+        info = EngineInfo(
+            context_length=scheduler.context_length,
+            vocab_size=model.vocab_size,
+            eos_token_ids=model.eos_token_ids,
+            block_size=config.block_size,
+            num_blocks=runner.num_blocks,
+            max_batch=config.max_batch,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            parameters=model.parameters,
+        )
+        return cls(runner, scheduler, info, len(model.adapter.config.space.dimensions) if model.adapter else None)
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work
+
+    @property
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            steps=self._steps,
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            free_blocks=len(self._scheduler.blocks),
+            free_slots=len(self._scheduler.slots),
+            preemptions=self._scheduler.preemptions,
+            max_step_requests=self._max_step_requests,
+            max_step_preferences=self._max_step_preferences,
+        )
+
+    def add(
+        self, request_id: str, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+    ) -> None:
+        """Queues a request; `preference` None is the bare base. Raises `RequestError` if it could never be served."""
+        if request_id in self._requests:
+            raise RequestError("this request id is in use")
+        self._check(prompt_ids, preference, params)
+        request = Request(request_id, list(prompt_ids), preference, params)
+        self._scheduler.add(request)
+        self._requests[request_id] = request
+
+    def abort(self, request_id: str) -> None:
+        """Ends a request and frees all it holds. An unknown id is fine: it may just have finished."""
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            self._scheduler.remove(request)
+
+    def step(self) -> list[TokenOutput]:
+        """Schedule, run, sample, report: one forward, and the tokens that came of it."""
+        work = self._scheduler.schedule()
+        if not work:
+            return []
+        sampled = self._runner.run(work)
+        sampling = [item.request for item in work if item.samples]
+        self._scheduler.advance(work)
+        self._count(work)
+        return [self._report(request, token) for request, token in zip(sampling, sampled, strict=True)]
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        preferences: Sequence[Preference | None],
+        params: SamplingParams | Sequence[SamplingParams],
+    ) -> list[Completion]:
+        """Answers to all `prompts` (token ids), batched, each under its own preference. Blocks until all are done.
+
+        `params` is one for all, or one per prompt. Raises `RequestError` if one could never be served; then none is.
+        """
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        ids = [f"generate-{index}" for index in range(len(prompts))]
+        collected: dict[str, list[TokenOutput]] = {request_id: [] for request_id in ids}
+        try:
+            for request_id, prompt, preference, own in zip(ids, prompts, preferences, each, strict=True):
+                self.add(request_id, prompt, preference, own)
+            while any(request_id in self._requests for request_id in ids):
+                for token in self.step():
+                    collected[token.request_id].append(token)
+        finally:
+            for request_id in ids:
+                self.abort(request_id)
+        return [_completion(collected[request_id]) for request_id in ids]
+
+    def check_integrity(self) -> None:
+        """Raises `ValueError` if a block or slot is lost or owned twice."""
+        self._scheduler.check_integrity()
+
+    def _check(self, prompt_ids: Iterable[int], preference: Preference | None, params: SamplingParams) -> None:
+        if any(not 0 <= token < self.info.vocab_size for token in prompt_ids):
+            raise RequestError(f"a prompt token is not between 0 and {self.info.vocab_size - 1}", "prompt")
+        if any(not 0 <= token < self.info.vocab_size for token in params.stop_token_ids):
+            raise RequestError(f"a stop token is not between 0 and {self.info.vocab_size - 1}", "stop_token_ids")
+        if preference is not None and len(preference) != self._dimensions:
+            raise RequestError("the preference does not fit the adapter's dimensions", "preference")
+
+    def _report(self, request: Request, sampled: Sampled) -> TokenOutput:
+        request.output_ids.append(sampled.token_id)
+        reason = self._finish_reason(request)
+        if reason is not None:
+            self.abort(request.request_id)
+        return TokenOutput(request.request_id, sampled.token_id, reason, sampled.logprob, sampled.top_logprobs)
+
+    def _finish_reason(self, request: Request) -> FinishReason | None:
+        token, params, count = request.output_ids[-1], request.params, len(request.output_ids)
+        ends = token in params.stop_token_ids or (token in self.info.eos_token_ids and not params.ignore_eos)
+        if ends and count > params.min_tokens:
+            return "stop"
+        return "length" if count >= params.max_tokens else None
+
+    def _count(self, work: Sequence[Work]) -> None:
+        self._steps += 1
+        self._max_step_requests = max(self._max_step_requests, len(work))
+        preferences = {item.request.preference for item in work}
+        self._max_step_preferences = max(self._max_step_preferences, len(preferences))
+
+
+def _completion(tokens: Sequence[TokenOutput]) -> Completion:
+    reason = tokens[-1].finish_reason
+    assert reason is not None
+    return Completion(
+        token_ids=[token.token_id for token in tokens],
+        finish_reason=reason,
+        logprobs=[token.logprob for token in tokens if token.logprob is not None],
+        top_logprobs=[token.top_logprobs for token in tokens if token.logprob is not None],
+    )

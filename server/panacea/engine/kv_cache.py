@@ -1,0 +1,108 @@
+"""The paged KV cache's tensors, and one step's view of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from panacea.errors import CheckpointError
+from panacea.model.attention import STEP_ATTENTION
+from panacea.model.loader import LoadedModel
+from panacea_kernels import PagedLayout, Span, paged_attention
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Sizes of one layer's keys and values."""
+
+    kv_heads: int
+    k_dim: int
+    v_dim: int
+
+
+class KVCache:
+    """Keys and values of every layer, in blocks. Starts as zeros: padding is read and weighted with zero."""
+
+    def __init__(
+        self, shapes: Sequence[LayerShape], num_blocks: int, block_size: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.block_size = block_size
+        self.device = device
+        self.layers = [
+            (
+                torch.zeros(num_blocks, block_size, shape.kv_heads, shape.k_dim, device=device, dtype=dtype),
+                torch.zeros(num_blocks, block_size, shape.kv_heads, shape.v_dim, device=device, dtype=dtype),
+            )
+            for shape in shapes
+        ]
+
+    def step(self, spans: Sequence[Span]) -> "CachedAttention":
+        """The attention of a step whose rows are `spans`, those with one token first."""
+        return CachedAttention(self.layers, PagedLayout.build(spans, self.block_size, self.device))
+
+
+@dataclass(frozen=True)
+class CachedAttention:
+    """Attention of one step over the cache (a `StepAttention`)."""
+
+    layers: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    layout: PagedLayout
+
+    def attend(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scaling: float,
+        sliding_window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        k_cache, v_cache = self.layers[layer]
+        return paged_attention(q, k, v, k_cache, v_cache, self.layout, scaling, sliding_window, softcap)
+
+
+class _Probe:
+    """Stands in for the attention of one forward and notes what each layer brings along."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[int, LayerShape] = {}
+
+    def attend(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scaling: float,
+        sliding_window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        if layer in self.shapes:
+            raise CheckpointError(f"layer {layer} attends twice in one forward, which is not supported")
+        self.shapes[layer] = LayerShape(k.shape[1], k.shape[2], v.shape[2])
+        return q.new_zeros(q.shape[0], q.shape[1], v.shape[2])
+
+
+def probe_layers(model: LoadedModel) -> list[LayerShape]:
+    """The shapes of every layer's keys and values, found by one forward of one token.
+
+    Raises `CheckpointError` if the model has layers that keep their state elsewhere (Mamba, linear attention, ...) or
+    passes attention something that changes its numbers and is not implemented.
+    """
+    probe = _Probe()
+    model.steering.slots = torch.zeros(1, dtype=torch.int32, device=model.device)
+    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    with torch.inference_mode():
+        model.network(input_ids=token, position_ids=token, use_cache=False, **{STEP_ATTENTION: probe})
+    if sorted(probe.shapes) != list(range(model.num_layers)):
+        name = type(model.network).__name__
+        raise CheckpointError(
+            f"{name} is not supported: {len(probe.shapes)} of its {model.num_layers} layers use the attention interface"
+        )
+    return [probe.shapes[layer] for layer in range(model.num_layers)]
+
+
+def block_bytes(shapes: Sequence[LayerShape], block_size: int, dtype: torch.dtype) -> int:
+    """Size of one block over all layers."""
+    return block_size * dtype.itemsize * sum(shape.kv_heads * (shape.k_dim + shape.v_dim) for shape in shapes)

@@ -1,0 +1,66 @@
+"""What an engine reports: plain dataclasses, for callers in its process and for messages alike."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOutput:
+    """One token of one request. When `finish_reason` is set, this is the request's last token.
+
+    With `finish_reason` "stop" the token is the end-of-sequence or stop token itself and no part of the text.
+    """
+
+    request_id: str
+    token_id: int
+    finish_reason: FinishReason | None = None
+    logprob: float | None = None
+    """Natural log of the token's probability under the model, before temperature, top-k and top-p."""
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished request of `Engine.generate`."""
+
+    token_ids: list[int]
+    """With `finish_reason` "stop" the last one is the end-of-sequence or stop token."""
+    finish_reason: FinishReason
+    logprobs: list[float]
+    """One per token if the request asked for logprobs, else empty."""
+    top_logprobs: list[tuple[tuple[int, float], ...]]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What a server needs to know of a loaded engine."""
+
+    context_length: int
+    """Most tokens of prompt and answer together, by the model and by the KV cache."""
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    block_size: int
+    num_blocks: int
+    max_batch: int
+    device: str
+    dtype: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """The engine's state after a step. Counters grow from the engine's start."""
+
+    steps: int
+    """Forward passes so far."""
+    running: int
+    waiting: int
+    free_blocks: int
+    free_slots: int
+    preemptions: int
+    max_step_requests: int
+    """Most requests that ever shared one step."""
+    max_step_preferences: int
+    """Most different preferences (the base counts as one) that ever shared one step."""

@@ -1,0 +1,154 @@
+"""Which request runs when. Owns the queues, the blocks and the slots; touches no tensor."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from panacea.engine.pool import Pool
+from panacea.engine.request import Request
+from panacea.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens [start, start + count) of one request, to be computed in one step."""
+
+    request: Request
+    start: int
+    count: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the step gives this request its next token: all tokens before it are computed."""
+        return self.start + self.count == self.request.num_tokens
+
+
+class Scheduler:
+    """First come, first served; everyone's next token before anyone's prompt.
+
+    A request is admitted when a slot is free and the blocks for all tokens it has so far. When a running request needs
+    a block and none is free, the youngest running request is preempted: it loses its blocks and slot, goes to the head
+    of the queue and later computes its tokens again. A request that would not fit into the whole cache is never
+    accepted, so the oldest always gets to its end.
+    """
+
+    def __init__(
+        self, num_blocks: int, block_size: int, max_batch: int, max_step_tokens: int, context_length: int
+    ) -> None:
+        self.block_size = block_size
+        self.max_step_tokens = max_step_tokens
+        self.context_length = min(context_length, num_blocks * block_size)
+        self.blocks = Pool(range(num_blocks))
+        self.slots = Pool(range(1, max_batch + 1))  # slot 0 is the base's
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []  # oldest first
+        self.preemptions = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def add(self, request: Request) -> None:
+        """Queues a request. Raises `RequestError` if it could never be served."""
+        if not request.prompt_ids:
+            raise RequestError("the prompt is empty", "prompt")
+        if request.params.max_tokens < 1:
+            raise RequestError("max_tokens must be at least 1", "max_tokens")
+        if len(request.prompt_ids) >= self.context_length:
+            raise RequestError(
+                f"the prompt has {len(request.prompt_ids)} tokens, but this server's context of {self.context_length} "
+                f"tokens must hold prompt and answer",
+                "prompt",
+            )
+        if request.most_tokens > self.context_length:
+            raise RequestError(
+                f"a prompt of {len(request.prompt_ids)} tokens and max_tokens {request.params.max_tokens} do not fit "
+                f"into this server's context of {self.context_length} tokens",
+                "max_tokens",
+            )
+        self.waiting.append(request)
+
+    def remove(self, request: Request) -> None:
+        """Forgets a request, finished or aborted, wherever it is, and takes back all it holds."""
+        if request in self.running:
+            self.running.remove(request)
+            self._release(request)
+        else:
+            self.waiting.remove(request)
+
+    def schedule(self) -> list[Work]:
+        """The next step's work, single tokens first. Empty only when nothing is running or waiting."""
+        work: list[Work] = []
+        decoding = sum(request.num_tokens - request.computed == 1 for request in self.running)
+        prefill_budget = self.max_step_tokens - decoding
+        preempted = self.preemptions
+        for request in list(self.running):
+            if request.slot is None:
+                continue  # preempted a moment ago, for an older request
+            left = request.num_tokens - request.computed
+            count = left if left == 1 else min(left, prefill_budget)
+            if count and self._reserve(request, request.computed + count):
+                work.append(Work(request, request.computed, count))
+                prefill_budget -= count if left > 1 else 0
+        while self.waiting and prefill_budget and self.preemptions == preempted and self._admit(self.waiting[0]):
+            request = self.waiting.popleft()
+            self.running.append(request)
+            count = min(request.num_tokens, prefill_budget)
+            self._extend(request, count)
+            work.append(Work(request, 0, count))
+            prefill_budget -= count
+        work.sort(key=lambda item: item.count > 1)  # stable: oldest first within each kind
+        return work
+
+    def advance(self, work: Iterable[Work]) -> None:
+        """The step has computed this work."""
+        for item in work:
+            item.request.computed = item.start + item.count
+
+    def check_integrity(self) -> None:
+        """Raises `ValueError` if a block or slot is lost or owned twice, or an idle request holds any."""
+        self.blocks.check_integrity(block for request in self.running for block in request.blocks)
+        self.slots.check_integrity(request.slot for request in self.running if request.slot)
+        for request in self.waiting:
+            if request.blocks or request.slot is not None or request.computed:
+                raise ValueError(f"waiting request {request.request_id} holds something")
+        for request in self.running:
+            if len(request.blocks) * self.block_size < request.computed:
+                raise ValueError(f"request {request.request_id} has fewer blocks than tokens")
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_size)
+
+    def _admit(self, request: Request) -> bool:
+        """Gives the request a slot, if it and blocks for all its tokens are free."""
+        room = len(self.running) < self.slots.size and len(self.blocks) >= self._blocks_for(request.num_tokens)
+        if room:
+            request.slot = 0 if request.preference is None else self.slots.take()
+        return room
+
+    def _reserve(self, request: Request, tokens: int) -> bool:
+        """Gives `request` blocks for its first `tokens` tokens, at the cost of younger ones. False: it went itself."""
+        while self._blocks_for(tokens) - len(request.blocks) > len(self.blocks):
+            youngest = self.running[-1]
+            self._preempt(youngest)
+            if youngest is request:
+                return False
+        self._extend(request, tokens)
+        return True
+
+    def _extend(self, request: Request, tokens: int) -> None:
+        request.blocks.extend(self.blocks.take() for _ in range(self._blocks_for(tokens) - len(request.blocks)))
+
+    def _preempt(self, request: Request) -> None:
+        self.running.remove(request)
+        self._release(request)
+        self.waiting.appendleft(request)
+        self.preemptions += 1
+
+    def _release(self, request: Request) -> None:
+        self.blocks.give_back(request.blocks)
+        if request.slot:
+            self.slots.give_back([request.slot])
+        request.blocks = []
+        request.slot = None
+        request.computed = 0

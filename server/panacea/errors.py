@@ -1,0 +1,45 @@
+"""Every error that Panacea raises on purpose.
+
+PanaceaError
+├── ConfigError        a flag, variable or configuration file is wrong; the command ends with exit code 2
+├── CheckpointError    a base model or adapter on disk cannot be served as it is
+├── PreferenceError    weights that are no preference in this preference space
+├── RequestError       a request that this engine can never serve (too long, unknown token, ...)
+└── EngineError        the engine failed under a request that was good
+    └── EngineDeadError    its process is gone
+"""
+
+
+class PanaceaError(Exception):
+    """Base of all errors below; `str(error)` is one line that a user can act on."""
+
+
+class ConfigError(PanaceaError):
+    """A flag, environment variable or configuration file has a value that cannot be used."""
+
+
+class CheckpointError(PanaceaError):
+    """A base model or adapter on disk is damaged, or of a kind that is not supported."""
+
+
+class PreferenceError(PanaceaError):
+    """Weights that are no preference in this preference space."""
+
+
+class RequestError(PanaceaError):
+    """A request that the engine refuses at once, because it could never be served.
+
+    `param` is the request's field at fault, in the words of the HTTP contract.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class EngineError(PanaceaError):
+    """The engine failed under a request that was good."""
+
+
+class EngineDeadError(EngineError):
+    """The engine's process is gone."""

@@ -1,0 +1,88 @@
+"""An adapter with its tensors: reading, checking and writing `adapter_model.safetensors`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from panacea.errors import CheckpointError
+from panacea.model.adapter_config import AdapterConfig
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+_TENSOR_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[ABE])")
+
+
+class LowRank(NamedTuple):
+    """One module's tensors: dW = scaling * b diag(e * w) a."""
+
+    a: torch.Tensor  # (r, in)
+    b: torch.Tensor  # (out, r)
+    e: torch.Tensor  # (r,)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A Panacea adapter on the CPU, in the dtype of its file. Keys of `modules` are dotted names in the base model."""
+
+    config: AdapterConfig
+    modules: Mapping[str, LowRank]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Adapter":
+        """Reads an adapter's folder. Only safetensors is read, never pickle.
+
+        Raises `CheckpointError` for a missing or damaged file, a tensor of unknown name, shape or dtype, a module with
+        only some of its three tensors, and values that are not finite.
+        """
+        config = AdapterConfig.read(folder)
+        path = folder / WEIGHTS_FILE
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    match = _TENSOR_NAME.fullmatch(name)
+                    if match is None:
+                        raise CheckpointError(f"{path}: {name!r} is no tensor of a Panacea adapter")
+                    parts.setdefault(match["module"], {})[match["part"]] = file.get_tensor(name)
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder} has no {WEIGHTS_FILE} (other formats are not read)") from None
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        modules = {module: _low_rank(path, module, tensors, config.rank) for module, tensors in parts.items()}
+        if not modules:
+            raise CheckpointError(f"{path} holds no tensors")
+        return cls(config, modules)
+
+    def write(self, folder: Path) -> None:
+        """Writes the adapter's folder; reading it back gives the same tensors."""
+        self.config.write(folder)
+        tensors = {
+            f"base_model.model.{module}.lora_{part}": tensor.contiguous()
+            for module, (a, b, e) in self.modules.items()
+            for part, tensor in (("A", a), ("B", b), ("E", e.unsqueeze(1)))
+        }
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def _low_rank(path: Path, module: str, tensors: Mapping[str, torch.Tensor], rank: int) -> LowRank:
+    missing = [part for part in "ABE" if part not in tensors]
+    if missing:
+        raise CheckpointError(f"{path}: {module} has no lora_{missing[0]}")
+    a, b, e = tensors["A"], tensors["B"], tensors["E"]
+    for part, tensor, fits, wanted in (
+        ("A", a, a.dim() == 2 and a.shape[0] == rank, f"({rank}, in)"),
+        ("B", b, b.dim() == 2 and b.shape[1] == rank, f"(out, {rank})"),
+        ("E", e, tuple(e.shape) == (rank, 1), f"({rank}, 1)"),
+    ):
+        if not fits:
+            raise CheckpointError(f"{path}: {module}.lora_{part} has shape {tuple(tensor.shape)}, not {wanted}")
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {module}.lora_{part} has dtype {tensor.dtype}, not a floating one")
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(f"{path}: {module}.lora_{part} has values that are not finite")
+    return LowRank(a, b, e.squeeze(1))

@@ -1,0 +1,184 @@
+"""`adapter_config.json` of a Panacea adapter: its columns and its preference space. No tensors, no torch.
+
+peft_type "PANACEA", format_version 1, base_model_name_or_path, task_type "CAUSAL_LM", r, scaling, target_modules,
+preference_columns, preference_dimensions, default_preference, presets (optional), example_prompts (optional)
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from panacea.errors import CheckpointError, PreferenceError
+from panacea.preference import Dimension, Preference, PreferenceSpace
+
+CONFIG_FILE = "adapter_config.json"
+FORMAT_VERSION = 1
+SHARED = -1
+"""`preference_columns` entry of a column that is on at every preference."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What an adapter is, apart from its tensors.
+
+    Raises `CheckpointError` when built from values that contradict each other.
+    """
+
+    base_model: str
+    """Hub id or path of the base; a relative path that exists is relative to the adapter's folder."""
+    scaling: float
+    """The factor in W0 + scaling * B diag(E w) A, already divided by whatever the method divides by."""
+    target_modules: tuple[str, ...] | str
+    """Module names or their last parts, or one regular expression for whole names (as peft has it)."""
+    preference_columns: tuple[int, ...]
+    """Per column of the adapter: -1 if shared, else the index of the dimension whose weight scales it."""
+    space: PreferenceSpace
+
+    def __post_init__(self) -> None:
+        if not self.preference_columns:
+            raise CheckpointError("preference_columns is empty: an adapter has at least one column")
+        if not (math.isfinite(self.scaling) and self.scaling != 0):
+            raise CheckpointError("scaling must be a finite number other than 0")
+        dimensions = len(self.space.dimensions)
+        for column in self.preference_columns:
+            if not SHARED <= column < dimensions:
+                raise CheckpointError(
+                    f"preference_columns holds {column}: an entry is -1 or the index of one of {dimensions} dimensions"
+                )
+        unused = [name for i, name in enumerate(self.space.names) if i not in self.preference_columns]
+        if unused:
+            raise CheckpointError(f"no column belongs to dimension {unused[0]!r}: it would change nothing")
+        if not self.target_modules:
+            raise CheckpointError("target_modules is empty")
+
+    @property
+    def rank(self) -> int:
+        return len(self.preference_columns)
+
+    def base_of(self, folder: Path) -> Path | str:
+        """The base model of the adapter in `folder`: a local folder, or else a hub id.
+
+        Raises `CheckpointError` if it is written as a path and nothing is there.
+        """
+        path = folder / self.base_model
+        if path.is_dir():
+            return path
+        if self.base_model.startswith((".", "/", "~")):
+            raise CheckpointError(f"the adapter's base model {path} does not exist; name another with --model")
+        return self.base_model
+
+    def targets(self, module: str) -> bool:
+        """Whether the module of this full dotted name is adapted (peft's rule)."""
+        if isinstance(self.target_modules, str):
+            return re.fullmatch(self.target_modules, module) is not None
+        return any(module == target or module.endswith("." + target) for target in self.target_modules)
+
+    def column_weights(self, preference: Preference | None) -> list[float]:
+        """The row of the preference table, (r,), that means `preference`; zeros (the bare base) for None."""
+        if preference is None:
+            return [0.0] * self.rank
+        return [1.0 if column == SHARED else preference[column] for column in self.preference_columns]
+
+    @classmethod
+    def read(cls, folder: Path) -> "AdapterConfig":
+        """Reads and checks `folder`/adapter_config.json. Raises `CheckpointError` naming the file and the field."""
+        path = folder / CONFIG_FILE
+        try:
+            content: object = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder} is no adapter: it has no {CONFIG_FILE}") from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path} is no JSON object")
+        try:
+            return cls._parse(cast("dict[str, Any]", content))
+        except (CheckpointError, PreferenceError) as error:
+            raise CheckpointError(f"{path}: {error}") from None
+
+    @classmethod
+    def _parse(cls, content: dict[str, Any]) -> "AdapterConfig":
+        peft_type = content.get("peft_type")
+        if peft_type != "PANACEA":
+            raise CheckpointError(f"peft_type is {peft_type!r}, not 'PANACEA'")
+        if content.get("format_version") != FORMAT_VERSION:
+            raise CheckpointError(f"format_version must be {FORMAT_VERSION}; this server reads no other")
+        if content.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
+            raise CheckpointError("task_type must be 'CAUSAL_LM'")
+        dimensions = tuple(
+            Dimension(_field(d, "name", str), _field(d, "description", str, ""))
+            for d in _list(content, "preference_dimensions", dict)
+        )
+        names = tuple(d.name for d in dimensions)
+        presets = _field(content, "presets", dict, None) or {}
+        config = cls(
+            base_model=_field(content, "base_model_name_or_path", str),
+            scaling=float(_field(content, "scaling", (int, float))),
+            target_modules=(
+                content["target_modules"]
+                if isinstance(content.get("target_modules"), str)
+                else tuple(_list(content, "target_modules", str))
+            ),
+            preference_columns=tuple(_list(content, "preference_columns", int)),
+            space=PreferenceSpace(
+                dimensions,
+                default=tuple(_weights(content.get("default_preference"), "default_preference", len(names))),
+                presets={
+                    name: tuple(_weights(weights, f"presets.{name}", len(names))) for name, weights in presets.items()
+                },
+                example_prompts=tuple(_list(content, "example_prompts", str, optional=True)),
+            ),
+        )
+        if _field(content, "r", int) != config.rank:
+            raise CheckpointError(f"r is {content['r']}, but preference_columns has {config.rank} entries")
+        return config
+
+    def write(self, folder: Path) -> None:
+        """Writes `folder`/adapter_config.json; reading it back gives an equal config."""
+        content = {
+            "peft_type": "PANACEA",
+            "format_version": FORMAT_VERSION,
+            "base_model_name_or_path": self.base_model,
+            "task_type": "CAUSAL_LM",
+            "r": self.rank,
+            "scaling": self.scaling,
+            "target_modules": self.target_modules,
+            "preference_columns": self.preference_columns,
+            "preference_dimensions": [{"name": d.name, "description": d.description} for d in self.space.dimensions],
+            "default_preference": self.space.default,
+            "presets": self.space.presets,
+            "example_prompts": self.space.example_prompts,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+_REQUIRED: Any = object()
+
+
+def _field(content: dict[str, Any], name: str, kind: type | tuple[type, ...], default: Any = _REQUIRED) -> Any:
+    value = content.get(name, default)
+    if value is _REQUIRED:
+        raise CheckpointError(f"{name} is missing")
+    if value is default:
+        return value
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise CheckpointError(f"{name} has the wrong type")
+    return value
+
+
+def _list(content: dict[str, Any], name: str, kind: type, *, optional: bool = False) -> list[Any]:
+    values = _field(content, name, list, None if optional else _REQUIRED)
+    if any(not isinstance(value, kind) or isinstance(value, bool) for value in values or ()):
+        raise CheckpointError(f"{name} has an entry of the wrong type")
+    return values or []
+
+
+def _weights(value: object, name: str, count: int) -> list[float]:
+    """The `count` numbers of a stored preference; `PreferenceSpace` checks their values."""
+    if not isinstance(value, list) or len(value) != count:
+        raise CheckpointError(f"{name} must be {count} numbers, one per dimension")
+    return value

@@ -1,0 +1,73 @@
+"""How transformers' models reach the engine's paged attention, whatever their family.
+
+A model loaded with `attn_implementation=ATTENTION` calls `_attention_forward` in every layer and hands it the keyword
+argument that the engine gave to the model's own forward: the running step's attention, nothing global.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from panacea.errors import CheckpointError
+
+ATTENTION = "panacea"
+STEP_ATTENTION = "panacea_attention"
+"""Name of the forward's keyword argument that carries a `StepAttention`."""
+
+# What layers may pass along that changes no number here: masks and positions are the engine's own business.
+_HARMLESS = {"position_ids", "position_embeddings", "use_cache", "is_causal", "cache_position", "output_attentions"}
+
+
+class StepAttention(Protocol):
+    """What a layer's attention is computed by during one step."""
+
+    def attend(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scaling: float,
+        sliding_window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        """q (rows, heads, dim), k and v (rows, kv_heads, dim) -> (rows, heads, dim)."""
+        ...
+
+
+def register_attention() -> None:
+    """Makes `attn_implementation=ATTENTION` known to transformers. Calling it again changes nothing."""
+    AttentionInterface.register(ATTENTION, _attention_forward)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, _no_mask)
+
+
+def _no_mask(*_args: object, **_kwargs: object) -> None:
+    """The engine's attention is causal per sequence by construction."""
+
+
+def _attention_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: q (1, heads, rows, dim), k and v (1, kv_heads, rows, dim)."""
+    step: StepAttention | None = kwargs.pop(STEP_ATTENTION, None)
+    sliding_window: int | None = kwargs.pop("sliding_window", None)
+    softcap: float | None = kwargs.pop("softcap", None)
+    unknown = [name for name, value in kwargs.items() if name not in _HARMLESS and value is not None]
+    if step is None or unknown or attention_mask is not None or dropout:
+        reason = (
+            f"needs {unknown[0]!r} in its attention" if unknown else "does not use transformers' attention interface"
+        )
+        raise CheckpointError(f"{type(module).__name__} is not supported: it {reason}")
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    return step.attend(layer, q, k, v, scale, sliding_window, softcap)[None], None

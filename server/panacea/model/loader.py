@@ -1,0 +1,216 @@
+"""Loading a base model with its adapter, ready for steps."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+from panacea.config import EngineConfig
+from panacea.errors import CheckpointError
+from panacea.model.adapter import Adapter, LowRank
+from panacea.model.attention import ATTENTION, register_attention
+from panacea.model.steered_linear import FusedPart, FusedProjections, SteeredLinear, Steering
+
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of one parent module that read the same input, in the order in which the models call them."""
+
+# Below this size a step is many tiny operations, and handing each to several threads costs more than it saves.
+ONE_THREAD_PARAMETERS = 20_000_000
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A transformers model whose adapted layers read `steering`."""
+
+    network: PreTrainedModel
+    adapter: Adapter | None
+    steering: Steering
+    context_length: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    num_layers: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+def load_model(config: EngineConfig) -> LoadedModel:
+    """Loads base and adapter from local folders.
+
+    Any transformers causal LM with Linear projections and attention through the attention interface. Raises
+    `CheckpointError` that names the file, tensor or setting at fault.
+    """
+    device = _device(config)
+    base_config = _read_config(config.model)
+    context_length = _context_length(base_config, config)
+    adapter = None if config.adapter is None else Adapter.read(config.adapter)
+    network = _load_network(config.model, base_config, _dtype(config, base_config, device), device)
+    steering = Steering(config.max_batch + 1, adapter.config.rank if adapter else 1, device)
+    _steer(network, adapter, steering)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if device.type == "cpu":
+        torch.set_num_threads(config.threads or (1 if parameters < ONE_THREAD_PARAMETERS else _cores()))
+    text_config = base_config.get_text_config(decoder=True)
+    return LoadedModel(
+        network=network,
+        adapter=adapter,
+        steering=steering,
+        context_length=context_length,
+        vocab_size=text_config.vocab_size,
+        eos_token_ids=_eos_token_ids(config.model, text_config),
+        num_layers=text_config.num_hidden_layers,
+        device=device,
+        dtype=next(network.parameters()).dtype,
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _device(config: EngineConfig) -> torch.device:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("device is cuda, but torch finds no CUDA device")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def _dtype(config: EngineConfig, base_config: PreTrainedConfig, device: torch.device) -> torch.dtype:
+    if config.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, config.dtype)
+        return dtype
+    if device.type == "cpu":
+        return torch.float32
+    return base_config.dtype if isinstance(base_config.dtype, torch.dtype) else torch.bfloat16
+
+
+def _read_config(folder: Path) -> PreTrainedConfig:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is no model: it has no config.json")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise CheckpointError(f"{folder}/config.json cannot be used: {str(error).splitlines()[0]}") from None
+    if config.is_encoder_decoder:
+        raise CheckpointError(f"{folder} is an encoder-decoder model; a causal language model is needed")
+    return config
+
+
+def _context_length(base_config: PreTrainedConfig, config: EngineConfig) -> int:
+    """Most tokens of a sequence, by the model's position embedding and the user's own limit."""
+    text = base_config.get_text_config(decoder=True)
+    limit: int | None = getattr(text, "max_position_embeddings", None)
+    if limit is None:
+        raise CheckpointError(f"{base_config.model_type} has no max_position_embeddings and is not supported")
+    rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    for parameters in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if parameters.get("rope_type") == "dynamic":
+            raise CheckpointError("rope_type 'dynamic' depends on the longest request of a batch and is not supported")
+        if parameters.get("rope_type") == "longrope":
+            # Beyond this length every position's embedding changes, also those already in the cache.
+            limit = min(limit, parameters.get("original_max_position_embeddings", limit))
+    return min(limit, config.max_context or limit)
+
+
+def _load_network(
+    folder: Path, base_config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    register_attention()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=base_config,
+            dtype=dtype,
+            device_map=None if device.type == "cpu" else device,
+            attn_implementation=ATTENTION,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+    network: PreTrainedModel
+    report: dict[str, set[str]]
+    network, report = loaded
+    if report["missing_keys"]:
+        raise CheckpointError(f"{folder} has no tensor for {min(report['missing_keys'])}")
+    network.train(mode=False)
+    network.requires_grad_(requires_grad=False)
+    return network
+
+
+def _eos_token_ids(folder: Path, text_config: PreTrainedConfig) -> tuple[int, ...]:
+    """The tokens that end an answer: the generation config's, else the model config's."""
+    ids: int | list[int] | None = text_config.eos_token_id
+    if (folder / "generation_config.json").is_file():
+        ids = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id or ids
+    if ids is None:
+        return ()
+    return (ids,) if isinstance(ids, int) else tuple(ids)
+
+
+def _steer(network: PreTrainedModel, adapter: Adapter | None, steering: Steering) -> None:
+    """Replaces adapted layers by steered ones, and fuses layers that read the same input.
+
+    Raises `CheckpointError` for a tensor that matches no module, a target module without tensors, and wrong shapes.
+    """
+    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    low_rank: dict[str, LowRank] = {}
+    if adapter is not None:
+        low_rank = dict(adapter.modules)
+        _check_match(network, linears, adapter)
+    for names in _groups(linears):
+        layers = [linears[name] for name in names]
+        parts = [low_rank.get(name) for name in names]
+        if len(layers) == 1 and parts[0] is None:
+            continue
+        linear = SteeredLinear(layers, parts, steering, adapter.config.scaling if adapter else 1.0)
+        if len(layers) == 1:
+            network.set_submodule(names[0], linear)
+            continue
+        group = FusedProjections(linear)
+        for index, name in enumerate(names):
+            network.set_submodule(name, FusedPart(group, index))
+
+
+def _groups(linears: dict[str, nn.Linear]) -> Iterator[tuple[str, ...]]:
+    """Names of all linear layers, those to be fused together."""
+    fused: set[str] = set()
+    for name in linears:
+        parent, _, last = name.rpartition(".")
+        for group in FUSED:
+            names = tuple(f"{parent}.{member}" for member in group)
+            layers = [linears[member] for member in names if member in linears]
+            if last == group[0] and len(layers) == len(names) and len({layer.in_features for layer in layers}) == 1:
+                fused.update(names)
+                yield names
+    yield from ((name,) for name in linears if name not in fused)
+
+
+def _check_match(network: PreTrainedModel, linears: dict[str, nn.Linear], adapter: Adapter) -> None:
+    config = adapter.config
+    for name, (a, b, _) in adapter.modules.items():
+        if name not in linears:
+            raise CheckpointError(f"the adapter has tensors for {name}, which is no linear layer of the base model")
+        if not config.targets(name):
+            raise CheckpointError(f"the adapter has tensors for {name}, which is none of its target_modules")
+        layer = linears[name]
+        if (a.shape[1], b.shape[0]) != (layer.in_features, layer.out_features):
+            raise CheckpointError(
+                f"the adapter's {name} maps {a.shape[1]} to {b.shape[0]} features, "
+                f"the base model's {layer.in_features} to {layer.out_features}"
+            )
+    for name, module in network.named_modules():
+        if config.targets(name) and name not in adapter.modules:
+            what = "has no tensors in the adapter" if isinstance(module, nn.Linear) else "is no linear layer"
+            raise CheckpointError(f"target module {name} {what}")

@@ -1,0 +1,121 @@
+"""Linear layers that read the preference of each row, and the table they read it from."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from panacea.model.adapter import LowRank
+from panacea_kernels import steered_linear
+
+
+class Steering:
+    """The preference table, and which of its rows each row of the running step uses. Shared by all layers of a model.
+
+    The engine's runner is the only writer. Slot 0 is all zeros for good: it is the bare base.
+    """
+
+    def __init__(self, num_slots: int, rank: int, device: torch.device) -> None:
+        self.table = torch.zeros(num_slots, rank, dtype=torch.float32, device=device)
+        self.slots = torch.zeros(0, dtype=torch.int32, device=device)
+
+
+class SteeredLinear(nn.Module):
+    """One or several linear layers that read the same input, as one weight with one low-rank adapter.
+
+    `low_rank` has an entry per layer; None where the adapter leaves that layer alone. Maps (..., in) to (..., out).
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Linear], low_rank: Sequence[LowRank | None], steering: Steering, scaling: float
+    ) -> None:
+        super().__init__()
+        weight = layers[0].weight
+        self.steering = steering
+        self.sections = tuple(layer.out_features for layer in layers)
+        self.weight = nn.Parameter(_join([layer.weight.detach() for layer in layers]), requires_grad=False)
+        self.bias = _join_biases(layers)
+        rank = steering.table.shape[1]
+        a = [
+            torch.zeros(rank, layer.in_features) if part is None else part.a.float()
+            for layer, part in zip(layers, low_rank, strict=True)
+        ]
+        # Folded in float32, so that a 16-bit model rounds the product once.
+        b = [
+            torch.zeros(layer.out_features, rank) if part is None else part.b.float() * part.e.float() * scaling
+            for layer, part in zip(layers, low_rank, strict=True)
+        ]
+        self.a = nn.Buffer(_join(a).to(weight.device, weight.dtype), persistent=False)
+        self.b = nn.Buffer(_join(b).to(weight.device, weight.dtype), persistent=False)
+        self.adapted = any(part is not None for part in low_rank)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.adapted:
+            return F.linear(x, self.weight, self.bias)
+        rows = x.reshape(-1, x.shape[-1])
+        y = steered_linear(
+            rows,
+            self.weight,
+            self.a,
+            self.b,
+            self.steering.table,
+            self.steering.slots,
+            self.bias,
+            self.sections if len(self.sections) > 1 else None,
+        )
+        return y.view(*x.shape[:-1], -1)
+
+
+class FusedProjections:
+    """Computes layers that read the same input at once, and hands each of them its part of the result.
+
+    The model's own code stays as it is: it calls `q_proj(x)`, `k_proj(x)`, `v_proj(x)`; the first call computes all
+    three. A part that is asked about another input than the last one computes anew, so any order of calls is right.
+    """
+
+    def __init__(self, linear: SteeredLinear) -> None:
+        self.linear = linear
+        self._input: torch.Tensor | None = None
+        self._parts: list[torch.Tensor | None] = []
+
+    def part(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        held = self._parts[index] if x is self._input else None
+        if held is None:
+            self._input = x
+            self._parts = list(self.linear(x).split(self.linear.sections, dim=-1))
+            held = self._parts[index]
+            assert held is not None
+        self._parts[index] = None
+        if all(part is None for part in self._parts):
+            self._input = None  # activations are not kept alive between steps
+        return held
+
+
+class FusedPart(nn.Module):
+    """Stands where one of the fused layers was."""
+
+    def __init__(self, group: FusedProjections, index: int) -> None:
+        super().__init__()
+        self.linear = group.linear if index == 0 else None  # one owner, so that parameters are counted and moved once
+        self._group = group
+        self._index = index
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._group.part(self._index, x)
+
+
+def _join(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _join_biases(layers: Sequence[nn.Linear]) -> nn.Parameter | None:
+    """The layers' biases in one; zeros where only some have one; None where none has."""
+    biases: list[torch.Tensor | None] = [None if layer.bias is None else layer.bias.detach() for layer in layers]  # pyright: ignore[reportUnnecessaryComparison]
+    if all(bias is None for bias in biases):
+        return None
+    whole = [
+        layer.weight.new_zeros(layer.out_features) if bias is None else bias
+        for layer, bias in zip(layers, biases, strict=True)
+    ]
+    return nn.Parameter(_join(whole), requires_grad=False)

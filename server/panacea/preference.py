@@ -1,0 +1,108 @@
+"""Preferences and the space they live in. Plain Python: no torch, no HTTP."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from panacea.errors import PreferenceError
+
+MAX_WEIGHT = 1e6
+"""Largest weight that a request may name. Weights are relative, so nobody needs more, and a sum stays finite."""
+
+BASE_NAME = "base"
+"""The model id `<name>:base` is the bare base model, so no preset may take this name."""
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+Preference = tuple[float, ...]
+"""One weight per dimension, in the space's order; not negative, with sum 1 (no weights at all without dimensions)."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One thing that an answer can be more or less of, such as `concise`."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class PreferenceSpace:
+    """The dimensions an adapter was trained for, its default preference and its named preferences.
+
+    Raises `PreferenceError` when built from names or weights that make no sense.
+    """
+
+    dimensions: tuple[Dimension, ...]
+    default: Preference
+    presets: Mapping[str, Preference] = field(default_factory=dict[str, Preference])
+    example_prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind, names in (("dimension", self.names), ("preset", tuple(self.presets))):
+            for name in names:
+                if not NAME_PATTERN.fullmatch(name):
+                    raise PreferenceError(
+                        f"{kind} name {name!r}: use up to 64 letters, digits, '_', '.' and '-', a letter or digit first"
+                    )
+        if len(set(self.names)) != len(self.names):
+            raise PreferenceError(f"dimension names occur twice: {', '.join(self.names)}")
+        if BASE_NAME in self.presets:
+            raise PreferenceError(f"a preset cannot be called {BASE_NAME!r}: that name selects the bare base model")
+        object.__setattr__(self, "default", self.resolve(self.default))
+        object.__setattr__(self, "presets", {name: self.resolve(weights) for name, weights in self.presets.items()})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dimension.name for dimension in self.dimensions)
+
+    def resolve(self, weights: object) -> Preference:
+        """The normalised preference that a client's `weights` mean.
+
+        `weights` is a mapping from dimension name to weight (absent dimensions are 0) or a sequence with one weight per
+        dimension. Weights are relative: `{"helpful": 2, "concise": 1}` is two thirds and one third.
+
+        Raises `PreferenceError`, whose text lists the dimensions and never repeats a value, unless every weight is a
+        finite number between 0 and 1e6 and at least one is above 0.
+        """
+        if isinstance(weights, Mapping):
+            return self._normalise(self._ordered(weights))  # pyright: ignore[reportUnknownArgumentType]
+        if isinstance(weights, Sequence) and not isinstance(weights, str | bytes):
+            values: Sequence[object] = weights  # pyright: ignore[reportUnknownVariableType]
+            if len(values) != len(self.dimensions):
+                raise PreferenceError(
+                    f"preference has {len(values)} weights instead of {len(self.dimensions)} ({self._listed()})"
+                )
+            return self._normalise(values)
+        raise PreferenceError(f"preference must be an object or an array of weights ({self._listed()})")
+
+    def as_dict(self, preference: Preference) -> dict[str, float]:
+        """`preference` with its dimensions' names, as answers carry it."""
+        return dict(zip(self.names, preference, strict=True))
+
+    def _listed(self) -> str:
+        return "dimensions: " + ", ".join(self.names) if self.names else "this adapter has no dimensions"
+
+    def _ordered(self, weights: Mapping[object, object]) -> Sequence[object]:
+        unknown = [name for name in weights if name not in self.names]
+        if unknown:
+            shown = ascii(unknown[0])[:64]
+            raise PreferenceError(f"preference names an unknown dimension {shown} ({self._listed()})")
+        return [weights.get(name, 0.0) for name in self.names]
+
+    def _normalise(self, weights: Sequence[object]) -> Preference:
+        numbers: list[float] = []
+        for name, weight in zip(self.names, weights, strict=True):
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise PreferenceError(f"preference.{name} is not a number ({self._listed()})")
+            # A comparison with NaN is false, so this one test refuses it too.
+            if not 0 <= weight <= MAX_WEIGHT:
+                raise PreferenceError(f"preference.{name} must be between 0 and 1e6 ({self._listed()})")
+            numbers.append(float(weight))
+        if not numbers:
+            return ()
+        total = math.fsum(numbers)
+        if total == 0:
+            raise PreferenceError(f"preference has no weight above 0 ({self._listed()})")
+        return tuple(number / total for number in numbers)
