@@ -29,7 +29,7 @@ def steered_linear(
     """
     rank = b.shape[1]
     y = F.linear(x, weight, bias)
-    h = F.linear(x, a).view(x.shape[0], -1, rank)
+    h = F.linear(x, a).view(x.shape[0], a.shape[0] // rank, rank)
     h = (h * table.index_select(0, slots).unsqueeze(1)).to(x.dtype)
     start = 0
     for section, size in enumerate(sections or (weight.shape[0],)):

@@ -28,6 +28,13 @@ class Runner:
     @torch.inference_mode()
     def run(self, work: Sequence[Work]) -> list[Sampled]:
         """One forward over `work` (single tokens first). A token for each item that samples, in their order."""
+        logits = self.forward(work)
+        rows = [self._sampling_row(item.request) for item in work if item.samples]
+        return sample(logits, rows) if rows else []
+
+    @torch.inference_mode()
+    def forward(self, work: Sequence[Work]) -> torch.Tensor:
+        """The next-token logits (items that sample, vocabulary); one meaningless row if none does."""
         self._write_slots(work)
         token_ids: list[int] = []
         positions: list[int] = []
@@ -42,15 +49,16 @@ class Runner:
         device = self.model.device
         self.model.steering.slots = torch.tensor(slots, dtype=torch.int32, device=device)
         attention = self.cache.step([Span(item.start, item.count, item.request.blocks) for item in work])
-        logits: torch.Tensor = self.model.network(
+        output = self.model.network(
             input_ids=torch.tensor([token_ids], device=device),
             position_ids=torch.tensor([positions], device=device),
             use_cache=False,
             # Only rows that sample reach the vocabulary; one row stands in when none does.
             logits_to_keep=torch.tensor(ends or [0], device=device),
             **{STEP_ATTENTION: attention},
-        ).logits[0]
-        return sample(logits, [self._sampling_row(item.request) for item in work if item.samples]) if ends else []
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
 
     def _write_slots(self, work: Sequence[Work]) -> None:
         """Writes the preferences of requests that were admitted since the last step. Never anyone else's."""

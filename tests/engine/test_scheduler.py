@@ -1,0 +1,245 @@
+"""The scheduler and the block pool under random load, with a model of a few lines."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from panacea.engine.engine import Engine
+from panacea.engine.outputs import EngineInfo, TokenOutput
+from panacea.engine.pool import Pool
+from panacea.engine.sampler import Sampled
+from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.scheduler import Scheduler, Work
+from panacea.errors import RequestError
+from panacea.preference import Preference
+
+VOCABULARY = 97
+EOS = 0
+
+
+def next_token(tokens: Sequence[int], preference: Preference | None) -> int:
+    """The fake model: every token before, and the preference, decide the next one. Never the end of sequence."""
+    state = hash(preference) % 1009
+    for token in tokens:
+        state = (state * 31 + token + 7) % 1_000_003
+    return 1 + state % (VOCABULARY - 1)
+
+
+class PagedFakeModel:
+    """Keeps tokens where a real model keeps keys and values, and reads the past from nowhere else."""
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        self.cache: dict[tuple[int, int], int] = {}
+        self.steps: list[list[Work]] = []
+
+    def run(self, work: Sequence[Work]) -> list[Sampled]:
+        self.steps.append(list(work))
+        sampled: list[Sampled] = []
+        for item in work:
+            for position, token in enumerate(item.request.tokens(item.start, item.count), item.start):
+                self.cache[self._place(item, position)] = token
+            if item.samples:
+                past = [self.cache[self._place(item, position)] for position in range(item.start + item.count)]
+                sampled.append(Sampled(next_token(past, item.request.preference), None, ()))
+        return sampled
+
+    def _place(self, item: Work, position: int) -> tuple[int, int]:
+        return item.request.blocks[position // self.block_size], position % self.block_size
+
+
+def make_engine(
+    num_blocks: int = 8, block_size: int = 4, max_batch: int = 4, max_step_tokens: int = 8
+) -> tuple[Engine, PagedFakeModel]:
+    model = PagedFakeModel(block_size)
+    scheduler = Scheduler(num_blocks, block_size, max_batch, max_step_tokens, context_length=10_000)
+    info = EngineInfo(
+        context_length=scheduler.context_length,
+        vocab_size=VOCABULARY,
+        eos_token_ids=(EOS,),
+        block_size=block_size,
+        num_blocks=num_blocks,
+        max_batch=max_batch,
+        device="cpu",
+        dtype="float32",
+        parameters=0,
+    )
+    return Engine(model, scheduler, info, dimensions=2), model
+
+
+def answer(prompt: Sequence[int], preference: Preference | None, max_tokens: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(max_tokens):
+        tokens.append(next_token(tokens, preference))
+    return tokens[len(prompt) :]
+
+
+PREFERENCES = st.one_of(st.none(), st.sampled_from([(1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (0.25, 0.75)]))
+ARRIVALS = st.lists(
+    st.tuples(
+        st.integers(0, 12),  # steps after the arrival before
+        st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=20),
+        st.integers(1, 12),  # max_tokens
+        PREFERENCES,
+        st.one_of(st.none(), st.integers(0, 15)),  # aborted so many steps after its arrival
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    arrivals=ARRIVALS,
+    num_blocks=st.integers(8, 14),
+    block_size=st.sampled_from([1, 4, 5]),
+    max_batch=st.integers(1, 6),
+    spare_step_tokens=st.integers(0, 10),
+)
+def test_nothing_is_lost_whatever_comes(
+    arrivals: list[tuple[int, list[int], int, Preference | None, int | None]],
+    num_blocks: int,
+    block_size: int,
+    max_batch: int,
+    spare_step_tokens: int,
+) -> None:
+    engine, model = make_engine(num_blocks, block_size, max_batch, max_batch + spare_step_tokens)
+    outputs: dict[str, list[TokenOutput]] = {}
+    refused: set[str] = set()
+    aborted: set[str] = set()
+    pending: list[tuple[int, int, str]] = []  # (step, kind, id)
+    clock = 0
+    for index, (gap, *_, abort_after) in enumerate(arrivals):
+        clock += gap
+        pending.append((clock, 0, str(index)))
+        if abort_after is not None:
+            pending.append((clock + abort_after, 1, str(index)))
+    pending.sort()
+    step = 0
+    while pending or engine.has_work:
+        while pending and pending[0][0] <= step:
+            _, is_abort, request_id = pending.pop(0)
+            _, prompt, max_tokens, preference, _ = arrivals[int(request_id)]
+            if is_abort:
+                engine.abort(request_id)
+                aborted.add(request_id)
+                continue
+            outputs[request_id] = []
+            try:
+                engine.add(request_id, prompt, preference, SamplingParams(max_tokens=max_tokens))
+            except RequestError:
+                refused.add(request_id)
+                assert len(prompt) + max_tokens > num_blocks * block_size
+        for token in engine.step():
+            assert token.request_id not in aborted or outputs[token.request_id] is not None
+            outputs[token.request_id].append(token)
+        engine.check_integrity()
+        step += 1
+        assert step < 5_000, "the engine makes no progress"
+    for index, (_, prompt, max_tokens, preference, abort_after) in enumerate(arrivals):
+        got = [token.token_id for token in outputs[str(index)]]
+        expected = answer(prompt, preference, max_tokens)
+        if str(index) in refused:
+            assert got == []
+        elif abort_after is None:
+            assert got == expected
+            assert [token.finish_reason for token in outputs[str(index)]] == [None] * (max_tokens - 1) + ["length"]
+        else:
+            assert got == expected[: len(got)]
+    assert engine.stats.free_blocks == num_blocks
+    assert engine.stats.free_slots == max_batch
+    assert all(sum(item.count for item in step_work) <= max_batch + spare_step_tokens for step_work in model.steps)
+
+
+def test_the_youngest_is_preempted_and_finishes_later() -> None:
+    engine, model = make_engine(num_blocks=6, block_size=4)
+    engine.add("old", [1] * 8, (1.0, 0.0), SamplingParams(max_tokens=12))
+    engine.add("young", [2] * 8, (0.0, 1.0), SamplingParams(max_tokens=12))
+    finished: dict[str, list[int]] = {"old": [], "young": []}
+    order: list[str] = []
+    while engine.has_work:
+        for token in engine.step():
+            finished[token.request_id].append(token.token_id)
+            if token.finish_reason:
+                order.append(token.request_id)
+    assert engine.stats.preemptions > 0
+    assert order == ["old", "young"]
+    assert finished == {"old": answer([1] * 8, (1.0, 0.0), 12), "young": answer([2] * 8, (0.0, 1.0), 12)}
+    starts = [item.start for step in model.steps for item in step if item.request.request_id == "young"]
+    assert starts.count(0) == 2, "the young one was prefilled, preempted and prefilled again"
+
+
+def test_everyone_gets_a_token_while_a_long_prompt_is_prefilled_in_chunks() -> None:
+    engine, model = make_engine(num_blocks=40, max_step_tokens=6)
+    engine.add("talker", [1, 2], None, SamplingParams(max_tokens=20))
+    engine.step()
+    engine.add("reader", list(range(1, 31)), (1.0, 0.0), SamplingParams(max_tokens=2))
+    for _ in range(6):
+        assert [token.request_id for token in engine.step()][0] == "talker"
+    counts = [[item.count for item in step] for step in model.steps[1:7]]
+    assert counts == [[1, 5]] * 6
+
+
+def test_a_request_joins_and_leaves_at_any_step() -> None:
+    engine, model = make_engine(num_blocks=40)
+    engine.add("a", [1], None, SamplingParams(max_tokens=6))
+    engine.step()
+    engine.add("b", [2], (1.0, 0.0), SamplingParams(max_tokens=2))
+    while engine.has_work:
+        engine.step()
+    assert [sorted(item.request.request_id for item in step) for step in model.steps] == [
+        ["a"], ["a", "b"], ["a", "b"], ["a"], ["a"], ["a"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "param"),
+    [([1] * 40, 1, "prompt"), ([1] * 20, 13, "max_tokens"), ([], 1, "prompt"), ([VOCABULARY], 1, "prompt"),
+     ([-1], 1, "prompt"), ([1], 0, "max_tokens")],
+)  # fmt: skip
+def test_what_can_never_fit_is_refused_at_once(prompt: list[int], max_tokens: int, param: str) -> None:
+    engine, _ = make_engine(num_blocks=8, block_size=4)
+    with pytest.raises(RequestError) as caught:
+        engine.add("x", prompt, None, SamplingParams(max_tokens=max_tokens))
+    assert caught.value.param == param
+    assert not engine.has_work
+
+
+def test_a_request_that_just_fits_is_served() -> None:
+    engine, _ = make_engine(num_blocks=8, block_size=4)
+    (completion,) = engine.generate([[1] * 20], [None], SamplingParams(max_tokens=12))
+    assert completion.token_ids == answer([1] * 20, None, 12)
+
+
+def test_a_preference_of_the_wrong_length_and_a_used_id_are_refused() -> None:
+    engine, _ = make_engine()
+    with pytest.raises(RequestError, match="dimensions"):
+        engine.add("x", [1], (1.0,), SamplingParams(max_tokens=1))
+    engine.add("x", [1], None, SamplingParams(max_tokens=1))
+    with pytest.raises(RequestError, match="in use"):
+        engine.add("x", [1], None, SamplingParams(max_tokens=1))
+
+
+def test_generate_leaves_nothing_behind_when_one_request_is_bad() -> None:
+    engine, _ = make_engine()
+    with pytest.raises(RequestError):
+        engine.generate([[1], [VOCABULARY]], [None, None], SamplingParams(max_tokens=1))
+    assert not engine.has_work
+    engine.check_integrity()
+
+
+def test_the_pool_notices_what_is_given_back_twice_or_lost() -> None:
+    pool = Pool(range(1, 4))
+    number = pool.take()
+    with pytest.raises(ValueError, match="lost or owned twice"):
+        pool.check_integrity([])
+    pool.check_integrity([number])
+    pool.give_back([number])
+    with pytest.raises(ValueError, match="nobody has it"):
+        pool.give_back([number])
+    with pytest.raises(ValueError, match="nobody has it"):
+        pool.give_back([0])
+    with pytest.raises(ValueError, match="lost or owned twice"):
+        pool.check_integrity([number])

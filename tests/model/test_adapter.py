@@ -1,0 +1,237 @@
+"""Every check of the adapter's format: one damaged copy of the golden adapter per check."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from panacea.config import EngineConfig
+from panacea.errors import CheckpointError
+from panacea.model.adapter import Adapter
+from panacea.model.adapter_config import AdapterConfig
+from panacea.model.loader import load_model
+from tests.golden_files import ADAPTER, BASE
+
+Change = Callable[[Any], Any]
+Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def edit_config(folder: Path, change: Change) -> None:
+    path = folder / "adapter_config.json"
+    content = json.loads(path.read_text("utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), "utf-8")
+
+
+def edit_tensors(folder: Path, change: Change) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def test_the_golden_adapter_is_read_as_it_is() -> None:
+    adapter = Adapter.read(ADAPTER)
+    assert adapter.config.space.names == ("helpful", "harmless", "concise")
+    assert adapter.config.preference_columns == (-1, -1, -1, -1, 0, 1, 2)
+    assert adapter.config.scaling == 2.0
+    assert adapter.config.column_weights((0.5, 0.25, 0.25)) == [1, 1, 1, 1, 0.5, 0.25, 0.25]
+    assert adapter.config.column_weights(None) == [0.0] * 7
+    assert adapter.config.base_of(ADAPTER) == ADAPTER / "../base"
+    assert len(adapter.modules) == 21
+
+
+def test_writing_and_reading_gives_the_same(tmp_path: Path) -> None:
+    adapter = Adapter.read(ADAPTER)
+    adapter.write(tmp_path)
+    again = Adapter.read(tmp_path)
+    assert again.config == adapter.config
+    assert again.modules.keys() == adapter.modules.keys()
+    for name, low_rank in adapter.modules.items():
+        assert all(torch.equal(new, old) for new, old in zip(again.modules[name], low_rank, strict=True))
+
+
+def put(key: str, value: object) -> Change:
+    return lambda content: content.__setitem__(key, value)
+
+
+def drop(key: str) -> Change:
+    return lambda content: content.pop(key)
+
+
+CONFIG_CHANGES: dict[str, tuple[Change, str]] = {
+    "peft_type": (put("peft_type", "LORA"), "peft_type is 'LORA'"),
+    "format_version": (put("format_version", 2), "format_version must be 1"),
+    "task_type": (put("task_type", "SEQ_CLS"), "task_type"),
+    "no_base": (drop("base_model_name_or_path"), "base_model_name_or_path is missing"),
+    "base_no_string": (put("base_model_name_or_path", 7), "base_model_name_or_path has the wrong type"),
+    "r_differs": (put("r", 8), "r is 8, but preference_columns has 7"),
+    "r_is_true": (put("r", True), "r has the wrong type"),
+    "no_scaling": (drop("scaling"), "scaling is missing"),
+    "scaling_nan": (put("scaling", float("nan")), "scaling must be a finite"),
+    "scaling_zero": (put("scaling", 0), "scaling must be a finite"),
+    "column_too_high": (put("preference_columns", [-1, -1, -1, 0, 1, 2, 3]), "preference_columns holds 3"),
+    "column_too_low": (put("preference_columns", [-2, -1, -1, -1, 0, 1, 2]), "preference_columns holds -2"),
+    "column_no_int": (put("preference_columns", [-1, -1, -1, -1, 0, 1, 2.0]), "preference_columns has an entry"),
+    "columns_empty": (put("preference_columns", []), "preference_columns is empty"),
+    "dimension_unused": (put("preference_columns", [-1, -1, -1, -1, 0, 1, 1]), "no column belongs to dimension 'concise'"),
+    "dimension_unnamed": (put("preference_dimensions", [{"description": "x"}] * 3), "name is missing"),
+    "dimension_twice": (put("preference_dimensions", [{"name": "a"}] * 3), "occur twice"),
+    "dimension_bad_name": (put("preference_dimensions", [{"name": n} for n in ("a b", "c", "d")]), "dimension name 'a b'"),
+    "default_length": (put("default_preference", [0.5, 0.5]), "default_preference must be 3 numbers"),
+    "default_missing": (drop("default_preference"), "default_preference must be 3 numbers"),
+    "default_zero": (put("default_preference", [0, 0, 0]), "no weight above 0"),
+    "default_negative": (put("default_preference", [1, -1, 1]), "between 0 and 1e6"),
+    "preset_length": (put("presets", {"x": [1]}), "presets.x must be 3 numbers"),
+    "preset_called_base": (put("presets", {"base": [1, 1, 1]}), "cannot be called 'base'"),
+    "preset_name": (put("presets", {"a:b": [1, 1, 1]}), "preset name 'a:b'"),
+    "prompts": (put("example_prompts", [3]), "example_prompts has an entry"),
+    "targets": (put("target_modules", []), "target_modules is empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONFIG_CHANGES)
+def test_a_wrong_config_is_refused_with_file_and_field(folder: Path, case: str) -> None:
+    change, message = CONFIG_CHANGES[case]
+    edit_config(folder, change)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        AdapterConfig.read(folder)
+    assert str(folder / "adapter_config.json") in str(caught.value)
+
+
+TENSOR_CHANGES: dict[str, tuple[Change, str]] = {
+    "foreign_name": (put("base_model.model.lm_head.weight", torch.zeros(1)), "no tensor of a Panacea adapter"),
+    "no_a": (drop(f"{Q_PROJ}.lora_A"), "q_proj has no lora_A"),
+    "no_b": (drop(f"{Q_PROJ}.lora_B"), "q_proj has no lora_B"),
+    "no_e": (drop(f"{Q_PROJ}.lora_E"), "q_proj has no lora_E"),
+    "shape_a": (put(f"{Q_PROJ}.lora_A", torch.zeros(6, 96)), r"lora_A has shape \(6, 96\), not \(7, in\)"),
+    "shape_b": (put(f"{Q_PROJ}.lora_B", torch.zeros(96, 8)), r"lora_B has shape \(96, 8\), not \(out, 7\)"),
+    "shape_e": (put(f"{Q_PROJ}.lora_E", torch.zeros(7)), r"lora_E has shape \(7,\), not \(7, 1\)"),
+    "dtype": (put(f"{Q_PROJ}.lora_E", torch.zeros(7, 1, dtype=torch.int32)), "dtype torch.int32"),
+    "nan_a": (put(f"{Q_PROJ}.lora_A", torch.full((7, 96), torch.nan)), "lora_A has values that are not finite"),
+    "inf_b": (put(f"{Q_PROJ}.lora_B", torch.full((96, 7), torch.inf)), "lora_B has values that are not finite"),
+    "inf_e": (put(f"{Q_PROJ}.lora_E", torch.full((7, 1), -torch.inf)), "lora_E has values that are not finite"),
+    "empty": (lambda tensors: tensors.clear(), "holds no tensors"),
+}
+
+
+@pytest.mark.parametrize("case", TENSOR_CHANGES)
+def test_a_wrong_tensor_is_refused_by_name(folder: Path, case: str) -> None:
+    change, message = TENSOR_CHANGES[case]
+    edit_tensors(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        Adapter.read(folder)
+
+
+def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Adapter.read(folder)
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match="other formats are not read"):
+        Adapter.read(folder)
+    (folder / "adapter_config.json").write_text("{", "utf-8")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Adapter.read(folder)
+    (folder / "adapter_config.json").write_text("[]", "utf-8")
+    with pytest.raises(CheckpointError, match="no JSON object"):
+        Adapter.read(folder)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(CheckpointError, match="is no adapter"):
+        Adapter.read(folder)
+
+
+def rename_module(tensors: dict[str, torch.Tensor], new: str) -> None:
+    for part in "ABE":
+        tensors[f"base_model.model.{new}.lora_{part}"] = tensors.pop(f"{Q_PROJ}.lora_{part}")
+
+
+def narrow_a(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{Q_PROJ}.lora_A"] = torch.zeros(7, 95)
+
+
+def without_q_proj(tensors: dict[str, torch.Tensor]) -> None:
+    for part in "ABE":
+        del tensors[f"{Q_PROJ}.lora_{part}"]
+
+
+BASE_MISMATCHES: dict[str, tuple[Change | None, Change | None, str]] = {
+    "no_such_module": (
+        lambda t: rename_module(t, "model.layers.9.self_attn.q_proj"),
+        None,
+        "layers.9.*no linear layer",
+    ),
+    "no_linear": (lambda t: rename_module(t, "model.layers.0.mlp"), None, "no linear layer"),
+    "in_features": (narrow_a, None, "maps 95 to 96 features, the base model's 96 to 96"),
+    "target_without_tensors": (without_q_proj, None, "target module model.layers.0.self_attn.q_proj has no tensors"),
+    "tensors_without_target": (None, put("target_modules", ["k_proj"]), "none of its target_modules"),
+    "target_no_linear": (None, lambda c: c["target_modules"].append("mlp"), "target module model.layers.0.mlp is no"),
+}
+
+
+@pytest.mark.parametrize("case", BASE_MISMATCHES)
+def test_an_adapter_that_does_not_fit_its_base_is_refused(folder: Path, case: str) -> None:
+    tensors, config, message = BASE_MISMATCHES[case]
+    if tensors:
+        edit_tensors(folder, tensors)
+    if config:
+        edit_config(folder, config)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(EngineConfig(model=BASE, adapter=folder))
+
+
+def test_some_targets_of_a_fused_group_may_be_left_alone(folder: Path) -> None:
+    """An adapter of q_proj and v_proj alone: k_proj, fused with them, stays the base's."""
+
+    def keep(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if ".q_proj." not in name and ".v_proj." not in name]:
+            del tensors[name]
+
+    edit_tensors(folder, keep)
+    edit_config(folder, put("target_modules", r".*\.(q|v)_proj"))
+    model = load_model(EngineConfig(model=BASE, adapter=folder))
+    part = model.network.get_submodule("model.layers.0.self_attn.q_proj")
+    linear = part.get_submodule("linear")
+    assert linear.get_buffer("b")[96:128].abs().max() == 0
+    assert linear.get_buffer("b")[:96].abs().max() > 0
+    assert linear.get_buffer("b")[128:].abs().max() > 0
+
+
+def test_bases_are_found_beside_the_adapter_on_the_hub_or_not_at_all(folder: Path) -> None:
+    def base_of(name: str) -> Path | str:
+        edit_config(folder, put("base_model_name_or_path", name))
+        return AdapterConfig.read(folder).base_of(folder)
+
+    assert base_of(str(BASE)) == BASE
+    assert base_of("somebody/some-model") == "somebody/some-model"
+    with pytest.raises(CheckpointError, match="--model"):
+        base_of("../nowhere")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_base_with_a_file_missing_is_refused_in_one_line(tmp_path: Path, missing: str) -> None:
+    shutil.copytree(BASE, tmp_path / "base")
+    (tmp_path / "base" / missing).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load_model(EngineConfig(model=tmp_path / "base"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(BASE, tmp_path / "base")
+    tensors = load_file(tmp_path / "base/model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"has no tensor for model\.norm\.weight"):
+        load_model(EngineConfig(model=tmp_path / "base"))
