@@ -1,0 +1,363 @@
+"""The `panacea` command: the only place that wires everything together."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Generator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from panacea.config import Device, DType, EngineConfig, ServerConfig
+from panacea.errors import ConfigError, EngineDeadError, PanaceaError
+from panacea.preference import PreferenceSpace
+from panacea.settings import allowed_hosts, read_api_keys, read_config_file, with_presets
+
+DEMO = Path(__file__).parent / "demo"
+DEFAULTS = EngineConfig(model=DEMO)
+
+app = typer.Typer(
+    name="panacea",
+    help="Serves a language model whose alignment each request chooses for itself.",
+    epilog="Start with: panacea serve",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train_app = typer.Typer(help="Train adapters.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(bench_app, name="bench")
+
+
+def main() -> None:
+    """The entry point. What a user got wrong ends with one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        code = 130
+    except EngineDeadError as error:
+        code = _complain(str(error), 1)
+    except PanaceaError as error:
+        code = _complain(str(error), 2)
+    except typer.TyperException as error:
+        code = _complain(error.format_message(), 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, code: int) -> int:
+    if message:  # a bare `panacea` has printed its help and has nothing to complain about
+        typer.echo("panacea: error: " + " ".join(message.split()), err=True)
+    return code
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"panacea {version('panacea-server')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _panacea(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Makes the file's values the defaults, which the environment and then flags override."""
+    if path is not None:
+        known = {parameter.name for parameter in context.command.params if parameter.name} - {"config"}
+        context.default_map = dict(read_config_file(path, known))
+    return path
+
+
+_MODEL = "What to serve"
+_HTTP = "HTTP"
+_ENGINE = "Engine"
+
+
+@app.command(
+    epilog="Every option can also come from the environment (PANACEA_MAX_BATCH=8) or from a TOML file (max_batch = 8). "
+    "A flag wins over the environment, the environment over the file, and the file over the default."
+)
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PANACEA_MODEL",
+            rich_help_panel=_MODEL,
+            help="Base model: a folder or a hub id. Default: the adapter's own base.",
+        ),
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PANACEA_ADAPTER",
+            rich_help_panel=_MODEL,
+            help="Panacea adapter: a folder or a hub id. Without it and without --model: the embedded demo.",
+        ),
+    ] = None,
+    served_model_name: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PANACEA_SERVED_MODEL_NAME", rich_help_panel=_MODEL, help="The model id that clients ask for."
+        ),
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="PANACEA_PRESET",
+            rich_help_panel=_MODEL,
+            metavar="NAME=w,w,w",
+            help="A named preference; clients reach it as the model id <name>:NAME. May be repeated.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(envvar="PANACEA_HOST", rich_help_panel=_HTTP, help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="PANACEA_PORT", rich_help_panel=_HTTP, min=0, max=65535, help="0 takes a free one.")
+    ] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PANACEA_API_KEY_FILE",
+            rich_help_panel=_HTTP,
+            help="File with one accepted bearer key per line. Without it the server is open.",
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="PANACEA_ALLOWED_HOST",
+            rich_help_panel=_HTTP,
+            help="Host header to answer; * for all. May be repeated. Default: loopback names on a loopback address.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        DType,
+        typer.Option(
+            envvar="PANACEA_DTYPE", rich_help_panel=_ENGINE, help="auto: the checkpoint's on CUDA, float32 on a CPU."
+        ),
+    ] = "auto",
+    device: Annotated[Device, typer.Option(envvar="PANACEA_DEVICE", rich_help_panel=_ENGINE)] = "auto",
+    max_batch: Annotated[
+        int,
+        typer.Option(envvar="PANACEA_MAX_BATCH", rich_help_panel=_ENGINE, min=1, help="Most requests in one step."),
+    ] = DEFAULTS.max_batch,
+    max_step_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar="PANACEA_MAX_STEP_TOKENS",
+            rich_help_panel=_ENGINE,
+            min=1,
+            help="Most tokens in one step; longer prompts are prefilled in chunks.",
+        ),
+    ] = DEFAULTS.max_step_tokens,
+    max_context: Annotated[
+        int | None,
+        typer.Option(
+            envvar="PANACEA_MAX_CONTEXT",
+            rich_help_panel=_ENGINE,
+            min=2,
+            help="Cap on prompt and answer together, in tokens. Default: the model's own.",
+        ),
+    ] = None,
+    kv_cache_gib: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_KV_CACHE_GIB", rich_help_panel=_ENGINE, min=0.001, help="Most memory for the KV cache."
+        ),
+    ] = DEFAULTS.kv_cache_bytes / 2**30,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            envvar="PANACEA_THREADS",
+            rich_help_panel=_ENGINE,
+            min=1,
+            help="CPU threads of the model. Default: one for tiny models, else all cores.",
+        ),
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option(envvar="PANACEA_LOG_LEVEL", rich_help_panel=_HTTP, help="debug, info, warning or error.")
+    ] = "info",
+    config: Annotated[  # its callback does the work
+        Path | None,
+        typer.Option(
+            envvar="PANACEA_CONFIG", callback=_read_config, is_eager=True, help="TOML file with any of these options."
+        ),
+    ] = None,
+) -> None:
+    """Serve a model over HTTP, with the OpenAI API and a preference per request.
+
+    Without options this serves the embedded demo model on a CPU:
+
+        panacea serve
+
+    An adapter brings its base model along; a base model alone is served without preferences:
+
+        panacea serve --adapter ./my-adapter --preset brief=0.1,0.1,0.8
+    """
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise ConfigError("--log-level must be debug, info, warning or error")
+    if max_step_tokens < max_batch:
+        raise ConfigError(f"--max-step-tokens must be at least --max-batch ({max_batch}): a token for each request")
+    keys = read_api_keys(api_key_file)
+    base_folder, adapter_folder, space = _checkpoints(model, adapter)
+    space = with_presets(space, preset or ())
+    name = served_model_name or _default_name(base_folder, adapter_folder)
+    engine_config = EngineConfig(
+        model=base_folder,
+        adapter=adapter_folder,
+        dtype=dtype,
+        device=device,
+        max_batch=max_batch,
+        max_step_tokens=max_step_tokens,
+        kv_cache_bytes=round(kv_cache_gib * 2**30),
+        max_context=max_context,
+        threads=threads,
+    )
+    server_config = ServerConfig(
+        model_name=name, host=host, port=port, api_keys=keys, allowed_hosts=allowed_hosts(host, allowed_host or ())
+    )
+    asyncio.run(_serve(server_config, engine_config, space, log_level))
+
+
+def _checkpoints(model: str | None, adapter: str | None) -> tuple[Path, Path | None, PreferenceSpace | None]:
+    """Local folders of base and adapter, and the adapter's preference space."""
+    from panacea.model.adapter_config import AdapterConfig
+    from panacea.model.hub import local_folder
+
+    if model is None and adapter is None:
+        adapter = str(DEMO / "adapter")
+    if adapter is None:
+        assert model is not None
+        return local_folder(model), None, None
+    adapter_folder = local_folder(adapter)
+    config = AdapterConfig.read(adapter_folder)
+    base = model or config.base_of(adapter_folder)
+    return local_folder(str(base)), adapter_folder, config.space
+
+
+def _default_name(base: Path, adapter: Path | None) -> str:
+    if adapter == DEMO / "adapter":
+        return "panacea-demo"
+    return (adapter or base).resolve().name
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: it would die of the signal before the engine was ended in good order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def _serve(
+    config: ServerConfig, engine_config: EngineConfig, space: PreferenceSpace | None, log_level: str
+) -> None:
+    from panacea.api import create_app
+    from panacea.engine.client import EngineClient
+    from panacea.text import load_model_text
+
+    listener = _bind(config)
+    text = load_model_text(engine_config.model)
+    loading = asyncio.create_task(EngineClient.start(engine_config))
+    server: _Server | None = None
+
+    def stop() -> None:
+        if server is None:
+            loading.cancel()
+        else:
+            server.force_exit = server.should_exit  # the second signal does not wait for open requests
+            server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        engine = await loading
+    except asyncio.CancelledError:
+        return
+    try:
+        evaluation = engine_config.adapter / "evaluation.json" if engine_config.adapter else None
+        api = create_app(
+            config, engine, text, space, evaluation.read_bytes() if evaluation and evaluation.is_file() else None
+        )
+        server = _Server(uvicorn.Config(api, log_level=log_level, server_header=False, access_log=log_level == "debug"))
+        _announce(config, listener, space)
+        await server.serve(sockets=[listener])
+    finally:
+        await engine.close()
+
+
+def _bind(config: ServerConfig) -> socket.socket:
+    """The listening address, taken before the model is loaded: a port in use shows at once."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except (OSError, UnicodeError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason.lower()}") from None
+    return listener
+
+
+def _announce(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None) -> None:
+    port = listener.getsockname()[1]
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 (a comparison)
+    lines = [f"Panacea serves {config.model_name} on http://{f'[{host}]' if ':' in host else host}:{port}"]
+    if space is not None and space.names:
+        lines.append("Dimensions: " + ", ".join(space.names))
+    if not config.api_keys and host != "localhost" and not host.startswith("127."):
+        lines.append("Warning: open to everyone who can reach this address; --api-key-file asks for keys")
+    typer.echo("\n".join(lines), err=True)
+
+
+@bench_app.command("steering")
+def bench_steering(
+    adapter: Annotated[str | None, typer.Option(help="Adapter: a folder or a hub id. Default: the demo.")] = None,
+    requests: Annotated[int, typer.Option(min=1, help="How many requests, each with its own preference.")] = 16,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens that every request generates.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds after one to warm up; medians are printed.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads, for all ways alike.")] = 1,
+) -> None:
+    """What it costs that every request has its own preference: one batch against one by one with merged weights.
+
+    Prints a table, and the numbers as JSON in the last line.
+    """
+    from panacea.bench.steering import SteeringBench, report
+
+    base_folder, adapter_folder, _ = _checkpoints(None, adapter)
+    assert adapter_folder is not None
+    typer.echo(report(SteeringBench(base_folder, adapter_folder, requests, tokens, rounds, threads).run()))
+
+
+@train_app.command("demo")
+def train_demo(
+    out: Annotated[Path, typer.Option(help="Folder for base, adapter and evaluation.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same model.")] = 0,
+) -> None:
+    """Train the embedded demo model from nothing: tokenizer, base, adapter, evaluation. Under an hour on two cores.
+
+    A run that was interrupted goes on where it stopped.
+    """
+    try:
+        from panacea_train.demo import train_demo as run
+    except ImportError as error:
+        raise ConfigError(f"training needs more packages: pip install 'panacea-server[train]' ({error})") from None
+    run(out, seed)
+
+
+if __name__ == "__main__":
+    main()

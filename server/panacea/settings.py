@@ -1,0 +1,70 @@
+"""What `panacea serve` was told, from text to checked values: presets, key files, configuration files. No torch."""
+
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from panacea.errors import ConfigError, PreferenceError
+from panacea.preference import PreferenceSpace
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+def with_presets(space: PreferenceSpace | None, presets: Iterable[str]) -> PreferenceSpace | None:
+    """`space` with the presets of the command line (`NAME=w,w,w`) added. Raises `ConfigError`."""
+    named: dict[str, list[float]] = {}
+    for text in presets:
+        name, equals, weights = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--preset {text}: write NAME=w,w,w with one weight per dimension")
+        try:
+            named[name] = [float(weight) for weight in weights.split(",")]
+        except ValueError:
+            raise ConfigError(f"--preset {text}: the weights must be numbers with commas between them") from None
+    if not named:
+        return space
+    if space is None:
+        raise ConfigError("--preset needs an adapter: a bare base model has no preferences")
+    try:
+        return replace(space, presets={**space.presets, **{n: space.resolve(w) for n, w in named.items()}})
+    except PreferenceError as error:
+        raise ConfigError(f"--preset: {error}") from None
+
+
+def read_api_keys(path: Path | None) -> tuple[str, ...]:
+    """The keys of a file, one per line; empty lines and lines that start with # do not count. Raises `ConfigError`."""
+    if path is None:
+        return ()
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--api-key-file {path} cannot be read: {error}") from None
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys:
+        raise ConfigError(f"--api-key-file {path} holds no key; without the option the server is open")
+    if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
+        raise ConfigError(f"--api-key-file {path}: keys are printable ASCII without spaces, one per line")
+    return keys
+
+
+def allowed_hosts(host: str, names: Collection[str]) -> tuple[str, ...]:
+    """The Host headers to answer: the ones named; else loopback names on a loopback address, and all elsewhere."""
+    if names:
+        return tuple(names)
+    return LOOPBACK_HOSTS if host in ("localhost", "127.0.0.1", "::1") else ("*",)
+
+
+def read_config_file(path: Path, known: Collection[str]) -> Mapping[str, Any]:
+    """The options of a TOML file, under the flags' names with - or _. Raises `ConfigError` for unknown ones."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--config {path} cannot be read: {error}") from None
+    options = {name.replace("-", "_"): value for name, value in content.items()}
+    for name in options:
+        if name not in known:
+            listed = ", ".join(sorted(known))
+            raise ConfigError(f"--config {path}: unknown option {name!r}; known are {listed}")
+    return options
