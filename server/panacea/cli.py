@@ -255,7 +255,19 @@ def _default_name(base: Path, adapter: Path | None) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: it would die of the signal before the engine was ended in good order."""
+    """uvicorn, with two things of our own.
+
+    It says where it serves once it does; and it leaves signals to us, for it would die of them before the engine was
+    ended in good order.
+    """
+
+    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        typer.echo(self._announcement, err=True)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -269,34 +281,40 @@ async def _serve(
     from panacea.engine.client import EngineClient
     from panacea.text import load_model_text
 
-    listener = _bind(config)
-    text = load_model_text(engine_config.model)
-    loading = asyncio.create_task(EngineClient.start(engine_config))
-    server: _Server | None = None
+    with _bind(config) as listener:
+        text = load_model_text(engine_config.model)
+        loading = asyncio.create_task(EngineClient.start(engine_config))
+        server: _Server | None = None
 
-    def stop() -> None:
-        if server is None:
-            loading.cancel()
-        else:
-            server.force_exit = server.should_exit  # the second signal does not wait for open requests
-            server.should_exit = True
+        def stop() -> None:
+            if server is None:
+                loading.cancel()
+            else:
+                server.force_exit = server.should_exit  # the second signal does not wait for open requests
+                server.should_exit = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    try:
-        engine = await loading
-    except asyncio.CancelledError:
-        return
-    try:
-        evaluation = engine_config.adapter / "evaluation.json" if engine_config.adapter else None
-        api = create_app(
-            config, engine, text, space, evaluation.read_bytes() if evaluation and evaluation.is_file() else None
-        )
-        server = _Server(uvicorn.Config(api, log_level=log_level, server_header=False, access_log=log_level == "debug"))
-        _announce(config, listener, space)
-        await server.serve(sockets=[listener])
-    finally:
-        await engine.close()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        try:
+            engine = await loading
+        except asyncio.CancelledError:
+            return
+        try:
+            evaluation = engine_config.adapter / "evaluation.json" if engine_config.adapter else None
+            api = create_app(
+                config, engine, text, space, evaluation.read_bytes() if evaluation and evaluation.is_file() else None
+            )
+            settings = uvicorn.Config(
+                api,
+                # uvicorn's own "info" is about itself; requests are logged where someone asked for details.
+                log_level="warning" if log_level == "info" else log_level,
+                access_log=log_level == "debug",
+                server_header=False,
+            )
+            server = _Server(settings, _announcement(config, listener, space))
+            await server.serve(sockets=[listener])
+        finally:
+            await engine.close()
 
 
 def _bind(config: ServerConfig) -> socket.socket:
@@ -313,7 +331,7 @@ def _bind(config: ServerConfig) -> socket.socket:
     return listener
 
 
-def _announce(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None) -> None:
+def _announcement(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None) -> str:
     port = listener.getsockname()[1]
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 (a comparison)
     lines = [f"Panacea serves {config.model_name} on http://{f'[{host}]' if ':' in host else host}:{port}"]
@@ -321,7 +339,7 @@ def _announce(config: ServerConfig, listener: socket.socket, space: PreferenceSp
         lines.append("Dimensions: " + ", ".join(space.names))
     if not config.api_keys and host != "localhost" and not host.startswith("127."):
         lines.append("Warning: open to everyone who can reach this address; --api-key-file asks for keys")
-    typer.echo("\n".join(lines), err=True)
+    return "\n".join(lines)
 
 
 @bench_app.command("steering")

@@ -177,7 +177,7 @@ def test_everyone_gets_a_token_while_a_long_prompt_is_prefilled_in_chunks() -> N
     engine.step()
     engine.add("reader", list(range(1, 31)), (1.0, 0.0), SamplingParams(max_tokens=2))
     for _ in range(6):
-        assert [token.request_id for token in engine.step()][0] == "talker"
+        assert next(token.request_id for token in engine.step()) == "talker"
     counts = [[item.count for item in step] for step in model.steps[1:7]]
     assert counts == [[1, 5]] * 6
 

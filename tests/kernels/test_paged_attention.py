@@ -10,7 +10,8 @@ BLOCK_SIZE = 4
 
 def one_query(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, cap: float | None) -> torch.Tensor:
     """Attention of the newest token, head by head, in float64. q (heads, dim), k and v (tokens, kv_heads, dim)."""
-    groups, out = q.shape[0] // k.shape[1], []
+    groups = q.shape[0] // k.shape[1]
+    out: list[torch.Tensor] = []
     if window is not None:
         k, v = k[-window:], v[-window:]
     for head in range(q.shape[0]):
@@ -37,9 +38,9 @@ def test_steps_of_mixed_work_equal_attention_written_out(window: int | None, cap
     for step in steps:
         spans = [Span(done[s], count, blocks[s]) for s, count in step]
         rows = [(s, done[s] + i) for s, count in step for i in range(count)]
-        packed = [torch.stack([states[s][position] for s, position in rows]) for states in (q, k, v)]
+        q_rows, k_rows, v_rows = (torch.stack([states[s][p] for s, p in rows]) for states in (q, k, v))
         layout = PagedLayout.build(spans, BLOCK_SIZE, torch.device("cpu"))
-        got = paged_attention(*packed, k_cache, v_cache, layout, 8**-0.5, window, cap)
+        got = paged_attention(q_rows, k_rows, v_rows, k_cache, v_cache, layout, 8**-0.5, window, cap)
         for row, (s, position) in enumerate(rows):
             expected = one_query(q[s][position], k[s][: position + 1], v[s][: position + 1], window, cap)
             torch.testing.assert_close(got[row].double(), expected, rtol=1e-4, atol=1e-5)

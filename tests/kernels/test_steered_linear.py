@@ -4,12 +4,23 @@ import torch
 import panacea_kernels
 
 
-def by_the_formula(x, weight, a, b, table, slots, bias, sections):  # type: ignore[no-untyped-def]
+def by_the_formula(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    table: torch.Tensor,
+    slots: torch.Tensor,
+    bias: torch.Tensor | None,
+    sections: tuple[int, ...] | None,
+) -> torch.Tensor:
     """W0 + B diag(w) A, built for each row and each section by itself, in float64."""
     x, weight, a, b, table = (tensor.double() for tensor in (x, weight, a, b, table))
-    rank, rows = b.shape[1], []
+    rank = b.shape[1]
+    rows: list[torch.Tensor] = []
     for row, slot in zip(x, slots.tolist(), strict=True):
-        parts, start = [], 0
+        parts: list[torch.Tensor] = []
+        start = 0
         for section, size in enumerate(sections or (weight.shape[0],)):
             own_a = a[section * rank : (section + 1) * rank]
             steered = weight[start : start + size] + b[start : start + size] @ torch.diag(table[slot]) @ own_a

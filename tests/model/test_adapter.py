@@ -85,10 +85,16 @@ CONFIG_CHANGES: dict[str, tuple[Change, str]] = {
     "column_too_low": (put("preference_columns", [-2, -1, -1, -1, 0, 1, 2]), "preference_columns holds -2"),
     "column_no_int": (put("preference_columns", [-1, -1, -1, -1, 0, 1, 2.0]), "preference_columns has an entry"),
     "columns_empty": (put("preference_columns", []), "preference_columns is empty"),
-    "dimension_unused": (put("preference_columns", [-1, -1, -1, -1, 0, 1, 1]), "no column belongs to dimension 'concise'"),
+    "dimension_unused": (
+        put("preference_columns", [-1, -1, -1, -1, 0, 1, 1]),
+        "no column belongs to dimension 'concise'",
+    ),
     "dimension_unnamed": (put("preference_dimensions", [{"description": "x"}] * 3), "name is missing"),
     "dimension_twice": (put("preference_dimensions", [{"name": "a"}] * 3), "occur twice"),
-    "dimension_bad_name": (put("preference_dimensions", [{"name": n} for n in ("a b", "c", "d")]), "dimension name 'a b'"),
+    "dimension_bad_name": (
+        put("preference_dimensions", [{"name": n} for n in ("a b", "c", "d")]),
+        "dimension name 'a b'",
+    ),
     "default_length": (put("default_preference", [0.5, 0.5]), "default_preference must be 3 numbers"),
     "default_missing": (drop("default_preference"), "default_preference must be 3 numbers"),
     "default_zero": (put("default_preference", [0, 0, 0]), "no weight above 0"),
@@ -98,7 +104,7 @@ CONFIG_CHANGES: dict[str, tuple[Change, str]] = {
     "preset_name": (put("presets", {"a:b": [1, 1, 1]}), "preset name 'a:b'"),
     "prompts": (put("example_prompts", [3]), "example_prompts has an entry"),
     "targets": (put("target_modules", []), "target_modules is empty"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CONFIG_CHANGES)

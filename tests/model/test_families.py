@@ -71,14 +71,13 @@ NEAR_TIE = 1e-4
 def random_checkpoint(folder: Path, config: PreTrainedConfig) -> Adapter:
     """Writes a random base model and a random adapter for all its projections into `folder`."""
     torch.manual_seed(7)
-    model = AutoModelForCausalLM.from_config(config)
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.15)  # large enough that the answers are no constant
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.normal_(module.bias, std=0.3)
-            assert name
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder / "base")
     targets = tuple(
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"
@@ -106,7 +105,7 @@ def merged(folder: Path, adapter: Adapter, preference: Preference | None) -> Any
         weights = [1.0 if column == -1 else preference[column] for column in COLUMNS]
         for name, (a, b, e) in adapter.modules.items():
             change = b.double() @ torch.diag(e.double() * torch.tensor(weights, dtype=torch.float64)) @ a.double()
-            model.get_submodule(name).weight.data += SCALING * change
+            model.get_parameter(f"{name}.weight").data += SCALING * change
     return model
 
 
@@ -173,7 +172,8 @@ REFUSED: Mapping[str, tuple[PreTrainedConfig, str]] = {
 @pytest.mark.parametrize("family", REFUSED)
 def test_a_model_that_cannot_be_served_is_refused_at_load(family: str, tmp_path: Path) -> None:
     config, reason = REFUSED[family]
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    model.save_pretrained(tmp_path / "base")
     space = PreferenceSpace((Dimension("helpful"),), (1.0,))
     part = {"mamba": "in_proj", "gpt2": "c_attn"}.get(family, "q_proj")
     name = {"mamba": "backbone.layers.0.mixer.in_proj", "gpt2": "transformer.h.0.attn.c_attn"}.get(

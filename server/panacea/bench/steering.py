@@ -100,9 +100,11 @@ class MergedModel:
     def __init__(self, base: Path, adapter: Adapter) -> None:
         self._adapter = adapter
         self._model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
-        self._weights: dict[str, torch.Tensor] = {
-            name: self._model.get_submodule(name).weight.detach().clone() for name in adapter.modules
-        }
+        self._weights: dict[str, torch.Tensor] = {name: self._parameter(name).clone() for name in adapter.modules}
+
+    def _parameter(self, module: str) -> torch.Tensor:
+        weight: torch.Tensor = self._model.get_parameter(f"{module}.weight").data
+        return weight
 
     @torch.inference_mode()
     def generate(self, prompt: Sequence[int], preference: Preference, tokens: int) -> list[int]:
@@ -110,7 +112,7 @@ class MergedModel:
         weights = torch.tensor(self._adapter.config.column_weights(preference))
         for name, (a, b, e) in self._adapter.modules.items():
             scaled = b.float() * (e.float() * weights * self._adapter.config.scaling)
-            torch.addmm(self._weights[name], scaled, a.float(), out=self._model.get_submodule(name).weight.data)
+            torch.addmm(self._weights[name], scaled, a.float(), out=self._parameter(name))
         output = self._model.generate(
             torch.tensor([list(prompt)]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),

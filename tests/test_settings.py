@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from panacea.errors import ConfigError
+from panacea.preference import Dimension, PreferenceSpace
+from panacea.settings import allowed_hosts, read_api_keys, read_config_file, with_presets
+
+SPACE = PreferenceSpace((Dimension("a"), Dimension("b")), (1.0, 1.0), presets={"old": (1.0, 0.0)})
+
+
+def test_presets_are_added_and_normalised() -> None:
+    space = with_presets(SPACE, ["new=3,1", "old=0,2"])
+    assert space is not None
+    assert space.presets == {"old": (0.0, 1.0), "new": (0.75, 0.25)}
+    assert with_presets(SPACE, []) is SPACE
+    assert with_presets(None, []) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("new", "write NAME=w,w,w"),
+        ("new=", "must be numbers"),
+        ("new=1;2", "must be numbers"),
+        ("new=1,2,3", "3 weights instead of 2"),
+        ("new=0,0", "no weight above 0"),
+        ("new=nan,1", "between 0 and 1e6"),
+        ("new=-1,1", "between 0 and 1e6"),
+        ("base=1,1", "cannot be called 'base'"),
+        ("=1,1", "preset name ''"),
+        ("a:b=1,1", "preset name 'a:b'"),
+    ],
+)
+def test_a_wrong_preset_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_presets(SPACE, [text])
+
+
+def test_a_preset_needs_an_adapter() -> None:
+    with pytest.raises(ConfigError, match="needs an adapter"):
+        with_presets(None, ["new=1,1"])
+
+
+def test_keys_are_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# for the staging system\n\n  sk-one  \nsk-two\n", "utf-8")
+    assert read_api_keys(path) == ("sk-one", "sk-two")
+    assert read_api_keys(None) == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no key"),
+        (b"# only this\n", "holds no key"),
+        (b"two words\n", "ASCII"),
+        ("schlüssel\n".encode(), "ASCII"),
+        (b"\xff\n", "cannot be read"),
+    ],
+)
+def test_a_key_file_that_would_leave_the_server_open_or_unreachable_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read_api_keys(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_api_keys(tmp_path / "absent")
+
+
+def test_hosts_default_to_loopback_names_only_on_a_loopback_address() -> None:
+    assert allowed_hosts("127.0.0.1", []) == ("localhost", "127.0.0.1", "[::1]")
+    assert allowed_hosts("0.0.0.0", []) == ("*",)  # noqa: S104 (a value to look at)
+    assert allowed_hosts("0.0.0.0", ["panacea.example"]) == ("panacea.example",)  # noqa: S104
+
+
+def test_a_config_file_names_options_with_dash_or_underscore(tmp_path: Path) -> None:
+    path = tmp_path / "panacea.toml"
+    path.write_text('max-batch = 3\nmax_context = 99\npreset = ["x=1,0"]\n', "utf-8")
+    options = read_config_file(path, {"max_batch", "max_context", "preset"})
+    assert options == {"max_batch": 3, "max_context": 99, "preset": ["x=1,0"]}
+    with pytest.raises(ConfigError, match="unknown option 'max_context'; known are max_batch, preset"):
+        read_config_file(path, {"max_batch", "preset"})
+    path.write_text("max_batch = ", "utf-8")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config_file(path, {"max_batch"})
