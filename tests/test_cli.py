@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 from panacea import cli
 from tests.engine.test_process import alive, gone_within
+from tests.fake_hub import fake_hub
 from tests.golden_files import ADAPTER, BASE, golden
 
 PANACEA = [sys.executable, "-m", "panacea.cli"]
@@ -27,9 +29,9 @@ QUESTION = "How do I sharpen a knife?"
 
 @contextmanager
 def serving(
-    *arguments: str, environment: Mapping[str, str] | None = None
+    *arguments: str, environment: Mapping[str, str] | None = None, log: list[str] | None = None
 ) -> Generator[tuple["subprocess.Popen[str]", httpx2.Client]]:
-    """`panacea serve` on a free port, and a client of it."""
+    """`panacea serve` on a free port, and a client of it. What it writes before it serves goes into `log`."""
     process = subprocess.Popen(
         [*PANACEA, "serve", "--port", "0", *arguments],
         stderr=subprocess.PIPE,
@@ -40,6 +42,8 @@ def serving(
     try:
         assert process.stderr is not None
         for line in process.stderr:
+            if log is not None:
+                log.append(line)
             if match := re.search(r"Panacea serves .* on (http://\S+)", line):
                 break
         else:
@@ -126,6 +130,26 @@ def test_a_bare_base_model_is_served_without_preferences() -> None:
         assert refused.json()["error"]["param"] == "preference"
         base = next(entry for entry in golden("base") if len(entry.prompt_ids) == 10)
         assert chat(client)["usage"]["completion_tokens"] == len(base.greedy_ids)
+
+
+@pytest.mark.slow
+def test_hub_ids_are_downloaded_with_a_progress_bar_and_served(tmp_path: Path) -> None:
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    config = json.loads((ADAPTER / "adapter_config.json").read_text("utf-8"))
+    config["base_model_name_or_path"] = "somebody/base"
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config), "utf-8")
+    with fake_hub({"somebody/adapter": tmp_path / "adapter", "somebody/base": BASE}) as endpoint:
+        environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        log: list[str] = []
+        with serving("--adapter", "somebody/adapter", environment=environment, log=log) as (_, client):
+            assert chat(client, preference=[1, 0, 0])["preference"] == {"helpful": 1, "harmless": 0, "concise": 0}
+        assert "100%" in "".join(log)
+        wrong = subprocess.run(
+            [*PANACEA, "serve", "--adapter", "somebody/else"],
+            capture_output=True, text=True, check=False, env={**os.environ, **environment},
+        )  # fmt: skip
+        assert wrong.returncode == 2
+        assert "the hub has no such repository" in wrong.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
