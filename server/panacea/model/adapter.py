@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from panacea.errors import CheckpointError
 from panacea.model.adapter_config import AdapterConfig
@@ -66,7 +66,8 @@ class Adapter:
             for module, (a, b, e) in self.modules.items()
             for part, tensor in (("A", a), ("B", b), ("E", e.unsqueeze(1)))
         }
-        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        # Not `save_file`: it gives the file to its owner alone (mode 0600), but an adapter is there to be served.
+        (folder / WEIGHTS_FILE).write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def _low_rank(path: Path, module: str, tensors: Mapping[str, torch.Tensor], rank: int) -> LowRank:
