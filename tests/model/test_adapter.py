@@ -221,8 +221,9 @@ def test_bases_are_found_beside_the_adapter_on_the_hub_or_not_at_all(folder: Pat
 
     assert base_of(str(BASE)) == BASE
     assert base_of("somebody/some-model") == "somebody/some-model"
-    with pytest.raises(CheckpointError, match="--model"):
-        base_of("../nowhere")
+    for name in ("../nowhere", ""):
+        with pytest.raises(CheckpointError, match="--model"):
+            base_of(name)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

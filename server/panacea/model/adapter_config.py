@@ -61,8 +61,10 @@ class AdapterConfig:
     def base_of(self, folder: Path) -> Path | str:
         """The base model of the adapter in `folder`: a local folder, or else a hub id.
 
-        Raises `CheckpointError` if it is written as a path and nothing is there.
+        Raises `CheckpointError` if it is written as a path and nothing is there, or nobody said where it is.
         """
+        if not self.base_model:
+            raise CheckpointError("the adapter does not say what its base model is; name it with --model")
         path = folder / self.base_model
         if path.is_dir():
             return path

@@ -1,0 +1,248 @@
+"""The trainer: what it minimises and with which rates, that it resumes exactly, and that it learns to steer."""
+
+import json
+from dataclasses import replace
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from panacea.errors import ConfigError
+from panacea_train.examples import Candidates, Demonstration, Example, PreferencePair
+from panacea_train.health import preference_gap, preference_probes
+from panacea_train.method import steered
+from panacea_train.trainer import PanaceaTrainer, TrainingConfig
+from tests.train.tiny import PEFT_WARNING, adapted, tiny_llama
+
+pytestmark = pytest.mark.filterwarnings(PEFT_WARNING)
+
+# What each dimension wants to hear: one of three answers, to every prompt.
+ANSWERS = ([10, 11, 12, 2], [20, 21, 2], [30, 2])
+PAIRS: list[Example] = [
+    PreferencePair([1, prompt], ANSWERS[a], ANSWERS[b], [1.0 if d == a else 0.0 if d == b else 0.5 for d in range(3)])
+    for prompt in range(3, 9)
+    for a in range(3)
+    for b in range(3)
+    if a != b
+]
+CANDIDATES: list[Example] = [
+    Candidates([1, prompt], ANSWERS, [[float(d == a) for d in range(3)] for a in range(3)]) for prompt in range(3, 9)
+]
+
+
+class StopAfterStep5(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = state.global_step == 5
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainingConfig:
+    return TrainingConfig(tmp_path / "run", steps=6, batch_size=4, warmup_steps=2, logging_steps=1, progress=False)
+
+
+def losses(trainer: PanaceaTrainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def token_logprob(model: nn.Module, prompt: list[int], answer: list[int]) -> Tensor:
+    logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    return -F.cross_entropy(logits, torch.tensor(answer), reduction="sum")
+
+
+def test_the_loss_is_the_formula_computed_pair_by_pair(config: TrainingConfig) -> None:
+    model = adapted()
+    shown = Demonstration([1, 2], [5, 6, 7], preference=(0.0, 0.5, 0.5))
+    pairs = [PreferencePair([1, 2], [3, 4], [5], (0.9, 0.2, 0.5)), PreferencePair([9], [8], [7, 6, 5], (0.1, 0.6, 0.2))]
+    trainer = PanaceaTrainer(model, [*pairs, shown], replace(config, batch_size=3, beta=0.4, sft_weight=0.3))
+    batch = trainer.batches[0]
+    dpo: list[Tensor] = []
+    preferred_nll = preferred_tokens = torch.zeros(())
+    with torch.no_grad():
+        loss = trainer.compute_loss(model, dict(batch))
+        for row in range(2):
+            pair = next(p for p in pairs if p.prompt_ids[0] == batch["input_ids"][row, 0])
+            a, b = list(pair.answer_a_ids), list(pair.answer_b_ids)
+            with steered(model, batch["preference"][row]):
+                policy = [token_logprob(model, list(pair.prompt_ids), answer) for answer in (a, b)]
+            with model.disable_adapter():
+                reference = [token_logprob(model, list(pair.prompt_ids), answer) for answer in (a, b)]
+            margin = 0.4 * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
+            target = batch["preference"][row] @ torch.tensor(pair.probabilities)
+            dpo.append(-target * F.logsigmoid(margin) - (1 - target) * F.logsigmoid(-margin))
+            better = 0 if target > 0.5 else 1
+            preferred_nll = preferred_nll - policy[better]
+            preferred_tokens = preferred_tokens + len((a, b)[better])
+        with steered(model, torch.tensor([0.0, 0.5, 0.5])):
+            nll = -token_logprob(model, [1, 2], [5, 6, 7]) / 3
+    expected = 2 / 3 * (sum(dpo) / 2 + 0.3 * preferred_nll / preferred_tokens) + 1 / 3 * nll
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("examples", [PAIRS, CANDIDATES], ids=["dpo", "sft"])
+def test_learns_to_tell_preferences_apart(config: TrainingConfig, examples: list[Example]) -> None:
+    torch.manual_seed(0)
+    model = adapted(tiny_llama(initializer_range=0.1), trained=False, scaling=64.0)
+    trainer = PanaceaTrainer(model, examples, replace(config, steps=60, batch_size=8, logging_steps=10))
+    probes = preference_probes(examples, 3)
+    assert preference_gap(model, probes) == 0
+    trainer.train()
+    assert preference_gap(model, probes) > 1
+    assert losses(trainer)[-1] < losses(trainer)[0]
+    # Each answer is likeliest at the vertex of its dimension.
+    for dimension, answer in enumerate(ANSWERS):
+        scores: list[float] = []
+        for vertex in torch.eye(3):
+            with torch.no_grad(), steered(model, vertex):
+                scores.append(token_logprob(model, [1, 3], answer).item())
+        assert scores.index(max(scores)) == dimension
+
+
+def test_a_resumed_run_repeats_the_whole_one(config: TrainingConfig) -> None:
+    config = replace(config, steps=10, save_steps=4)
+
+    def trainer(folder: str) -> tuple[PanaceaTrainer, nn.Module]:
+        torch.manual_seed(3)
+        model = adapted(trained=False, scaling=64.0)
+        settings = replace(config, output_dir=config.output_dir / folder)
+        return PanaceaTrainer(model, [*PAIRS, *CANDIDATES], settings), model
+
+    whole, expected_model = trainer("whole")
+    whole.train()
+
+    # As if killed between steps 4 and 8: what the second process finds is the checkpoint of step 4.
+    first, _ = trainer("resumed")
+    first.add_callback(StopAfterStep5())
+    first.train()
+    assert [path.name for path in (config.output_dir / "resumed").iterdir()] == ["checkpoint-4"]
+    second, resumed_model = trainer("resumed")
+    with torch.no_grad():
+        for name, parameter in resumed_model.named_parameters():
+            if ".lora_" in name:
+                parameter.fill_(9)
+    second.train(resume_from_checkpoint=True)
+    assert second.state.global_step == 10
+    assert losses(second) == losses(whole)
+    torch.testing.assert_close(resumed_model.state_dict(), expected_model.state_dict(), rtol=0, atol=0)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(config: TrainingConfig) -> None:
+    runs: list[list[float]] = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(0)
+        trainer = PanaceaTrainer(adapted(scaling=8.0), PAIRS, replace(config, seed=seed))
+        trainer.train()
+        runs.append(losses(trainer))
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_singular_values_have_a_rate_of_their_own_and_never_decay(config: TrainingConfig) -> None:
+    config = replace(config, learning_rate=1e-3, singular_value_learning_rate=2e-2, weight_decay=0.1)
+    model = adapted()
+    optimizer = PanaceaTrainer(model, PAIRS, config).create_optimizer()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = {
+        tuple(sorted({names[id(p)].split(".")[-2] for p in group["params"]})): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+    }
+    assert groups == {("lora_A", "lora_B"): (1e-3, 0.1), ("lora_E",): (2e-2, 0.0)}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 3 * 14
+
+
+def test_both_rates_warm_up_and_fall_as_a_cosine(config: TrainingConfig) -> None:
+    rates: list[list[float]] = []
+
+    class Watch(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            rates.append([group["lr"] for group in kwargs["optimizer"].param_groups])
+
+    trainer = PanaceaTrainer(adapted(), PAIRS, config)
+    trainer.add_callback(Watch())
+    trainer.train()
+    share = [0.0, 0.5, 1.0, *(0.5 * (1 + cos(pi * i / 4)) for i in (1, 2, 3))]
+    assert rates == [pytest.approx([1e-3 * s, 2e-2 * s], abs=1e-9) for s in share]
+
+
+def test_a_step_in_several_forwards_is_the_mean_of_them(config: TrainingConfig) -> None:
+    torch.manual_seed(0)
+    model = adapted()
+    trainer = PanaceaTrainer(model, PAIRS, replace(config, accumulation=2, steps=1))
+    with torch.no_grad():
+        expected = [trainer.compute_loss(model, dict(trainer.batches[i])).item() for i in range(2)]
+    assert [len(trainer.batches[i]["pair_probabilities"]) for i in range(2)] == [2, 2]
+    trainer.train()
+    assert losses(trainer) == [pytest.approx(sum(expected) / 2, abs=1e-5)]
+    with pytest.raises(ConfigError, match="3 forwards cannot share 4 examples"):
+        PanaceaTrainer(adapted(), PAIRS, replace(config, accumulation=3))
+
+
+def test_logs_the_parts_of_the_loss_and_the_preference_gap(config: TrainingConfig) -> None:
+    model = adapted()
+    trainer = PanaceaTrainer(model, [*PAIRS, *CANDIDATES], replace(config, health_steps=3, steps=6))
+    trainer.train()
+    history = trainer.state.log_history
+    assert {"dpo", "preferred_nll", "nll"} <= {key for entry in history for key in entry}
+    gaps = [(entry["step"], entry["preference_gap"]) for entry in history if "preference_gap" in entry]
+    assert [step for step, _ in gaps] == [3, 6]
+    assert gaps[-1][1] == pytest.approx(preference_gap(model, trainer.probes))
+
+
+def test_is_silent_without_progress_and_one_line_with_it(
+    config: TrainingConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    PanaceaTrainer(adapted(), CANDIDATES, config).train()
+    assert capfd.readouterr() == ("", "")
+    PanaceaTrainer(adapted(), CANDIDATES, replace(config, progress=True, health_steps=2)).train()
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert "6/6" in shown.err
+    assert "preference_gap=" in shown.err
+
+
+def test_trains_a_base_model_as_a_whole(config: TrainingConfig) -> None:
+    model = tiny_llama()
+    examples = [Demonstration([1], [7, 8, 9, 2])] * 4
+    trainer = PanaceaTrainer(model, examples, replace(config, steps=30, learning_rate=1e-2))
+    trainer.train()
+    assert losses(trainer)[-1] < 0.1 * losses(trainer)[0]
+    assert model.config.use_cache
+
+
+def test_trains_an_adapter_without_dimensions(config: TrainingConfig) -> None:
+    model = adapted(tiny_llama(), preference_dimensions=(), default_preference=())
+    trainer = PanaceaTrainer(
+        model, [Demonstration([1], [7, 8, 9, 2])] * 4, replace(config, steps=30, learning_rate=1e-2)
+    )
+    trainer.train()
+    assert losses(trainer)[-1] < 0.75 * losses(trainer)[0]
+
+
+def test_examples_that_do_not_fit_are_refused_by_number(config: TrainingConfig) -> None:
+    wrong = [*PAIRS, PreferencePair([1], [2], [3], (0.5, 0.5))]
+    with pytest.raises(ValueError, match=f"example {len(PAIRS)}: one number is needed for each of 3 dimensions"):
+        PanaceaTrainer(adapted(), wrong, config)
+    with pytest.raises(ValueError, match="example 0: 65 tokens are more than the model's 64 positions"):
+        PanaceaTrainer(adapted(), [Demonstration([1], [2] * 64)], config)
+    with pytest.raises(ConfigError, match="no examples"):
+        PanaceaTrainer(adapted(), [], config)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(config: TrainingConfig) -> None:
+    model = adapted()
+    trainer = PanaceaTrainer(model, PAIRS, config)
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if ".lora_A." in name).fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="is nan at step 1"):
+        trainer.train()
+
+
+def test_a_checkpoint_is_an_adapter_in_the_format(config: TrainingConfig) -> None:
+    PanaceaTrainer(adapted(), PAIRS, replace(config, save_steps=6)).train()
+    written = json.loads((config.output_dir / "checkpoint-6" / "adapter_config.json").read_text())
+    assert written["peft_type"] == "PANACEA"
+    assert written["r"] == 5

@@ -1,0 +1,195 @@
+"""Examples as tensors: padded sequences, and the batch of each training step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from panacea.errors import ConfigError
+from panacea_train.examples import Candidates, Demonstration, Example, PreferencePair, Tokens, longest
+from panacea_train.sampling import sample_preferences
+
+Selection = Literal["reward", "loss"]
+
+_ORDER, _DRAW = 0, 1
+"""Keep the random numbers of an epoch's order apart from those of a step's draws."""
+
+_POOL_BATCHES = 50
+"""Batches that are sorted by length together: enough that padding stays under a few per cent, few enough that which
+examples meet in a batch stays random."""
+
+
+class Sequences(TypedDict):
+    """Prompts with answers, padded on the right. Causal attention never looks there, so no mask is needed.
+
+    The answers' last tokens are predicted but never read, and so are not in `input_ids`.
+    """
+
+    input_ids: Tensor
+    """(rows, tokens) int64"""
+    positions: Tensor
+    """(n,) int64: where in the flattened `input_ids` an answer token is predicted; n answer tokens in all"""
+    targets: Tensor
+    """(n,) int64: these answer tokens"""
+    rows: Tensor
+    """(n,) int64: the rows they belong to"""
+    lengths: Tensor
+    """(rows,) float32: answer tokens of each row"""
+
+
+class Batch(Sequences):
+    """A step's sequences: answers a of all pairs, then their answers b, then the answers to imitate (SFT)."""
+
+    preference: Tensor
+    """(rows, m) float32"""
+    pair_probabilities: Tensor
+    """(pairs, m) float32"""
+    pair_reference: Tensor
+    """(pairs, 2) float32: log-probabilities of answers a and b under the bare base"""
+    sft_weights: Tensor
+    """(rows - 2 pairs,) float32"""
+    pair_share: Tensor
+    """() float32: pairs in this batch / its examples"""
+
+
+def pack(sequences: Sequence[tuple[Tokens, Tokens]]) -> Sequences:
+    """Pads at least one (prompt, answer) to one length. Raises `ValueError` for an empty prompt or answer."""
+    longest_row = max(len(prompt) + len(answer) for prompt, answer in sequences) - 1
+    input_ids = np.zeros((len(sequences), longest_row), dtype=np.int64)
+    positions: list[NDArray[np.int64]] = []
+    targets: list[Tokens] = []
+    for row, (prompt, answer) in enumerate(sequences):
+        if len(prompt) == 0 or len(answer) == 0:
+            raise ValueError("a sequence needs at least one token before the answer, and one in it")
+        input_ids[row, : len(prompt)] = prompt
+        input_ids[row, len(prompt) : len(prompt) + len(answer) - 1] = answer[:-1]
+        positions.append(np.arange(len(answer)) + row * longest_row + len(prompt) - 1)
+        targets.append(answer)
+    lengths = np.array([len(answer) for answer in targets])
+    return {
+        "input_ids": torch.from_numpy(input_ids),
+        "positions": torch.from_numpy(np.concatenate(positions)),
+        "targets": torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+        "rows": torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
+        "lengths": torch.from_numpy(lengths.astype(np.float32)),
+    }
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the batches of a training run are drawn; with the examples it determines each of them."""
+
+    batch_size: int
+    dimensions: int
+    seed: int
+    vertex_probability: float
+    dirichlet_alpha: float
+    selection: Selection
+
+
+class StepBatches(Dataset[Batch]):
+    """Item s is the batch of step s: a pure function of the examples, the sampling and s.
+
+    So a resumed run needs no state to go on as if it had never stopped. Examples come in epochs, in a new order each;
+    those left over when an epoch's last batch cannot be filled are skipped.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], sampling: Sampling, steps: int, reference: NDArray[np.float32]
+    ) -> None:
+        """`reference` (examples, 2) float32: log-probabilities of a pair's answers; anything for other examples."""
+        if not examples:
+            raise ConfigError("there are no examples to train on")
+        self._examples = examples
+        self._sampling = sampling
+        self._steps = steps
+        self._reference = reference
+        self._lengths = np.array([longest(example) for example in examples])
+        self._size = min(sampling.batch_size, len(examples))
+        self._per_epoch = len(examples) // self._size
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        indices = self._indices(step)
+        rng = np.random.default_rng((self._sampling.seed, _DRAW, step))
+        drawn = self._draw(rng)
+        pairs: list[tuple[PreferencePair, NDArray[np.float32]]] = []
+        reference: list[NDArray[np.float32]] = []
+        imitated: list[tuple[Tokens, Tokens, NDArray[np.float32], float]] = []
+        for index, preference in zip(indices, drawn, strict=True):
+            example = self._examples[index]
+            match example:
+                case PreferencePair():
+                    pairs.append((example, preference))
+                    reference.append(self._reference[index])
+                case Demonstration():
+                    own = preference if example.preference is None else np.asarray(example.preference, dtype=np.float32)
+                    imitated.append((example.prompt_ids, example.answer_ids, own, example.weight))
+                case Candidates():
+                    for answer, weight in _chosen(example, preference, self._sampling.selection):
+                        imitated.append((example.prompt_ids, example.answers_ids[answer], preference, weight))
+        sequences = pack(
+            [(pair.prompt_ids, pair.answer_a_ids) for pair, _ in pairs]
+            + [(pair.prompt_ids, pair.answer_b_ids) for pair, _ in pairs]
+            + [(prompt, answer) for prompt, answer, _, _ in imitated]
+        )
+        of_pairs = [preference for _, preference in pairs]
+        m = self._sampling.dimensions
+        return {
+            **sequences,
+            "preference": _float_tensor(of_pairs + of_pairs + [row[2] for row in imitated], m),
+            "pair_probabilities": _float_tensor([pair.probabilities for pair, _ in pairs], m),
+            "pair_reference": _float_tensor(reference, 2),
+            "sft_weights": torch.tensor([row[3] for row in imitated], dtype=torch.float32),
+            "pair_share": torch.tensor(len(pairs) / len(indices)),
+        }
+
+    def _draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        sampling = self._sampling
+        if sampling.dimensions == 0:
+            return np.zeros((self._size, 0), dtype=np.float32)
+        return sample_preferences(
+            rng, self._size, sampling.dimensions, sampling.vertex_probability, sampling.dirichlet_alpha
+        )
+
+    def _indices(self, step: int) -> list[int]:
+        epoch, batch = divmod(step, self._per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng((self._sampling.seed, _ORDER, epoch))
+            self._order = (epoch, _order_by_length(self._lengths, self._size, rng))
+        indices: list[int] = self._order[1][batch].tolist()
+        return indices
+
+
+def _order_by_length(lengths: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(batches, size) int64: a random order in which the examples of a batch have similar lengths."""
+    order = rng.permutation(len(lengths))[: len(lengths) // size * size]
+    pools = [order[start : start + _POOL_BATCHES * size] for start in range(0, len(order), _POOL_BATCHES * size)]
+    batches = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]).reshape(-1, size)
+    return rng.permutation(batches)
+
+
+def _chosen(
+    candidates: Candidates, preference: NDArray[np.float32], selection: Selection
+) -> Sequence[tuple[int, float]]:
+    """(answer, weight) for each answer of `candidates` that is imitated under `preference`; the weights sum to 1."""
+    if selection == "reward":
+        return [(candidates.best(preference.tolist()), 1.0)]
+    weights: dict[int, float] = {}
+    for vertex, weight in zip(np.eye(len(preference)), preference.tolist(), strict=True):
+        if weight > 0:
+            answer = candidates.best(vertex.tolist())
+            weights[answer] = weights.get(answer, 0.0) + weight
+    return list(weights.items())
+
+
+def _float_tensor(rows: Sequence[Sequence[float] | NDArray[np.float32]], columns: int) -> Tensor:
+    return torch.from_numpy(np.asarray(rows, dtype=np.float32).reshape(len(rows), columns))
