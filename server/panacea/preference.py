@@ -10,6 +10,10 @@ from panacea.errors import PreferenceError
 MAX_WEIGHT = 1e6
 """Largest weight that a request may name. Weights are relative, so nobody needs more, and a sum stays finite."""
 
+_ROUNDING = 1e-15
+"""A sum this close to 1 is 1. Quotients are rounded, so the sum of normalised weights may be off by 2.3e-16; dividing
+them once more would make another preference, with its own prefix cache, out of one that an answer reported."""
+
 BASE_NAME = "base"
 """The model id `<name>:base` is the bare base model, so no preset may take this name."""
 
@@ -72,37 +76,43 @@ class PreferenceSpace:
             values: Sequence[object] = weights  # pyright: ignore[reportUnknownVariableType]
             if len(values) != len(self.dimensions):
                 raise PreferenceError(
-                    f"preference has {len(values)} weights instead of {len(self.dimensions)} ({self._listed()})"
+                    f"preference has {len(values)} weights instead of {len(self.dimensions)} ({self.listed})"
                 )
             return self._normalise(values)
-        raise PreferenceError(f"preference must be an object or an array of weights ({self._listed()})")
+        raise PreferenceError(f"preference must be an object or an array of weights ({self.listed})")
 
     def as_dict(self, preference: Preference) -> dict[str, float]:
         """`preference` with its dimensions' names, as answers carry it."""
         return dict(zip(self.names, preference, strict=True))
 
-    def _listed(self) -> str:
+    @property
+    def listed(self) -> str:
+        """The dimensions in words, as error messages name them."""
         return "dimensions: " + ", ".join(self.names) if self.names else "this adapter has no dimensions"
 
     def _ordered(self, weights: Mapping[object, object]) -> Sequence[object]:
-        unknown = [name for name in weights if name not in self.names]
-        if unknown:
-            shown = ascii(unknown[0])[:64]
-            raise PreferenceError(f"preference names an unknown dimension {shown} ({self._listed()})")
-        return [weights.get(name, 0.0) for name in self.names]
+        names = self.names
+        unknown = next((name for name in weights if name not in names), None)
+        if unknown is not None:
+            shown = ascii(unknown)[:64]
+            raise PreferenceError(f"preference names an unknown dimension {shown} ({self.listed})")
+        return [weights.get(name, 0.0) for name in names]
 
     def _normalise(self, weights: Sequence[object]) -> Preference:
         numbers: list[float] = []
         for name, weight in zip(self.names, weights, strict=True):
             if isinstance(weight, bool) or not isinstance(weight, int | float):
-                raise PreferenceError(f"preference.{name} is not a number ({self._listed()})")
+                raise PreferenceError(f"preference.{name} is not a number ({self.listed})")
             # A comparison with NaN is false, so this one test refuses it too.
             if not 0 <= weight <= MAX_WEIGHT:
-                raise PreferenceError(f"preference.{name} must be between 0 and 1e6 ({self._listed()})")
-            numbers.append(float(weight))
+                raise PreferenceError(f"preference.{name} must be between 0 and 1e6 ({self.listed})")
+            # Adding 0.0 turns -0.0 into 0.0: equal preferences have equal bytes.
+            numbers.append(float(weight) + 0.0)
         if not numbers:
             return ()
         total = math.fsum(numbers)
         if total == 0:
-            raise PreferenceError(f"preference has no weight above 0 ({self._listed()})")
+            raise PreferenceError(f"preference has no weight above 0 ({self.listed})")
+        if abs(total - 1) <= _ROUNDING:
+            return tuple(numbers)
         return tuple(number / total for number in numbers)

@@ -1,0 +1,6 @@
+"""The HTTP half: OpenAI's chat completions, each with its own preference. Knows no tensors."""
+
+from panacea.api.app import create_app
+from panacea.api.engine import EngineLike
+
+__all__ = ["EngineLike", "create_app"]

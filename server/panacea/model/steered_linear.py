@@ -34,7 +34,7 @@ class SteeredLinear(nn.Module):
         weight = layers[0].weight
         self.steering = steering
         self.sections = tuple(layer.out_features for layer in layers)
-        self.weight = nn.Parameter(_join([layer.weight.detach() for layer in layers]), requires_grad=False)
+        self.weight = nn.Parameter(_laid_out(_join([layer.weight.detach() for layer in layers])), requires_grad=False)
         self.bias = _join_biases(layers)
         rank = steering.table.shape[1]
         a = [
@@ -46,7 +46,7 @@ class SteeredLinear(nn.Module):
             torch.zeros(layer.out_features, rank) if part is None else part.b.float() * part.e.float() * scaling
             for layer, part in zip(layers, low_rank, strict=True)
         ]
-        self.a = nn.Buffer(_join(a).to(weight.device, weight.dtype), persistent=False)
+        self.a = nn.Buffer(_laid_out(_join(a).to(weight.device, weight.dtype)), persistent=False)
         self.b = nn.Buffer(_join(b).to(weight.device, weight.dtype), persistent=False)
         self.adapted = any(part is not None for part in low_rank)
 
@@ -103,6 +103,15 @@ class FusedPart(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._group.part(self._index, x)
+
+
+def _laid_out(weight: torch.Tensor) -> torch.Tensor:
+    """`weight` (out, in) in the memory order that its device multiplies with fastest.
+
+    On a CPU that is column by column: a product of 16 rows with a (576, 192) matrix takes 21.5 us instead of 34.6, and a
+    step of 16 rows of a 2.2 M parameter Llama 4.9 ms instead of 5.3 (one Xeon core).
+    """
+    return weight.t().contiguous().t() if weight.device.type == "cpu" else weight
 
 
 def _join(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,7 @@
+"""Between text and token ids: chat template, detokenising, stop strings. Knows no HTTP and no tensors."""
+
+from panacea.text.answer import Answer, Piece, TokenLogprob
+from panacea.text.chat_template import ChatMessage
+from panacea.text.model_text import ModelText, load_model_text
+
+__all__ = ["Answer", "ChatMessage", "ModelText", "Piece", "TokenLogprob", "load_model_text"]
