@@ -187,6 +187,7 @@ WRONG = {
     "config": (["serve", "--config", "/no/such/file"], "--config"),
     "batch": (["serve", "--max-batch", "0"], "--max-batch"),
     "step": (["serve", "--max-batch", "9", "--max-step-tokens", "8"], "--max-step-tokens must be at least"),
+    "cache": (["serve", "--kv-cache-gib", "inf"], "--kv-cache-gib must be a finite number"),
     "log_level": (["serve", "--log-level", "loud"], "--log-level"),
     "host": (["serve", "--adapter", str(ADAPTER), "--host", "no such host"], "cannot listen on"),
 }
@@ -210,7 +211,7 @@ def test_a_wrong_value_is_one_clear_line_and_exit_code_2(
 def test_a_port_in_use_shows_before_the_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # as a server does that still loads its model
         port = taken.getsockname()[1]
         monkeypatch.setattr(sys, "argv", ["panacea", "serve", "--adapter", str(ADAPTER), "--port", str(port)])
         with pytest.raises(SystemExit) as caught:

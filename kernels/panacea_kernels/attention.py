@@ -87,11 +87,12 @@ def paged_attention(
 
     Shapes: q (rows, heads, dim), k (rows, kv_heads, dim), v (rows, kv_heads, v_dim), k_cache (blocks, block_size,
     kv_heads, dim), v_cache (blocks, block_size, kv_heads, v_dim); heads is a multiple of kv_heads. With
-    `sliding_window` a token sees itself and the `sliding_window - 1` tokens before it. The cache must hold finite
-    numbers everywhere: what lies beyond a sequence's end is read and weighted with zero. Returns (rows, heads, v_dim).
+    `sliding_window` a token sees itself and the `sliding_window - 1` tokens before it. The cache must be finite
+    everywhere, for what lies beyond a sequence's end is read and weighted with zero: keys and values that are not finite
+    are written as zeros, so that one sequence's overflow stays its own. Returns (rows, heads, v_dim).
     """
-    k_cache.view(-1, *k_cache.shape[2:]).index_copy_(0, layout.write_positions, k)
-    v_cache.view(-1, *v_cache.shape[2:]).index_copy_(0, layout.write_positions, v)
+    k_cache.view(-1, *k_cache.shape[2:]).index_copy_(0, layout.write_positions, _finite(k))
+    v_cache.view(-1, *v_cache.shape[2:]).index_copy_(0, layout.write_positions, _finite(v))
     out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
     if layout.decode_rows:
         keys = _gather(k_cache, layout.decode_blocks)  # (sequences, longest, kv_heads, dim)
@@ -115,6 +116,10 @@ def paged_attention(
             seen &= positions > own - sliding_window
         out[rows] = _attend(q[None, rows], keys, values, seen, scaling, softcap)[0]
     return out
+
+
+def _finite(states: torch.Tensor) -> torch.Tensor:
+    return states.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _gather(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import sys
@@ -211,6 +212,8 @@ def serve(
         raise ConfigError("--log-level must be debug, info, warning or error")
     if max_step_tokens < max_batch:
         raise ConfigError(f"--max-step-tokens must be at least --max-batch ({max_batch}): a token for each request")
+    if not kv_cache_gib < math.inf:
+        raise ConfigError("--kv-cache-gib must be a finite number")
     keys = read_api_keys(api_key_file)
     base_folder, adapter_folder, space = _checkpoints(model, adapter)
     space = with_presets(space, preset or ())
@@ -324,6 +327,7 @@ def _bind(config: ServerConfig) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.host, config.port))
+        listener.listen()  # before the model is loaded: who connects early waits, and a second server cannot begin
     except (OSError, UnicodeError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from panacea.errors import ConfigError
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What one engine loads and how much it may hold. Paths are local folders: hub ids are resolved before."""
+    """What one engine loads and how much it may hold. Paths are local folders: hub ids are resolved before.
+
+    Raises `ConfigError` when built from numbers that no engine could run with.
+    """
 
     model: Path
     adapter: Path | None = None
@@ -31,6 +36,21 @@ class EngineConfig:
     """Cap on prompt and answer together; None is the model's own limit."""
     threads: int | None = None
     """CPU threads for the model; None lets the engine choose."""
+
+    def __post_init__(self) -> None:
+        least = {
+            "max_batch": 1,
+            "max_step_tokens": self.max_batch,  # a token for each request
+            "block_size": 1,
+            "num_blocks": 1,
+            "kv_cache_bytes": 1,
+            "max_context": 2,
+            "threads": 1,
+        }
+        for name, bound in least.items():
+            value: int | None = getattr(self, name)
+            if value is not None and value < bound:
+                raise ConfigError(f"{name} is {value}, but must be at least {bound}")
 
 
 @dataclass(frozen=True)

@@ -43,3 +43,8 @@ class EngineError(PanaceaError):
 
 class EngineDeadError(EngineError):
     """The engine's process is gone."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's `error` says in one line; its type's name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

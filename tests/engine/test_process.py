@@ -17,7 +17,7 @@ from panacea.config import EngineConfig
 from panacea.engine.client import EngineClient
 from panacea.engine.outputs import EngineStats
 from panacea.engine.sampling_params import SamplingParams
-from panacea.errors import EngineDeadError, EngineError, RequestError
+from panacea.errors import ConfigError, EngineDeadError, EngineError, RequestError
 from tests.golden_files import ADAPTER, BASE, Golden, golden
 
 CONFIG = EngineConfig(model=BASE, adapter=ADAPTER)
@@ -168,6 +168,38 @@ def test_when_the_server_dies_the_engine_is_gone_within_two_seconds(number: sign
         server.send_signal(number)
         server.wait()
         assert gone_within(engine_pid, 2)
+
+
+STARTING = """
+import sys, time
+from pathlib import Path
+from panacea.config import EngineConfig
+from panacea.engine.client import EngineClient
+
+engine = EngineClient(EngineConfig(model=Path(sys.argv[1])))
+print(engine.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_engine_that_still_starts_is_gone_too_and_its_sockets_folder_with_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", STARTING, str(BASE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdout is not None
+        engine_pid = int(server.stdout.readline())
+        time.sleep(0.8)  # in the midst of its imports
+        assert list(tmp_path.glob("panacea-*"))
+        server.kill()
+        server.wait()
+        assert gone_within(engine_pid, 2)
+    assert not list(tmp_path.glob("panacea-*"))
+
+
+def test_a_folder_too_deep_for_a_socket_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 100)))
+    with pytest.raises(ConfigError, match="TMPDIR"):
+        EngineClient(CONFIG)
 
 
 def test_the_http_half_runs_without_torch() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from panacea.engine.sampler import SamplingRow, gumbel_noise, sample
+from panacea.engine.sampler import SamplingRow, _most_likely, gumbel_noise, sample  # pyright: ignore[reportPrivateUsage]
 from panacea.engine.sampling_params import SamplingParams
 
 PLAIN = SamplingParams(max_tokens=1)
@@ -76,7 +76,7 @@ def test_choices_and_seeds_differ_and_are_independent_of_the_batch() -> None:
 
 def test_noise_is_gumbel_and_never_infinite() -> None:
     keys = [0, 1, 2**63, 2**64 - 1]
-    noise = gumbel_noise(keys, 50_000, torch.device("cpu"))
+    noise = gumbel_noise(keys, torch.arange(50_000).expand(4, -1))
     assert torch.isfinite(noise).all()
     for line in noise:
         assert abs(line.mean() - 0.5772) < 0.03
@@ -115,3 +115,29 @@ def test_logprobs_are_the_models_own_whatever_the_temperature() -> None:
     assert second.logprob == pytest.approx(math.log([0.4, 0.3, 0.15, 0.1, 0.05][second.token_id]), abs=1e-5)
     assert second.top_logprobs == ()
     assert (third.logprob, third.top_logprobs) == (None, ())
+
+
+def written_out(logits: torch.Tensor, top_k: int, top_p: float) -> set[int]:
+    """The tokens that top-k and top-p keep, by sorting everything."""
+    order = sorted(range(len(logits)), key=lambda token: -float(logits[token]))[: top_k or len(logits)]
+    weights = [math.exp(float(logits[token])) for token in order]
+    kept: set[int] = set()
+    reached = 0.0
+    for token, weight in zip(order, weights, strict=True):
+        if kept and reached >= top_p * sum(weights):
+            break
+        kept.add(token)
+        reached += weight
+    return kept
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.5), (0, 0.99), (30, 1.0), (30, 0.6), (2000, 0.9), (1500, 1.0)])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 6.0])
+def test_large_vocabularies_keep_the_same_tokens_as_a_full_sort(top_k: int, top_p: float, spread: float) -> None:
+    """Flat distributions need more tokens than are looked at first; peaked ones fewer."""
+    logits = torch.randn(3000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * spread
+    kept, token_ids = _most_likely(logits.expand(2, -1), [row(top_k=top_k, top_p=top_p).params, row(top_k=3).params])
+    first = {int(token) for token, value in zip(token_ids[0], kept[0], strict=True) if value > -math.inf}
+    assert first == written_out(logits, top_k, top_p)
+    second = {int(token) for token, value in zip(token_ids[1], kept[1], strict=True) if value > -math.inf}
+    assert second == written_out(logits, 3, 1.0)

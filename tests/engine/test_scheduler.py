@@ -1,18 +1,22 @@
 """The scheduler and the block pool under random load, with a model of a few lines."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import EngineInfo, TokenOutput
 from panacea.engine.pool import Pool
 from panacea.engine.sampler import Sampled
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
-from panacea.errors import RequestError
+from panacea.errors import ConfigError, EngineError, RequestError
 from panacea.preference import Preference
 
 VOCABULARY = 97
@@ -133,7 +137,7 @@ def test_nothing_is_lost_whatever_comes(
                 refused.add(request_id)
                 assert len(prompt) + max_tokens > num_blocks * block_size
         for token in engine.step():
-            assert token.request_id not in aborted or outputs[token.request_id] is not None
+            assert token.request_id not in aborted
             outputs[token.request_id].append(token)
         engine.check_integrity()
         step += 1
@@ -197,7 +201,7 @@ def test_a_request_joins_and_leaves_at_any_step() -> None:
 @pytest.mark.parametrize(
     ("prompt", "max_tokens", "param"),
     [([1] * 40, 1, "prompt"), ([1] * 20, 13, "max_tokens"), ([], 1, "prompt"), ([VOCABULARY], 1, "prompt"),
-     ([-1], 1, "prompt"), ([1], 0, "max_tokens")],
+     ([-1], 1, "prompt")],
 )  # fmt: skip
 def test_what_can_never_fit_is_refused_at_once(prompt: list[int], max_tokens: int, param: str) -> None:
     engine, _ = make_engine(num_blocks=8, block_size=4)
@@ -243,3 +247,41 @@ def test_the_pool_notices_what_is_given_back_twice_or_lost() -> None:
         pool.give_back([0])
     with pytest.raises(ValueError, match="lost or owned twice"):
         pool.check_integrity([number])
+
+
+def test_generate_wants_the_engine_for_itself() -> None:
+    engine, _ = make_engine()
+    engine.add("0", [1], None, SamplingParams(max_tokens=2))
+    with pytest.raises(EngineError, match="without other requests"):
+        engine.generate([[1]], [None], SamplingParams(max_tokens=1))
+    assert [token.request_id for token in engine.step()] == ["0"]
+
+
+@pytest.mark.parametrize("weights", [(math.nan, 1.0), (-0.5, 1.5), (math.inf, 0.0)])
+def test_a_preference_that_is_none_is_refused(weights: Preference) -> None:
+    engine, _ = make_engine()
+    with pytest.raises(RequestError) as caught:
+        engine.add("x", [1], weights, SamplingParams(max_tokens=1))
+    assert caught.value.param == "preference"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_tokens", 0), ("temperature", -1.0), ("temperature", math.nan), ("temperature", math.inf), ("top_p", 0.0),
+     ("top_p", 1.1), ("top_p", math.nan), ("top_k", -1), ("seed", 2**64), ("choice", -1), ("min_tokens", -1),
+     ("min_tokens", 6), ("logprobs", -1), ("logprobs", 21)],
+)  # fmt: skip
+def test_sampling_that_means_nothing_is_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(RequestError) as caught:
+        replace(SamplingParams(max_tokens=5), **{field: value})  # type: ignore[arg-type]
+    assert caught.value.param == field
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"max_batch": 0}, {"max_step_tokens": 63}, {"block_size": 0}, {"num_blocks": 0}, {"kv_cache_bytes": 0},
+     {"max_context": 1}, {"threads": 0}],
+)  # fmt: skip
+def test_an_engine_that_could_not_run_is_refused(numbers: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(numbers))):
+        replace(EngineConfig(model=Path()), **numbers)  # type: ignore[arg-type]

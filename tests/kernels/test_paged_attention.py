@@ -47,3 +47,25 @@ def test_steps_of_mixed_work_equal_attention_written_out(window: int | None, cap
         for s, count in step:
             done[s] += count
     assert done == lengths
+
+
+def test_a_sequence_that_overflows_does_not_reach_those_who_read_its_blocks_as_padding() -> None:
+    """Block 0 pads every shorter sequence, and the tail of a block once belonged to somebody else."""
+    torch.manual_seed(0)
+    k_cache, v_cache = torch.zeros(4, BLOCK_SIZE, 1, 8), torch.zeros(4, BLOCK_SIZE, 1, 8)
+
+    def attend(spans: list[Span], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        layout = PagedLayout.build(spans, BLOCK_SIZE, torch.device("cpu"))
+        return paged_attention(q, k, v, k_cache, v_cache, layout, 1.0)
+
+    broken = torch.full((4, 1, 8), torch.nan)
+    broken[1], broken[2] = torch.inf, -torch.inf
+    attend([Span(0, 4, [0])], torch.randn(4, 1, 8), broken, broken)  # and its blocks are freed
+    attend([Span(0, 4, [2])], torch.randn(4, 1, 8), broken, broken)
+    k, v = torch.randn(6, 1, 8), torch.randn(6, 1, 8)
+    attend([Span(0, 4, [1])], torch.randn(4, 1, 8), k[:4], v[:4])
+    q = torch.randn(2, 1, 8)
+    got = attend([Span(4, 1, [1, 2]), Span(0, 1, [3])], q, torch.stack([k[4], k[5]]), torch.stack([v[4], v[5]]))
+    expected = ((k[:5, 0] @ q[0, 0]).softmax(0) @ v[:5, 0])[None]
+    torch.testing.assert_close(got[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got[1], v[5], rtol=1e-5, atol=1e-6)

@@ -104,6 +104,8 @@ CONFIG_CHANGES: dict[str, tuple[Change, str]] = {
     "preset_name": (put("presets", {"a:b": [1, 1, 1]}), "preset name 'a:b'"),
     "prompts": (put("example_prompts", [3]), "example_prompts has an entry"),
     "targets": (put("target_modules", []), "target_modules is empty"),
+    "targets_no_expression": (put("target_modules", "(q_proj"), "no regular expression"),
+    "scaling_beyond_floats": (put("scaling", 10**400), "scaling must be a finite"),
 }
 
 
@@ -148,6 +150,9 @@ def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="other formats are not read"):
         Adapter.read(folder)
     (folder / "adapter_config.json").write_text("{", "utf-8")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Adapter.read(folder)
+    (folder / "adapter_config.json").write_text("[" * 100_000, "utf-8")
     with pytest.raises(CheckpointError, match="cannot be read"):
         Adapter.read(folder)
     (folder / "adapter_config.json").write_text("[]", "utf-8")

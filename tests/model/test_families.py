@@ -1,6 +1,7 @@
 """Random models of many families against plain transformers with the adapter merged into the weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GraniteConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -22,6 +25,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
 
@@ -59,6 +63,9 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "smollm3": SmolLM3Config(**SIZES),
     "granite": GraniteConfig(**SIZES),
     "phi3_fused_by_itself": Phi3Config(**SIZES),
+    "qwen3_moe": Qwen3MoeConfig(
+        **SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, tie_word_embeddings=True
+    ),
 }
 SCALING = 1.5
 COLUMNS = (-1, -1, 0, 1, 1)
@@ -80,7 +87,9 @@ def random_checkpoint(folder: Path, config: PreTrainedConfig) -> Adapter:
             nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder / "base")
     targets = tuple(
-        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name != "lm_head" and name[-8:] != "mlp.gate"
     )
     rank = len(COLUMNS)
     modules = {
@@ -99,12 +108,17 @@ def random_checkpoint(folder: Path, config: PreTrainedConfig) -> Adapter:
 
 
 def merged(folder: Path, adapter: Adapter, preference: Preference | None) -> Any:
-    """Plain transformers in float64 with W0 + scaling * B diag(E w) A written into the weights."""
-    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64, attn_implementation="eager")
+    """Plain transformers in float64 with W0 + scaling * B diag(E w) A written into the weights.
+
+    torch has no grouped products in float64 on a CPU, so models with experts are compared in float32.
+    """
+    experts = "moe" in AutoConfig.from_pretrained(folder / "base").model_type
+    dtype = torch.float32 if experts else torch.float64
+    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=dtype, attn_implementation="eager")
     if preference is not None:
         weights = [1.0 if column == -1 else preference[column] for column in COLUMNS]
         for name, (a, b, e) in adapter.modules.items():
-            change = b.double() @ torch.diag(e.double() * torch.tensor(weights, dtype=torch.float64)) @ a.double()
+            change = b.to(dtype) @ torch.diag(e.to(dtype) * torch.tensor(weights, dtype=dtype)) @ a.to(dtype)
             model.get_parameter(f"{name}.weight").data += SCALING * change
     return model
 
@@ -162,11 +176,30 @@ def test_greedy_ids_equal_transformers_generate_with_merged_weights(family: str,
 REFUSED: Mapping[str, tuple[PreTrainedConfig, str]] = {
     "mamba": (MambaConfig(vocab_size=120, hidden_size=48, num_hidden_layers=2, state_size=4), "not supported"),
     "gpt2": (GPT2Config(vocab_size=120, n_embd=48, n_layer=2, n_head=4), "no linear layer"),
+    "attention_in_chunks": (Llama4TextConfig(**SIZES, attention_chunk_size=8), "needs attention_chunk_size"),
+    "bidirectional": (Gemma3TextConfig(**SIZES, use_bidirectional_attention=True), "needs use_bidirectional_attention"),
     "dynamic_rope": (
         LlamaConfig(**SIZES, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
         "rope_type 'dynamic'",
     ),
 }
+
+
+def test_an_adapted_output_head_is_refused_because_it_sees_other_rows(tmp_path: Path) -> None:
+    adapter = random_checkpoint(tmp_path, FAMILIES["llama"])
+    modules = {**adapter.modules, "lm_head": LowRank(torch.ones(5, 48), torch.ones(120, 5), torch.ones(5))}
+    config = replace(adapter.config, target_modules=(*PROJECTIONS, "lm_head"))
+    Adapter(config, modules).write(tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match="sees 1 of a step's 3 rows"):
+        Engine.load(EngineConfig(model=tmp_path / "base", adapter=tmp_path / "adapter"))
+
+
+def test_end_of_sequence_ids_outside_the_vocabulary_are_left_out(tmp_path: Path) -> None:
+    random_checkpoint(tmp_path, FAMILIES["llama"])
+    (tmp_path / "base/generation_config.json").write_text('{"eos_token_id": [2, 100000]}', "utf-8")
+    engine = Engine.load(EngineConfig(model=tmp_path / "base"))
+    assert engine.info.eos_token_ids == (2,)
+    engine.generate([[3, 4]], [None], SamplingParams(max_tokens=3, min_tokens=2))
 
 
 @pytest.mark.parametrize("family", REFUSED)

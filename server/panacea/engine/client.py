@@ -28,7 +28,7 @@ from panacea.engine.messages import (
 )
 from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
 from panacea.engine.sampling_params import SamplingParams
-from panacea.errors import EngineDeadError, EngineError, PanaceaError, RequestError
+from panacea.errors import ConfigError, EngineDeadError, EngineError, PanaceaError, RequestError, first_line
 from panacea.preference import Preference
 
 EXIT_LIMIT_S = 2.0
@@ -44,13 +44,15 @@ class EngineClient:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
+        if len(tempfile.gettempdir()) > zmq.IPC_PATH_MAX_LEN - len("/panacea-12345678/commands"):
+            raise ConfigError(f"{tempfile.gettempdir()} is too long for a local socket; set TMPDIR to a shorter path")
         self._folder = tempfile.TemporaryDirectory(prefix="panacea-")  # readable by this user alone
         launch = Launch(config, f"ipc://{self._folder.name}/commands", f"ipc://{self._folder.name}/events")
         self._context = zmq.Context()
         self._commands = self._context.socket(zmq.PUSH)
         self._commands.set_hwm(0)
         self._commands.bind(launch.commands)
-        self._events = zmq.asyncio.Socket.shadow(self._context.socket(zmq.PULL))
+        self._events = zmq.asyncio.Socket(self._context, zmq.PULL)
         self._events.set_hwm(0)
         self._events.bind(launch.events)
         # A session of its own: Ctrl-C reaches the server alone, which then ends the engine in good order.
@@ -162,6 +164,12 @@ class EngineClient:
         return True
 
     async def _listen(self, loaded: "asyncio.Future[EngineInfo]") -> None:
+        try:
+            await self._take_in(loaded)
+        except Exception as error:
+            self._fail(EngineError(f"the engine cannot be understood: {first_line(error)}"), loaded)
+
+    async def _take_in(self, loaded: "asyncio.Future[EngineInfo]") -> None:
         while True:
             message: FromEngine = self._decoder.decode(await self._events.recv())
             self._last_heard = time.monotonic()
@@ -174,7 +182,8 @@ class EngineClient:
                 case Heartbeat(stats):
                     self._stats = stats
                 case Ready(info):
-                    loaded.set_result(info)
+                    if not loaded.done():
+                        loaded.set_result(info)
                 case Failed(text):
                     self._fail(EngineError(text), loaded)
 

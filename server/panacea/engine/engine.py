@@ -10,7 +10,7 @@ from panacea.engine.runner import Runner
 from panacea.engine.sampler import Sampled
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
-from panacea.errors import RequestError
+from panacea.errors import EngineError, RequestError
 from panacea.model.loader import load_model
 from panacea.preference import Preference
 
@@ -120,14 +120,17 @@ class Engine:
         """Answers to all `prompts` (token ids), batched, each under its own preference. Blocks until all are done.
 
         `params` is one for all, or one per prompt. Raises `RequestError` if one could never be served; then none is.
+        The engine must have no other requests (`EngineError`): their tokens would have nowhere to go.
         """
+        if self._requests:
+            raise EngineError("generate needs an engine without other requests")
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
-        ids = [f"generate-{index}" for index in range(len(prompts))]
+        ids = [str(index) for index in range(len(prompts))]
         collected: dict[str, list[TokenOutput]] = {request_id: [] for request_id in ids}
         try:
             for request_id, prompt, preference, own in zip(ids, prompts, preferences, each, strict=True):
                 self.add(request_id, prompt, preference, own)
-            while any(request_id in self._requests for request_id in ids):
+            while self._requests:
                 for token in self.step():
                     collected[token.request_id].append(token)
         finally:
@@ -144,8 +147,12 @@ class Engine:
             raise RequestError(f"a prompt token is not between 0 and {self.info.vocab_size - 1}", "prompt")
         if any(not 0 <= token < self.info.vocab_size for token in params.stop_token_ids):
             raise RequestError(f"a stop token is not between 0 and {self.info.vocab_size - 1}", "stop_token_ids")
-        if preference is not None and len(preference) != self._dimensions:
+        if preference is None:
+            return
+        if len(preference) != self._dimensions:
             raise RequestError("the preference does not fit the adapter's dimensions", "preference")
+        if not all(0 <= weight <= 1 for weight in preference):  # false for NaN too
+            raise RequestError("a preference's weights are between 0 and 1", "preference")
 
     def _report(self, request: Request, sampled: Sampled) -> TokenOutput:
         request.output_ids.append(sampled.token_id)

@@ -85,16 +85,23 @@ class _Probe:
 
 
 def probe_layers(model: LoadedModel) -> list[LayerShape]:
-    """The shapes of every layer's keys and values, found by one forward of one token.
+    """The shapes of every layer's keys and values, found by one forward of three tokens of which one samples.
 
     Raises `CheckpointError` if the model has layers that keep their state elsewhere (Mamba, linear attention, ...) or
-    passes attention something that changes its numbers and is not implemented.
+    passes attention something that changes its numbers and is not implemented, or if an adapted layer does not see
+    every token.
     """
     probe = _Probe()
-    model.steering.slots = torch.zeros(1, dtype=torch.int32, device=model.device)
-    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    model.steering.slots = torch.zeros(3, dtype=torch.int32, device=model.device)
+    tokens = torch.arange(3, device=model.device)[None]
     with torch.inference_mode():
-        model.network(input_ids=token, position_ids=token, use_cache=False, **{STEP_ATTENTION: probe})
+        model.network(
+            input_ids=tokens,
+            position_ids=tokens,
+            use_cache=False,
+            logits_to_keep=tokens[0, 2:],
+            **{STEP_ATTENTION: probe},
+        )
     if sorted(probe.shapes) != list(range(model.num_layers)):
         name = type(model.network).__name__
         raise CheckpointError(

@@ -5,14 +5,16 @@ server lives: when the server dies, however it dies, the pipe closes and the eng
 """
 
 import os
+import shutil
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
 
-from panacea.engine.engine import Engine
 from panacea.engine.messages import (
     Abort,
     Failed,
@@ -28,13 +30,16 @@ from panacea.engine.messages import (
 )
 from panacea.errors import PanaceaError, RequestError
 
+if TYPE_CHECKING:
+    from panacea.engine.engine import Engine
+
 HEARTBEAT_INTERVAL_S = 0.5
 
 
 class EngineProcess:
     """The loop around an engine: messages in, steps, messages out."""
 
-    def __init__(self, engine: Engine, commands: "zmq.Socket[bytes]", events: "zmq.Socket[bytes]") -> None:
+    def __init__(self, engine: "Engine", commands: "zmq.Socket[bytes]", events: "zmq.Socket[bytes]") -> None:
         self._engine = engine
         self._commands = commands
         self._events = events
@@ -75,16 +80,19 @@ class EngineProcess:
         self._events.send(msgspec.msgpack.encode(message))
 
 
-def leave_with_the_server() -> None:
+def leave_with_the_server(launch: Launch) -> None:
     """Ends this process as soon as the server's end of standard input closes."""
     while os.read(sys.stdin.fileno(), 1):  # no buffered reader: its lock would stand in the way of a normal exit
         pass
+    shutil.rmtree(Path(launch.commands.removeprefix("ipc://")).parent, ignore_errors=True)
     os._exit(1)
 
 
 def main() -> None:
     launch = Launch.from_line(sys.stdin.buffer.readline())
-    threading.Thread(target=leave_with_the_server, daemon=True).start()
+    threading.Thread(target=leave_with_the_server, args=[launch], daemon=True).start()
+    from panacea.engine.engine import Engine  # noqa: PLC0415 (seconds of imports, during which the server may die)
+
     context = zmq.Context()
     commands = context.socket(zmq.PULL)
     commands.connect(launch.commands)

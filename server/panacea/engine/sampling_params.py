@@ -1,6 +1,9 @@
 """How one request wants its tokens chosen. A plain dataclass: the in-process engine needs no msgspec."""
 
+import math
 from dataclasses import dataclass
+
+from panacea.errors import RequestError
 
 MAX_LOGPROBS = 20
 """Alternatives per position that a request may ask for (OpenAI's limit)."""
@@ -11,7 +14,7 @@ class SamplingParams:
     """Sampling of one request.
 
     Noise is a function of (`seed`, `choice`, output position) alone, so a request gives the same tokens alone and in
-    any batch.
+    any batch. Raises `RequestError` that names the field when built from a value that means nothing.
     """
 
     max_tokens: int
@@ -34,3 +37,17 @@ class SamplingParams:
     """Go on after an end-of-sequence token (benchmarks want answers of equal length)."""
     logprobs: int | None = None
     """None: none. Otherwise the chosen token's log probability and this many alternatives (0 to 20)."""
+
+    def __post_init__(self) -> None:
+        for name, fits, rule in (
+            ("max_tokens", self.max_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < math.inf, "a finite number, not negative"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "at least 0"),
+            ("seed", -(2**63) <= self.seed < 2**64, "a 64-bit integer"),
+            ("choice", self.choice >= 0, "at least 0"),
+            ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "between 0 and max_tokens"),
+            ("logprobs", self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS, f"0 to {MAX_LOGPROBS}"),
+        ):
+            if not fits:
+                raise RequestError(f"{name} must be {rule}", name)

@@ -52,8 +52,6 @@ class Scheduler:
         """Queues a request. Raises `RequestError` if it could never be served."""
         if not request.prompt_ids:
             raise RequestError("the prompt is empty", "prompt")
-        if request.params.max_tokens < 1:
-            raise RequestError("max_tokens must be at least 1", "max_tokens")
         if len(request.prompt_ids) >= self.context_length:
             raise RequestError(
                 f"the prompt has {len(request.prompt_ids)} tokens, but this server's context of {self.context_length} "

@@ -53,6 +53,11 @@ class AdapterConfig:
             raise CheckpointError(f"no column belongs to dimension {unused[0]!r}: it would change nothing")
         if not self.target_modules:
             raise CheckpointError("target_modules is empty")
+        if isinstance(self.target_modules, str):
+            try:
+                re.compile(self.target_modules)
+            except re.error as error:
+                raise CheckpointError(f"target_modules is no regular expression: {error}") from None
 
     @property
     def rank(self) -> int:
@@ -92,7 +97,7 @@ class AdapterConfig:
             content: object = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             raise CheckpointError(f"{folder} is no adapter: it has no {CONFIG_FILE}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
         if not isinstance(content, dict):
             raise CheckpointError(f"{path} is no JSON object")
@@ -118,7 +123,7 @@ class AdapterConfig:
         presets = _field(content, "presets", dict, None) or {}
         config = cls(
             base_model=_field(content, "base_model_name_or_path", str),
-            scaling=float(_field(content, "scaling", (int, float))),
+            scaling=_number(content, "scaling"),
             target_modules=(
                 content["target_modules"]
                 if isinstance(content.get("target_modules"), str)
@@ -170,6 +175,13 @@ def _field(content: dict[str, Any], name: str, kind: type | tuple[type, ...], de
     if not isinstance(value, kind) or isinstance(value, bool):
         raise CheckpointError(f"{name} has the wrong type")
     return value
+
+
+def _number(content: dict[str, Any], name: str) -> float:
+    try:
+        return float(_field(content, name, (int, float)))
+    except OverflowError:
+        return math.inf  # JSON has integers of any length
 
 
 def _list(content: dict[str, Any], name: str, kind: type, *, optional: bool = False) -> list[Any]:

@@ -17,7 +17,7 @@ STEP_ATTENTION = "panacea_attention"
 """Name of the forward's keyword argument that carries a `StepAttention`."""
 
 # What layers may pass along that changes no number here: masks and positions are the engine's own business.
-_HARMLESS = {"position_ids", "position_embeddings", "use_cache", "is_causal", "cache_position", "output_attentions"}
+_HARMLESS = {"position_ids", "position_embeddings", "use_cache", "cache_position"}
 
 
 class StepAttention(Protocol):
@@ -61,7 +61,10 @@ def _attention_forward(
     step: StepAttention | None = kwargs.pop(STEP_ATTENTION, None)
     sliding_window: int | None = kwargs.pop("sliding_window", None)
     softcap: float | None = kwargs.pop("softcap", None)
-    unknown = [name for name, value in kwargs.items() if name not in _HARMLESS and value is not None]
+    if kwargs.pop("is_causal", None) is False:
+        raise CheckpointError(f"{type(module).__name__} is not supported: it is not causal")
+    # What is None or False asks for nothing (output_attentions, output_router_logits, ...).
+    unknown = [name for name, value in kwargs.items() if name not in _HARMLESS and value not in (None, False)]
     if step is None or unknown or attention_mask is not None or dropout:
         reason = (
             f"needs {unknown[0]!r} in its attention" if unknown else "does not use transformers' attention interface"

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from panacea.config import EngineConfig
-from panacea.errors import CheckpointError
+from panacea.errors import CheckpointError, first_line
 from panacea.model.adapter import Adapter, LowRank
 from panacea.model.attention import ATTENTION, register_attention
 from panacea.model.steered_linear import FusedPart, FusedProjections, SteeredLinear, Steering
@@ -99,9 +99,12 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
-        raise CheckpointError(f"{folder}/config.json cannot be used: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{folder}/config.json cannot be used: {first_line(error)}") from None
     if config.is_encoder_decoder:
         raise CheckpointError(f"{folder} is an encoder-decoder model; a causal language model is needed")
+    for setting in ("attention_chunk_size", "use_bidirectional_attention"):  # these change transformers' masks alone
+        if getattr(config.get_text_config(decoder=True), setting, None):
+            raise CheckpointError(f"{folder} is not supported: its attention needs {setting}")
     return config
 
 
@@ -118,7 +121,7 @@ def _context_length(base_config: PreTrainedConfig, config: EngineConfig) -> int:
         if parameters.get("rope_type") == "longrope":
             # Beyond this length every position's embedding changes, also those already in the cache.
             limit = min(limit, parameters.get("original_max_position_embeddings", limit))
-    return min(limit, config.max_context or limit)
+    return limit if config.max_context is None else min(limit, config.max_context)
 
 
 def _load_network(
@@ -130,7 +133,6 @@ def _load_network(
             folder,
             config=base_config,
             dtype=dtype,
-            device_map=None if device.type == "cpu" else device,
             attn_implementation=ATTENTION,
             use_safetensors=True,
             trust_remote_code=False,
@@ -138,7 +140,7 @@ def _load_network(
             output_loading_info=True,
         )
     except (ValueError, OSError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from None
     network: PreTrainedModel
     report: dict[str, set[str]]
     network, report = loaded
@@ -146,6 +148,7 @@ def _load_network(
         raise CheckpointError(f"{folder} has no tensor for {min(report['missing_keys'])}")
     network.train(mode=False)
     network.requires_grad_(requires_grad=False)
+    network.to(device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
     return network
 
 
@@ -154,9 +157,8 @@ def _eos_token_ids(folder: Path, text_config: PreTrainedConfig) -> tuple[int, ..
     ids: int | list[int] | None = text_config.eos_token_id
     if (folder / "generation_config.json").is_file():
         ids = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id or ids
-    if ids is None:
-        return ()
-    return (ids,) if isinstance(ids, int) else tuple(ids)
+    listed = [ids] if isinstance(ids, int) else ids or []
+    return tuple(token for token in listed if 0 <= token < text_config.vocab_size)  # others can never come
 
 
 def _steer(network: PreTrainedModel, adapter: Adapter | None, steering: Steering) -> None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from panacea.errors import CheckpointError
 from panacea.model.adapter import LowRank
 from panacea_kernels import steered_linear
 
@@ -54,6 +55,9 @@ class SteeredLinear(nn.Module):
         if not self.adapted:
             return F.linear(x, self.weight, self.bias)
         rows = x.reshape(-1, x.shape[-1])
+        if len(rows) != len(self.steering.slots):
+            # An output head that sees only the rows that sample, an expert that sees only its tokens: whose preference?
+            raise CheckpointError(f"an adapted layer sees {len(rows)} of a step's {len(self.steering.slots)} rows")
         y = steered_linear(
             rows,
             self.weight,
