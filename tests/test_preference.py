@@ -81,6 +81,12 @@ def test_anything_else_is_refused_and_the_dimensions_listed(weights: object) -> 
         SPACE.resolve(weights)
 
 
+@pytest.mark.parametrize("weights", ["abc", b"abc", None, 3, {1, 2, 3}])
+def test_what_is_no_object_or_array_is_told_so(weights: object) -> None:
+    with pytest.raises(PreferenceError, match="must be an object or an array"):
+        SPACE.resolve(weights)
+
+
 @pytest.mark.parametrize("name", ["x" * 1000, "\x1b[2J", "\u202e", "\U0001f600" * 40])
 def test_an_unknown_name_is_shown_short_and_in_ascii(name: str) -> None:
     with pytest.raises(PreferenceError) as caught:

@@ -52,7 +52,7 @@ class EngineClient:
         self._commands = self._context.socket(zmq.PUSH)
         self._commands.set_hwm(0)
         self._commands.bind(launch.commands)
-        self._events = zmq.asyncio.Socket(self._context, zmq.PULL)
+        self._events = zmq.asyncio.Context(self._context).socket(zmq.PULL)
         self._events.set_hwm(0)
         self._events.bind(launch.events)
         # A session of its own: Ctrl-C reaches the server alone, which then ends the engine in good order.
