@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import pytest
 from typer.testing import CliRunner
 
 from panacea import cli
+from panacea.config import ServerConfig
+from panacea.settings import allowed_hosts
 from tests.engine.test_process import alive, gone_within
 from tests.fake_hub import fake_hub
 from tests.golden_files import ADAPTER, BASE, golden
@@ -253,3 +256,13 @@ def test_bench_steering_prints_a_table_and_json_in_the_last_line() -> None:
     for name in ("engine_mixed_tps", "sequential_merged_tps", "engine_single_tps"):
         assert numbers[name] > 0
         assert f"{numbers[name]:.0f}" in result.stdout
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])  # noqa: S104
+def test_an_open_server_that_others_can_reach_warns(host: str, warned: bool) -> None:
+    config = ServerConfig("m", host=host, port=0, allowed_hosts=allowed_hosts(host, ()))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        announcement = cli._announcement(config, listener, None)  # pyright: ignore[reportPrivateUsage]
+        closed = cli._announcement(replace(config, api_keys=("k",)), listener, None)  # pyright: ignore[reportPrivateUsage]
+    assert ("Warning" in announcement) == warned
+    assert "Warning" not in closed

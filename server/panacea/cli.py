@@ -336,12 +336,13 @@ def _bind(config: ServerConfig) -> socket.socket:
 
 
 def _announcement(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None) -> str:
-    port = listener.getsockname()[1]
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 (a comparison)
-    lines = [f"Panacea serves {config.model_name} on http://{f'[{host}]' if ':' in host else host}:{port}"]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    lines = [f"Panacea serves {config.model_name} on {url}"]
     if space is not None and space.names:
-        lines.append("Dimensions: " + ", ".join(space.names))
-    if not config.api_keys and host != "localhost" and not host.startswith("127."):
+        lines.append(f"Preferences: {', '.join(space.names)}")
+    lines.append(f"A request to copy: curl {url}/     Every field: {url}/docs")
+    if not config.api_keys and "*" in config.allowed_hosts:
         lines.append("Warning: open to everyone who can reach this address; --api-key-file asks for keys")
     return "\n".join(lines)
 
