@@ -88,8 +88,8 @@ def paged_attention(
     Shapes: q (rows, heads, dim), k (rows, kv_heads, dim), v (rows, kv_heads, v_dim), k_cache (blocks, block_size,
     kv_heads, dim), v_cache (blocks, block_size, kv_heads, v_dim); heads is a multiple of kv_heads. With
     `sliding_window` a token sees itself and the `sliding_window - 1` tokens before it. The cache must be finite
-    everywhere, for what lies beyond a sequence's end is read and weighted with zero: keys and values that are not finite
-    are written as zeros, so that one sequence's overflow stays its own. Returns (rows, heads, v_dim).
+    everywhere, for what lies beyond a sequence's end is read and weighted with zero: keys and values that are not
+    finite are written as zeros, so that one sequence's overflow stays its own. Returns (rows, heads, v_dim).
     """
     k_cache.view(-1, *k_cache.shape[2:]).index_copy_(0, layout.write_positions, _finite(k))
     v_cache.view(-1, *v_cache.shape[2:]).index_copy_(0, layout.write_positions, _finite(v))

@@ -1,0 +1,95 @@
+"""The FastAPI application: routes inside, small ASGI middleware around them."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.middleware import Middleware
+
+from panacea.api.auth import BearerKeys
+from panacea.api.catalog import Catalog
+from panacea.api.chat import chat_router
+from panacea.api.chat_request import ChatRequest
+from panacea.api.chat_response import ChatCompletionChunk
+from panacea.api.disconnect import CancelOnDisconnect
+from panacea.api.engine import EngineLike
+from panacea.api.errors import LastResort, handle_errors
+from panacea.api.evaluation import Evaluation
+from panacea.api.health import health_router
+from panacea.api.hosts import HostAllowList
+from panacea.api.models import models_router
+from panacea.api.preferences import preferences_router
+from panacea.api.request_id import RequestId
+from panacea.api.welcome import welcome_router
+from panacea.config import ServerConfig
+from panacea.errors import CheckpointError
+from panacea.preference import PreferenceSpace
+from panacea.text import ModelText
+
+_DESCRIPTION = """\
+OpenAI's API for one language model and one adapter, plus a **preference**: each request says how much of each dimension
+its answer should have, such as `{"helpful": 0.7, "harmless": 0.2, "concise": 0.1}`. Requests with different preferences
+share one batch. With the official client: `extra_body={"preference": {...}}`.
+"""
+
+
+def create_app(
+    config: ServerConfig,
+    engine: EngineLike,
+    text: ModelText,
+    space: PreferenceSpace | None,
+    evaluation: bytes | None,
+) -> FastAPI:
+    """The whole HTTP half.
+
+    `space` None is a bare base model without adapter. `evaluation` is the content of the adapter's evaluation file.
+    Raises `CheckpointError` if that is not what the published schema says.
+    """
+    if evaluation is not None:
+        _check(evaluation)
+    catalog = Catalog(config.model_name, space)
+    app = _App(
+        title="Panacea",
+        version=version("panacea-server"),
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        # The first is the outermost.
+        middleware=[
+            Middleware(RequestId),
+            Middleware(LastResort),
+            Middleware(HostAllowList, config.allowed_hosts),
+            Middleware(BearerKeys, config.api_keys),
+            Middleware(CancelOnDisconnect),
+        ],
+    )
+    handle_errors(app)
+    app.include_router(welcome_router(catalog, needs_key=bool(config.api_keys)))
+    app.include_router(health_router(engine, config.heartbeat_limit_s))
+    app.include_router(models_router(catalog))
+    app.include_router(preferences_router(catalog, evaluation))
+    app.include_router(chat_router(config.max_body_bytes, engine, text, catalog))
+    return app
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's schema, with the bodies that routes read and write themselves."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            _, definitions = models_json_schema(
+                [(ChatRequest, "validation"), (ChatCompletionChunk, "serialization")],
+                ref_template="#/components/schemas/{model}",
+            )
+            schema["components"]["schemas"].update(definitions["$defs"])
+        return super().openapi()
+
+
+def _check(evaluation: bytes) -> None:
+    try:
+        Evaluation.model_validate_json(evaluation)
+    except ValidationError as error:
+        raise CheckpointError(f"the adapter's evaluation file does not fit its schema: {error}") from error

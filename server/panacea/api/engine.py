@@ -1,0 +1,30 @@
+"""What the HTTP half needs of an engine."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from panacea.engine.outputs import EngineInfo, TokenOutput
+from panacea.engine.sampling_params import SamplingParams
+from panacea.preference import Preference
+
+
+class EngineLike(Protocol):
+    """`panacea.engine.client.EngineClient`, or a few lines that stand in for it in a test."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def heartbeat_age_s(self) -> float: ...
+
+    def generate(
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+    ) -> AsyncGenerator[TokenOutput]:
+        """One request's tokens as they come; `preference` None is the bare base model.
+
+        Raises `RequestError` before the first token, or `EngineError`. Closing the generator ends the request.
+        """
+        ...

@@ -1,0 +1,129 @@
+"""How everything that goes wrong is said: OpenAI's error shape, and never a value of the client's."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from panacea.errors import EngineError, PanaceaError, PreferenceError, RequestError
+
+logger = logging.getLogger(__name__)
+
+_MAX_NAME = 64
+
+_HTTP_MESSAGES = {
+    404: "nothing is served at this path",
+    405: "this path does not take this method",
+}
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, in words for a person and for a program."""
+
+    message: str
+    type: str
+    param: str | None
+    """The request's field at fault."""
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    """Body of every answer that is not a success, and of a stream's `error` event."""
+
+    error: ErrorDetail
+
+
+class ApiError(Exception):
+    """A request that ends with this status."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = headers
+
+    def body(self) -> bytes:
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        detail = ErrorDetail(message=self.message, type=kind, param=self.param, code=self.code)
+        return ErrorResponse(error=detail).model_dump_json().encode()
+
+    def response(self) -> Response:
+        return Response(self.body(), self.status, self.headers, "application/json")
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """The answer to any exception; those that nobody foresaw are logged and told no details of."""
+    match error:
+        case ApiError():
+            return error
+        case PreferenceError():
+            return ApiError(400, str(error), "preference", "invalid_preference")
+        case RequestError():
+            return ApiError(400, str(error), error.param)
+        case EngineError():
+            return ApiError(503, f"the engine failed: {error}", code="engine_unavailable")
+        case HTTPException():
+            message = _HTTP_MESSAGES.get(error.status_code, "the request was refused")
+            return ApiError(error.status_code, message, headers=dict(error.headers or {}))
+        case _:
+            logger.error("an unforeseen error ended a request", exc_info=error)
+            return ApiError(500, "the server failed; its log says why", code="internal_error")
+
+
+def shown_name(name: str) -> str:
+    """A client's own word as an error may repeat it: ASCII, and at most 64 characters."""
+    return name.encode("ascii", "backslashreplace").decode().translate(_CONTROL_CHARACTERS)[:_MAX_NAME]
+
+
+_CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)}
+
+
+class LastResort:
+    """Answers 500 in the error shape where a bug got past everything else, inside the other middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            await as_api_error(error).response()(scope, receive, send)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Every error on purpose leaves `app` in the error shape."""
+
+    async def respond(_request: Request, error: Exception) -> Response:
+        return as_api_error(error).response()
+
+    for kind in (ApiError, PanaceaError, HTTPException):
+        app.add_exception_handler(kind, respond)
+
+
+def error_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entry of these statuses."""
+    return {status: {"model": ErrorResponse} for status in statuses}

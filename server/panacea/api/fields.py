@@ -1,0 +1,37 @@
+"""Types of request fields that pydantic has no word for."""
+
+from typing import Any
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError
+
+
+def only(*allowed: Any) -> AfterValidator:
+    """A known field of OpenAI's that is taken only where it asks for nothing: null, or one of `allowed`."""
+    shown = " or ".join(["null", *(repr(value).replace("'", '"') for value in allowed)])
+
+    def check(value: Any) -> Any:
+        if value is None or value in allowed:
+            return value
+        raise PydanticCustomError(
+            "unsupported", "is not supported by this server beyond {allowed}; leave it out", {"allowed": shown}
+        )
+
+    return AfterValidator(check)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_parts(value: Any) -> Any:
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if isinstance(value, list):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    raise PydanticCustomError("content_type", "must be a string or an array of text parts")
+
+
+# One shape behind each of OpenAI's alternatives, so that an error's path is the client's own.
+STRING_AS_LIST = BeforeValidator(_as_list)
+STRING_AS_PARTS = BeforeValidator(_as_parts)

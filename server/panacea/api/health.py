@@ -1,0 +1,42 @@
+"""`GET /health` and `GET /ready`."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from panacea.api.engine import EngineLike
+from panacea.api.errors import ApiError, error_docs
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """The engine is alive and was heard of lately."""
+
+    status: Literal["ready"] = "ready"
+
+
+def health_router(engine: EngineLike, heartbeat_limit_s: float) -> APIRouter:
+    """The routes, over this engine."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/health", summary="Is the process alive?")
+    async def health() -> Health:  # pyright: ignore[reportUnusedFunction]
+        """For a liveness probe; says nothing about the engine."""
+        return Health()
+
+    @router.get("/ready", summary="Can requests be served?", responses=error_docs(503))
+    async def ready() -> Readiness:  # pyright: ignore[reportUnusedFunction]
+        """For a readiness probe: the model is loaded and the engine's heartbeat is fresh."""
+        if not engine.alive:
+            raise ApiError(503, "the engine is gone", code="engine_unavailable")
+        if engine.heartbeat_age_s > heartbeat_limit_s:
+            raise ApiError(503, "the engine has not been heard of lately", code="engine_silent")
+        return Readiness()
+
+    return router

@@ -1,0 +1,51 @@
+"""All that the server knows about a model's text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from panacea.errors import RequestError
+from panacea.text.chat_template import ChatMessage, ChatTemplate, read_chat_template
+from panacea.text.generation_defaults import GenerationDefaults, generation_defaults
+from panacea.text.prompt import PromptEncoder
+from panacea.text.tokenizer import load_tokenizer, named_tokens, read_json
+from panacea.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class ModelText:
+    """Tokenizer, chat template and sampling defaults of one model."""
+
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    prompts: PromptEncoder | None
+    """None for models without a chat template."""
+    defaults: GenerationDefaults
+
+    def prompt_ids(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """The token ids that ask the model for the assistant's next answer. Safe to call in any thread.
+
+        Raises `RequestError` (param "messages") if the model cannot take the conversation.
+        """
+        if self.prompts is None:
+            raise RequestError("messages: this model has no chat template", "messages")
+        return self.prompts.encode(messages)
+
+
+def load_model_text(folder: Path) -> ModelText:
+    """Read everything from a local model folder, as transformers saves it.
+
+    Raises `CheckpointError` if a file is missing or damaged.
+    """
+    tokenizer = load_tokenizer(folder)
+    tokenizer_config = read_json(folder / "tokenizer_config.json")
+    named = named_tokens(tokenizer_config)
+    source = read_chat_template(folder, tokenizer_config)
+    return ModelText(
+        tokenizer=tokenizer,
+        vocabulary=Vocabulary(tokenizer),
+        prompts=PromptEncoder(tokenizer, ChatTemplate(source, named), named.values()) if source is not None else None,
+        defaults=generation_defaults(read_json(folder / "generation_config.json")),
+    )

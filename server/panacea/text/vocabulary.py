@@ -1,0 +1,44 @@
+"""What single tokens look like, for logprobs."""
+
+import json
+import re
+
+from tokenizers import Tokenizer
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class Vocabulary:
+    """The bytes of each token, and which tokens are special."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._added = {key: token.content for key, token in tokenizer.get_added_tokens_decoder().items()}
+        self.special_ids = frozenset(
+            key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special
+        )
+        # The decoder is either of GPT-2's kind, one printable character per byte, or of SentencePiece's.
+        decoder = json.dumps(json.loads(tokenizer.to_str())["decoder"])
+        self._alphabet = _byte_alphabet() if '"ByteLevel"' in decoder else None
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that this token adds to a text; several tokens may share a character. Empty for unknown ids."""
+        if token_id in self._added:
+            return self._added[token_id].encode()
+        token = self._tokenizer.id_to_token(token_id)
+        if token is None:
+            return b""
+        if self._alphabet is not None and all(char in self._alphabet for char in token):
+            return bytes(self._alphabet[char] for char in token)
+        if byte := _BYTE_TOKEN.fullmatch(token):
+            return bytes([int(byte[1], 16)])
+        return token.replace("\u2581", " ").encode()
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-in for each byte: itself if printable, else the next character from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    alphabet = {chr(byte): byte for byte in printable}
+    alphabet.update({chr(0x100 + index): byte for index, byte in enumerate(others)})
+    return alphabet

@@ -1,0 +1,115 @@
+"""An engine of a few lines: its tokens are a hash of what they may depend on, and it remembers who asked for what."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from panacea.engine.outputs import EngineInfo, TokenOutput
+from panacea.engine.sampling_params import SamplingParams
+from panacea.errors import EngineError
+from panacea.preference import Preference
+
+EOS = 1
+FIRST_TEXT_TOKEN = 5
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One engine request as it arrived."""
+
+    prompt_ids: tuple[int, ...]
+    preference: Preference | None
+    params: SamplingParams
+
+
+@dataclass
+class FakeEngine:
+    """Stands in for `EngineClient`. All of it may be changed while it runs."""
+
+    info: EngineInfo = field(
+        default_factory=lambda: EngineInfo(
+            context_length=512,
+            vocab_size=354,
+            eos_token_ids=(EOS,),
+            block_size=16,
+            num_blocks=64,
+            max_batch=8,
+            device="cpu",
+            dtype="float32",
+            parameters=1,
+        )
+    )
+    alive: bool = True
+    heartbeat_age_s: float = 0.0
+    prefill_s: float = 0.0
+    """Time before the first token."""
+    step_s: float = 0.0
+    """Time before each other token."""
+    script: list[int] | None = None
+    """Tokens to say, and then the end token; None hashes."""
+    failure: Exception | None = None
+    """Raised before the token at `failure_at`."""
+    failure_at: int = 0
+    truncate_at: int | None = None
+    """Ends before this position without a finish reason, as no engine should."""
+    submitted: list[Submitted] = field(default_factory=list[Submitted])
+    live: int = 0
+    """Requests that hold something in the engine."""
+    aborted: int = 0
+
+    kept: list[AsyncGenerator[TokenOutput]] = field(default_factory=list[AsyncGenerator[TokenOutput]])
+    """All generators: nobody's request ends because its garbage was collected."""
+
+    def generate(
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+    ) -> AsyncGenerator[TokenOutput]:
+        self.kept.append(self._generate(prompt_ids, preference, params))
+        return self.kept[-1]
+
+    async def _generate(
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+    ) -> AsyncGenerator[TokenOutput]:
+        self.submitted.append(Submitted(tuple(prompt_ids), preference, params))
+        self.live += 1
+        ended = False
+        try:
+            for position in range(params.max_tokens):
+                await asyncio.sleep(self.step_s if position else self.prefill_s)
+                if self.failure is not None and position >= self.failure_at:
+                    ended = True
+                    raise self.failure
+                if position == self.truncate_at:
+                    return
+                output = self._output(prompt_ids, preference, params, position)
+                ended = output.finish_reason is not None
+                yield output
+                if ended:
+                    return
+        finally:
+            self.live -= 1
+            self.aborted += not ended
+
+    def _output(
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, position: int
+    ) -> TokenOutput:
+        noise = (params.seed, params.choice) if params.temperature else ()
+        token_id = self._token(f"{list(prompt_ids)} {preference} {noise} {position}", position)
+        if token_id == EOS and (params.ignore_eos or position < params.min_tokens):
+            token_id = FIRST_TEXT_TOKEN
+        last = position + 1 == params.max_tokens
+        stopped = (token_id == EOS and not params.ignore_eos) or token_id in params.stop_token_ids
+        logprob = None if params.logprobs is None else -0.25 * (position + 1)
+        top = tuple((token_id + index, -0.25 * (index + 1)) for index in range(params.logprobs or 0))
+        return TokenOutput("", token_id, "stop" if stopped else "length" if last else None, logprob, top)
+
+    def _token(self, key: str, position: int) -> int:
+        if self.script is not None:
+            return self.script[position] if position < len(self.script) else EOS
+        number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+        if number % 61 == 0:
+            return EOS
+        return FIRST_TEXT_TOKEN + number % (self.info.vocab_size - FIRST_TEXT_TOKEN)
+
+
+ENGINE_FAILURE = EngineError("a made-up failure")

@@ -1,0 +1,116 @@
+"""A real server on a real socket, in a thread of its own."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import uvicorn
+
+from panacea.api import EngineLike, create_app
+from panacea.config import ServerConfig
+from panacea.preference import Dimension, PreferenceSpace
+from panacea.text import load_model_text
+from tests.golden_files import BASE
+
+TEXT = load_model_text(BASE)
+SPACE = PreferenceSpace(
+    dimensions=(
+        Dimension("helpful", "says more of what helps"),
+        Dimension("harmless", "keeps away from what hurts"),
+        Dimension("concise", "says it in few words"),
+    ),
+    default=(0.4, 0.3, 0.3),
+    presets={"brief": (0, 0, 1), "thorough": (3, 1, 0)},
+    example_prompts=("How do I sharpen a knife?", "What's in the attic?"),
+)
+NAME = "tiny"
+
+
+class ClosableEngine(EngineLike, Protocol):
+    async def close(self) -> None: ...
+
+
+EngineMaker = Callable[[], Awaitable[EngineLike]]
+"""Called in the server's event loop. An engine that has `close` is closed there when the server ends."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server."""
+
+    port: int
+    engine: EngineLike
+    stop: Callable[[], None]
+    """Ends the server; leaving the block does it too."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def serving(
+    make_engine: EngineMaker,
+    *,
+    space: PreferenceSpace | None = SPACE,
+    evaluation: bytes | None = None,
+    api_keys: tuple[str, ...] = (),
+    allowed_hosts: tuple[str, ...] = ServerConfig.allowed_hosts,
+    max_body_bytes: int = ServerConfig.max_body_bytes,
+) -> Generator[Served]:
+    """Serves until the block ends."""
+    config = ServerConfig(
+        model_name=NAME, api_keys=api_keys, allowed_hosts=allowed_hosts, max_body_bytes=max_body_bytes
+    )
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms more.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    started: list[tuple[uvicorn.Server, EngineLike]] = []
+    failures: list[BaseException] = []
+
+    async def serve() -> None:
+        engine = await make_engine()
+        app = create_app(config, engine, TEXT, space, evaluation)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+        started.append((server, engine))
+        await server.serve(sockets=[listener])
+        close = getattr(engine, "close", None)
+        if close is not None:
+            await close()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            failures.append(error)
+
+    def stop() -> None:
+        for server, _ in started:
+            server.should_exit = True
+        thread.join()
+
+    thread = threading.Thread(target=run, name="server")
+    thread.start()
+    try:
+        wait_until(lambda: bool(failures) or bool(started and started[0][0].started), 60)
+        if failures:
+            raise failures[0]
+        yield Served(listener.getsockname()[1], started[0][1], stop)
+    finally:
+        stop()
+        listener.close()
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 5.0) -> float:
+    """Seconds until `condition` holds; fails after `limit_s`."""
+    begin = time.monotonic()
+    while not condition():
+        if time.monotonic() - begin > limit_s:
+            raise AssertionError(f"still not so after {limit_s} s")
+        time.sleep(0.005)
+    return time.monotonic() - begin

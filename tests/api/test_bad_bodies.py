@@ -1,0 +1,113 @@
+"""Over 300 bad bodies: each is a 4xx in the error shape that names the field and repeats no value, and nobody else
+notices."""
+
+import threading
+import time
+from collections.abc import Generator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.api.bad_bodies import CLASSES, DIMENSIONS, GOOD, SECRET, with_field
+from tests.api.chatting import CHAT, ask, contents, error_of
+from tests.api.fake_engine import FakeEngine
+from tests.api.serving import Served, serving
+
+STATUSES = {"10 MB": {413}, "combinations": {400, 404}}
+
+
+@pytest.fixture(scope="module")
+def busy_server() -> Generator[Served]:
+    """A server that answers somebody all the while, who must not notice anything."""
+
+    async def make_engine() -> FakeEngine:
+        return FakeEngine(step_s=0.001)
+
+    with serving(make_engine) as served, httpx2.Client(base_url=served.url, timeout=30) as neighbour:
+        good: dict[str, Any] = {"max_tokens": 40, "n": 2, "preference": {"helpful": 1}}
+        expected = contents(ask(neighbour, **good))
+        answers: list[tuple[list[str], float]] = []
+        over = threading.Event()
+
+        def keep_asking() -> None:
+            while not over.is_set():
+                begin = time.monotonic()
+                answers.append((contents(ask(neighbour, **good)), time.monotonic() - begin))
+
+        thread = threading.Thread(target=keep_asking)
+        thread.start()
+        yield served
+        over.set()
+        thread.join()
+        assert len(answers) > 5
+        assert all(texts == expected for texts, _ in answers)
+        assert max(seconds for _, seconds in answers) < 5
+
+
+@pytest.fixture(scope="module")
+def sender(busy_server: Served) -> Generator[httpx2.Client]:
+    with httpx2.Client(base_url=busy_server.url, timeout=30) as client:
+        yield client
+
+
+def test_there_are_300_and_ten_of_each_kind_that_was_asked_for() -> None:
+    assert sum(map(len, CLASSES.values())) >= 300
+    few = {"too large", "many errors"}
+    assert all(len(cases) >= 10 for name, cases in CLASSES.items() if name not in few)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_bad_bodies_are_refused(sender: httpx2.Client, kind: str) -> None:
+    for content, param in CLASSES[kind]:
+        response = sender.post(CHAT, content=content, headers={"content-type": "application/json"})
+        shown = content[:200]
+        assert response.status_code in STATUSES.get(kind, {400}), (shown, response.text)
+        error = error_of(response)
+        assert error["param"] == param, (shown, error)
+        assert SECRET not in response.text, (shown, error)
+        if param == "preference" and b"tiny:base" not in content:
+            assert DIMENSIONS in error["message"], (shown, error)
+
+
+def test_errors_say_what_would_be_right(sender: httpx2.Client) -> None:
+    expected = {
+        with_field("n", "17"): "n must be less than or equal to 16",
+        with_field("temperature", '"0.5"'): "temperature must be a valid number",
+        with_field("lambda", "1"): "lambda is not a field of this request",
+        with_field("temperature", "NaN"): "temperature must be a finite number",
+        b"{}": "messages is required",
+        b"[]": "the body must be an object",
+        with_field("messages", "[]"): "messages must have at least 1 item",
+        with_field("stop", '["a", "b", "c", "d", "e"]'): "stop must have at most 4 items",
+        with_field("store", "true"): "store is not supported by this server beyond null or False; leave it out",
+        with_field("messages", '[{"role": "user", "content": 1}]'): "messages[0].content must be a string or an array "
+        "of text parts",
+        with_field("n", '1, "n": 1'): "n occurs twice",
+    }
+    for content, text in expected.items():
+        response = sender.post(CHAT, content=content, headers={"content-type": "application/json"})
+        assert error_of(response)["message"] == text
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=a",
+        "application/jsonx",
+    ],
+)
+def test_other_content_types_are_refused(sender: httpx2.Client, content_type: str | None) -> None:
+    """A web page may send these to any server without asking it first."""
+    headers = {} if content_type is None else {"content-type": content_type}
+    response = sender.post(CHAT, content=GOOD, headers=headers)
+    assert (response.status_code, error_of(response)["code"]) == (415, "unsupported_media_type")
+
+
+def test_a_content_type_may_name_its_charset(sender: httpx2.Client) -> None:
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+    assert sender.post(CHAT, content=GOOD, headers=headers).status_code == 200

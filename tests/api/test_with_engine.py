@@ -1,0 +1,101 @@
+"""The HTTP half and the real engine in its own process: golden answers, streams, and clients that leave."""
+
+import json
+import socket
+from collections.abc import Generator
+from typing import Any, cast
+
+import httpx2
+import pytest
+
+from panacea.config import EngineConfig
+from panacea.engine.client import EngineClient
+from tests.api.chatting import CHAT, ask, body, contents, error_of, events, streamed
+from tests.api.serving import NAME, TEXT, Served, serving, wait_until
+from tests.golden_files import ADAPTER, BASE, Golden, golden
+
+HEARTBEAT_S = 0.5
+"""The engine tells what it holds this often."""
+
+
+@pytest.fixture(scope="module")
+def whole() -> Generator[Served]:
+    """A server with a batch of two, so that a third request waits."""
+
+    async def make_engine() -> EngineClient:
+        return await EngineClient.start(EngineConfig(BASE, ADAPTER, device="cpu", max_batch=2, threads=1))
+
+    with serving(make_engine) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def asker(whole: Served) -> Generator[httpx2.Client]:
+    with httpx2.Client(base_url=whole.url, timeout=60) as client:
+        yield client
+
+
+def question(expected: Golden) -> str:
+    """The user's words in a golden prompt."""
+    return TEXT.tokenizer.decode(expected.prompt_ids)
+
+
+@pytest.mark.parametrize("expected", [*golden("panacea"), *golden("base")])
+def test_golden_answers_come_over_http(asker: httpx2.Client, expected: Golden) -> None:
+    fields: dict[str, Any] = {"preference": expected.preference} if expected.preference else {"model": f"{NAME}:base"}
+    messages = [{"role": "user", "content": question(expected)}]
+    answer = ask(asker, messages=messages, temperature=0, max_tokens=len(expected.greedy_ids), **fields)
+    assert contents(answer) == [TEXT.tokenizer.decode(expected.greedy_ids)]
+
+
+def test_a_stream_is_the_whole_answer_and_each_choice_its_own(asker: httpx2.Client) -> None:
+    fields: dict[str, Any] = {"n": 4, "max_tokens": 40, "logprobs": True, "top_logprobs": 2, "temperature": 1.5}
+    answer = ask(asker, **fields)
+    assert streamed(events(asker, **fields)) == dict(enumerate(contents(answer)))
+    assert len(set(contents(answer))) == 4
+
+
+def test_logprobs_are_the_engines(asker: httpx2.Client) -> None:
+    (choice,) = ask(asker, temperature=0, logprobs=True, top_logprobs=3)["choices"]
+    for entry in choice["logprobs"]["content"]:
+        best, *others = entry["top_logprobs"]
+        assert (best["bytes"], best["logprob"]) == (entry["bytes"], entry["logprob"])
+        assert all(other["logprob"] <= best["logprob"] < 0 for other in others)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_client_that_leaves_frees_the_engine(whole: Served, asker: httpx2.Client, n: int, stream: bool) -> None:
+    engine = cast(EngineClient, whole.engine)
+
+    def held() -> int:
+        return 0 if engine.stats is None else engine.stats.running + engine.stats.waiting
+
+    # Half a context is 250 steps; ten of these clients at once keep the engine busy for seconds.
+    content = json.dumps(body(n=n, stream=stream, max_tokens=450, ignore_eos=True)).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+    clients = [socket.create_connection(("127.0.0.1", whole.port)) for _ in range(10)]
+    for client in clients:
+        client.sendall(request)
+    wait_until(lambda: held() > 2)
+    for client in clients:
+        client.close()
+    wait_until(lambda: held() == 0, 1 + HEARTBEAT_S)
+    assert contents(ask(asker))
+
+
+def test_a_dead_engine_is_a_503_and_not_ready() -> None:
+    async def make_engine() -> EngineClient:
+        return await EngineClient.start(EngineConfig(BASE, device="cpu", threads=1))
+
+    with serving(make_engine, space=None) as served, httpx2.Client(base_url=served.url, timeout=60) as client:
+        assert client.get("/ready").status_code == 200
+        assert ask(client)["preference"] is None
+        engine = cast(EngineClient, served.engine)
+        engine._process.kill()  # pyright: ignore[reportPrivateUsage]
+        wait_until(lambda: not engine.alive)
+        response = client.post(CHAT, json=body())
+        assert (response.status_code, error_of(response)["code"]) == (503, "engine_unavailable")
+        assert client.get("/ready").status_code == 503
+        assert client.get("/health").status_code == 200

@@ -1,0 +1,162 @@
+"""Prompts are what the model was trained on, and nobody's text passes for a special token."""
+
+import json
+from itertools import chain
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from panacea.errors import RequestError
+from panacea.text.chat_template import ChatMessage, ChatTemplate, Role
+from panacea.text.prompt import PromptEncoder
+from tests.golden_files import GOLDEN
+from tests.text.tiny import TEXT, added_token, golden_tokenizer_with
+
+SYSTEM, USER, ASSISTANT, END = 2, 3, 4, 1
+ROLES: dict[Role, int] = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+# Pieces of special tokens in every combination, among ordinary text.
+hostile = st.lists(
+    st.sampled_from(["<|end|>", "<|assistant|>", "<|", "<", "|>", ">", "end", "sist", "|", " ", "a knife", "\n", "ä"]),
+    max_size=12,
+).map("".join)
+messages = st.lists(st.builds(ChatMessage, st.sampled_from(list(ROLES)), hostile), min_size=1, max_size=4)
+
+
+def encoder(template: str, tokenizer: Tokenizer = TEXT.tokenizer) -> PromptEncoder:
+    return PromptEncoder(tokenizer, ChatTemplate(template, {}), ())
+
+
+def test_golden_prompts_have_the_golden_ids() -> None:
+    outputs = json.loads((GOLDEN / "expected.json").read_text("utf-8"))["base"]
+    for output in outputs:
+        assert TEXT.prompt_ids([ChatMessage("user", output["prompt"])]) == output["prompt_ids"]
+
+
+@given(messages)
+def test_special_tokens_of_a_prompt_are_the_templates_own(messages: list[ChatMessage]) -> None:
+    ids = TEXT.prompt_ids(messages)
+    written = chain.from_iterable((ROLES[message.role], END) for message in messages)
+    assert [token_id for token_id in ids if token_id <= ASSISTANT] == [*written, ASSISTANT]
+
+
+@given(messages)
+def test_what_was_written_is_what_the_model_reads(messages: list[ChatMessage]) -> None:
+    rendered = "".join(f"<|{message.role}|>{message.content}<|end|>" for message in messages) + "<|assistant|>"
+    assert TEXT.tokenizer.decode(TEXT.prompt_ids(messages), skip_special_tokens=False) == rendered
+
+
+@given(st.text().filter(lambda text: not set(text) & set("<|>")))
+def test_ordinary_text_is_encoded_in_one_piece(text: str) -> None:
+    rendered = f"<|user|>{text}<|end|><|assistant|>"
+    expected = TEXT.tokenizer.encode(rendered, add_special_tokens=False).ids
+    assert TEXT.prompt_ids([ChatMessage("user", text)]) == expected
+
+
+@pytest.mark.parametrize("shown", ["messages[0].content", "messages[0].content | trim"])
+@given(content=hostile)
+def test_a_token_that_the_template_begins_or_ends_is_not_completed(shown: str, content: str) -> None:
+    template = "<|{{ SHOWN }}|> so <{{ SHOWN }}> and <|as{{ SHOWN }}ant|>".replace("SHOWN", shown)
+    ids = encoder(template).encode([ChatMessage("user", content)])
+    assert not [token_id for token_id in ids if token_id <= ASSISTANT]
+
+
+@pytest.mark.parametrize(
+    ("names", "content"),
+    [
+        (["[ab", "b]", "]["], "[ab][ab]b]"),
+        (["<e>", "<e>x<", "<z"], "<e>x<z"),
+        (["ab", "abcd", "cd<"], "abcd"),
+    ],
+)
+def test_overlapping_tokens_are_all_broken(names: list[str], content: str) -> None:
+    check_no_token_from(names, content, "", "")
+
+
+few_letters = st.text("ab<", max_size=3)
+
+
+@given(
+    names=st.lists(st.text("ab< ", min_size=2, max_size=5), min_size=1, max_size=4, unique=True),
+    content=st.text("ab< ", min_size=1, max_size=9),
+    before=few_letters,
+    after=few_letters,
+)
+@example(names=["<ab"], content="b", before="<a", after="")
+@example(names=["< a"], content="< ", before="", after="a")
+@example(names=["a <"], content=" <", before="a", after="")
+@settings(max_examples=300)
+def test_no_tokens_come_from_any_content_whatever_they_are(
+    names: list[str], content: str, before: str, after: str
+) -> None:
+    assume(not any(name in words for name in names for words in (before, after, before + after)))
+    check_no_token_from(names, content, before, after)
+
+
+def check_no_token_from(names: list[str], content: str, before: str, after: str) -> None:
+    """With these tokens, a template that writes none of them lets none through from a message, trimmed or not."""
+    tokenizer = golden_tokenizer_with(added_tokens=[added_token(354, name, special=True) for name in names])
+    for shown in ("messages[0].content", "messages[0].content | trim"):
+        ids = encoder(f"{before}{{{{ {shown} }}}}{after}", tokenizer).encode([ChatMessage("user", content)])
+        assert not {tokenizer.token_to_id(name) for name in names} & set(ids)
+
+
+def test_tokens_named_by_the_configuration_count_as_special() -> None:
+    tokenizer = golden_tokenizer_with(added_tokens=[added_token(END, "<|end|>", special=False)])
+    template = ChatTemplate("{{ messages[0].content }}{{ eos_token }}", {"eos_token": "<|end|>"})
+    assert PromptEncoder(tokenizer, template, ["<|end|>"]).encode([ChatMessage("user", "a<|end|>")]).count(END) == 1
+
+
+def test_other_added_tokens_count_where_the_template_writes_them() -> None:
+    tokens = [added_token(354, "<think>", special=False), added_token(355, "<tab>", special=False)]
+    tokenizer = golden_tokenizer_with(added_tokens=tokens)
+    ids = encoder("{{ messages[0].content }}<think>", tokenizer).encode([ChatMessage("user", "<think><tab>")])
+    assert (ids.count(354), ids.count(355)) == (1, 1)
+
+
+def test_line_breaks_are_everybodys_even_as_added_tokens() -> None:
+    tokenizer = golden_tokenizer_with(added_tokens=[added_token(354, "\n", special=False)])
+    assert encoder("a\n{{ messages[0].content }}", tokenizer).encode([ChatMessage("user", "\n")]).count(354) == 2
+
+
+def test_a_template_still_sees_the_words_of_a_message() -> None:
+    """Templates of reasoning models drop what an assistant's earlier message says before its answer."""
+    template = "{{ messages[0].content.split('<|end|>')[-1] }}{{ '<|end|>' in messages[0].content }}"
+    expected = TEXT.tokenizer.encode(" the answerTrue").ids
+    assert encoder(template).encode([ChatMessage("assistant", "I wonder<|end|> the answer")]) == expected
+
+
+def test_what_a_template_puts_back_between_two_halves_of_a_message_is_its_own() -> None:
+    template = "{{ messages[0].content.split('<|end|>') | join('\n<|end|>\n') }}"
+    assert encoder(template).encode([ChatMessage("assistant", "I wonder<|end|> the answer")]).count(END) == 1
+
+
+def test_a_token_that_cannot_be_broken_is_refused() -> None:
+    tokenizer = golden_tokenizer_with(added_tokens=[added_token(354, "§", special=True)])
+    one = encoder("{{ messages[0].content }}", tokenizer)
+    with pytest.raises(RequestError, match="control token") as caught:
+        one.encode([ChatMessage("user", "a § b")])
+    assert caught.value.param == "messages"
+
+
+def test_a_flood_of_control_tokens_is_refused() -> None:
+    with pytest.raises(RequestError, match="too many"):
+        TEXT.prompt_ids([ChatMessage("user", "<|end|>" * 5_001)] * 2)
+
+
+def test_text_that_the_tokenizer_normalises_into_a_token_is_refused() -> None:
+    tokenizer = golden_tokenizer_with(
+        normalizer={"type": "NFKC"}, added_tokens=[added_token(1, "<|end|>", special=True, normalized=True)]
+    )
+    wide = "\uff1c|end|\uff1e"
+    assert END in tokenizer.encode(wide).ids
+    with pytest.raises(RequestError, match="control token"):
+        encoder("{{ messages[0].content }}", tokenizer).encode([ChatMessage("user", wide)])
+    assert encoder("{{ messages[0].content }}", tokenizer).encode([ChatMessage("user", "\uff41")])
+
+
+def test_a_model_without_chat_template_refuses_conversations() -> None:
+    bare = type(TEXT)(TEXT.tokenizer, TEXT.vocabulary, None, TEXT.defaults)
+    with pytest.raises(RequestError, match="chat template"):
+        bare.prompt_ids([ChatMessage("user", "hello")])
