@@ -1,40 +1,18 @@
-"""Bodies that are no good request, by what is wrong with them, each with the `param` that its error must have."""
+"""Bodies that are no good request, by what is wrong with them."""
 
 import json
-from collections.abc import Iterable, Sequence
 
+from tests.api.bad_preferences import (
+    ALL_ZERO,
+    NEGATIVE,
+    NESTED,
+    PREFERENCE_TYPES,
+    TOO_LARGE,
+    UNKNOWN_DIMENSIONS,
+    WRONG_LENGTHS,
+)
+from tests.api.cases import LIST, OBJECT, SECRET, STRING, Cases, fields, message, preferences, with_field
 from tests.api.chatting import body
-
-SECRET = "SECRET-VALUE"
-"""Stands in bad bodies where a value stands; no error may repeat it."""
-
-DIMENSIONS = "dimensions: helpful, harmless, concise"
-
-Case = tuple[bytes, str | None]
-"""A body and the `param` of its error."""
-
-Cases = Sequence[Case]
-
-
-def with_field(name: str, value: str) -> bytes:
-    """A good body but for this field, whose value is written as it is."""
-    rest = json.dumps({key: item for key, item in body().items() if key != name})
-    return f"{{{json.dumps(name)}: {value}, {rest[1:]}".encode()
-
-
-def fields(values: dict[str, Iterable[str]]) -> Cases:
-    return [(with_field(name, value), name) for name, given in values.items() for value in given]
-
-
-def preferences(*values: str) -> Cases:
-    return [(with_field("preference", value), "preference") for value in values]
-
-
-def message(text: str, param: str) -> Case:
-    return with_field("messages", f"[{text}]"), param
-
-
-STRING, OBJECT, LIST = f'"{SECRET}"', f'{{"a": "{SECRET}"}}', f'["{SECRET}"]'
 
 TYPES: Cases = [
     *fields(
@@ -128,107 +106,6 @@ BEYOND_FLOATS: Cases = [
     ),
 ]
 
-NEGATIVE: Cases = preferences(
-    "[-1, 1, 1]",
-    "[1, -1, 1]",
-    "[1, 1, -1]",
-    "[-1, -1, -1]",
-    "[-5e-324, 1, 1]",
-    "[-1e6, 1, 1]",
-    '{"helpful": -1}',
-    '{"helpful": -0.001, "concise": 1}',
-    '{"helpful": 2, "concise": -1}',
-    '{"harmless": -1e-9, "helpful": 1}',
-)
-TOO_LARGE: Cases = preferences(
-    "[1000000.1, 1, 1]", "[1e7, 1, 1]", '{"helpful": 1e300}', '{"helpful": 1000001}', "[1.7976931348623157e308, 0, 0]"
-)
-ALL_ZERO: Cases = preferences(
-    "[0, 0, 0]",
-    "[0.0, 0.0, 0.0]",
-    "[-0.0, 0, 0]",
-    "[-0.0, -0.0, -0.0]",
-    "[0e10, 0, 0]",
-    "[1e-400, 0, 0]",
-    "{}",
-    '{"helpful": 0}',
-    '{"helpful": 0, "harmless": 0, "concise": 0}',
-    '{"concise": -0.0}',
-    '{"helpful": 1e-500}',
-)
-UNKNOWN_DIMENSIONS: Cases = preferences(
-    *(
-        json.dumps({name: 1})
-        for name in (
-            "kind",
-            "Helpful",
-            "helpful ",
-            " helpful",
-            "helpful\u0000",
-            "",
-            "0",
-            "default",
-            "h\u0435lpful",
-            "\u202ehelpful",
-            "\U0001f600" * 100,
-            "x" * 10_000,
-            "__class__",
-            "constructor",
-        )
-    ),
-    '{"helpful": 1, "kind": 0}',
-    '{"helpful": 1, "kind": null}',
-)
-WRONG_LENGTHS: Cases = preferences(
-    "[]",
-    "[1]",
-    "[1, 1]",
-    "[1, 1, 1, 1]",
-    "[0, 0, 0, 1]",
-    json.dumps([1] * 10),
-    json.dumps([1] * 1000),
-    json.dumps([0.1] * 100_000),
-    "[[1, 1, 1]]",
-    "[null]",
-    "[{}]",
-)
-PREFERENCE_TYPES: Cases = preferences(
-    STRING,
-    LIST,
-    OBJECT,
-    "true",
-    "false",
-    "0",
-    "1",
-    "0.5",
-    '"helpful"',
-    '"[1, 0, 0]"',
-    '""',
-    '["1", "0", "0"]',
-    "[true, false, false]",
-    "[true, 1, 1]",
-    "[null, 1, 1]",
-    "[null, null, null]",
-    '{"helpful": "1"}',
-    '{"helpful": true}',
-    '{"helpful": false, "concise": 1}',
-    '{"helpful": null}',
-    f'{{"helpful": "{SECRET}"}}',
-)
-NESTED: Cases = preferences(
-    "[[1], [1], [1]]",
-    "[[1, 1, 1], 1, 1]",
-    "[{}, {}, {}]",
-    '[{"helpful": 1}, 1, 1]',
-    '{"helpful": {"helpful": 1}}',
-    '{"helpful": [1]}',
-    '{"helpful": []}',
-    '{"preference": {"helpful": 1}}',
-    '{"weights": [1, 0, 0]}',
-    "[" * 150 + "]" * 150,
-    '{"helpful":' * 100 + "1" + "}" * 100,
-    f'{{"helpful": ["{SECRET}"]}}',
-)
 DEPTHS: Cases = [
     (with_field(name, opening * depth), None)
     for name in ("preference", "messages", "unknown", "metadata")

@@ -9,7 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.api.bad_bodies import CLASSES, DIMENSIONS, GOOD, SECRET, with_field
+from tests.api.bad_bodies import CLASSES, GOOD
+from tests.api.cases import DIMENSIONS, SECRET, with_field
 from tests.api.chatting import CHAT, ask, contents, error_of
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import Served, serving

@@ -195,6 +195,19 @@ def test_the_documentation_knows_all_bodies(client: httpx2.Client) -> None:
     assert "#/$defs/" not in text
     fields = schema["components"]["schemas"]["ChatRequest"]["properties"]
     assert {"messages", "preference", "top_k", "stop"} <= set(fields)
+    limits = {
+        name: {key: value for key, value in field["anyOf"][0].items() if "imum" in key}
+        for name, field in fields.items()
+        if name in ("n", "temperature", "top_p", "seed", "min_tokens", "top_logprobs")
+    }
+    assert limits == {
+        "n": {"minimum": 1, "maximum": 16},
+        "temperature": {"minimum": 0, "maximum": 2},
+        "top_p": {"exclusiveMinimum": 0, "maximum": 1},
+        "seed": {"minimum": -(2**63), "exclusiveMaximum": 2**63},
+        "min_tokens": {"minimum": 0},
+        "top_logprobs": {"minimum": 0, "maximum": 20},
+    }
     content = schema["paths"][CHAT]["post"]["requestBody"]["content"]["application/json"]
     assert client.post(CHAT, json=content["example"] | {"max_tokens": 3}).status_code == 200
     assert client.get("/docs").status_code == 200

@@ -1,7 +1,5 @@
-"""The HTTP half and the real engine in its own process: golden answers, streams, and clients that leave."""
+"""The HTTP half and the real engine in its own process: golden answers, streams, log probabilities, its end."""
 
-import json
-import socket
 from collections.abc import Generator
 from typing import Any, cast
 
@@ -14,16 +12,13 @@ from tests.api.chatting import CHAT, ask, body, contents, error_of, events, stre
 from tests.api.serving import NAME, TEXT, Served, serving, wait_until
 from tests.golden_files import ADAPTER, BASE, Golden, golden
 
-HEARTBEAT_S = 0.5
-"""The engine tells what it holds this often."""
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def whole() -> Generator[Served]:
-    """A server with a batch of two, so that a third request waits."""
-
     async def make_engine() -> EngineClient:
-        return await EngineClient.start(EngineConfig(BASE, ADAPTER, device="cpu", max_batch=2, threads=1))
+        return await EngineClient.start(EngineConfig(BASE, ADAPTER, device="cpu", threads=1))
 
     with serving(make_engine) as served:
         yield served
@@ -61,28 +56,6 @@ def test_logprobs_are_the_engines(asker: httpx2.Client) -> None:
         best, *others = entry["top_logprobs"]
         assert (best["bytes"], best["logprob"]) == (entry["bytes"], entry["logprob"])
         assert all(other["logprob"] <= best["logprob"] < 0 for other in others)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("n", [1, 3])
-def test_a_client_that_leaves_frees_the_engine(whole: Served, asker: httpx2.Client, n: int, stream: bool) -> None:
-    engine = cast(EngineClient, whole.engine)
-
-    def held() -> int:
-        return 0 if engine.stats is None else engine.stats.running + engine.stats.waiting
-
-    # Half a context is 250 steps; ten of these clients at once keep the engine busy for seconds.
-    content = json.dumps(body(n=n, stream=stream, max_tokens=450, ignore_eos=True)).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-    clients = [socket.create_connection(("127.0.0.1", whole.port)) for _ in range(10)]
-    for client in clients:
-        client.sendall(request)
-    wait_until(lambda: held() > 2)
-    for client in clients:
-        client.close()
-    wait_until(lambda: held() == 0, 1 + HEARTBEAT_S)
-    assert contents(ask(asker))
 
 
 def test_a_dead_engine_is_a_503_and_not_ready() -> None:

@@ -83,7 +83,8 @@ few_letters = st.text("ab<", max_size=3)
     before=few_letters,
     after=few_letters,
 )
-@example(names=["<ab"], content="b", before="<a", after="")
+@example(names=["<ab"], content="b a", before="<a", after="")
+@example(names=["<ab"], content=" b a ", before="<a", after="")
 @example(names=["< a"], content="< ", before="", after="a")
 @example(names=["a <"], content=" <", before="a", after="")
 @settings(max_examples=300)

@@ -1,6 +1,6 @@
 """Stop strings in pieces of text are those that a search of the whole text finds."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from panacea.text.stop_strings import StopStrings
@@ -19,6 +19,8 @@ def naive(text: str, stops: list[str]) -> tuple[str, bool]:
 
 
 @given(st.lists(letters, max_size=8), stops)
+@example(["a", "b"], ["b", "ab"])
+@example(["aab"], ["ab"])
 def test_pieces_give_what_a_search_of_the_whole_gives(pieces: list[str], stops: list[str]) -> None:
     finder = StopStrings(stops)
     shown, stopped = "", False

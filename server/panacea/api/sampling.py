@@ -14,13 +14,10 @@ def sampling_params(
 ) -> tuple[SamplingParams, ...]:
     """One element for each of the `n` answers.
 
-    Raises `ApiError` (400) for fields that do not fit together, the prompt or the model.
+    Raises `ApiError` (400) or `RequestError` for fields that do not fit together, the prompt or the model.
     """
     _check_combinations(chat)
     max_tokens = _max_tokens(chat, info.context_length, prompt_tokens)
-    min_tokens = chat.min_tokens or 0
-    if min_tokens > max_tokens:
-        raise ApiError(400, "min_tokens must not be more than max_tokens", "min_tokens")
     stop_token_ids = tuple(dict.fromkeys(chat.stop_token_ids or ()))
     if any(token_id >= info.vocab_size for token_id in stop_token_ids):
         raise ApiError(400, f"stop_token_ids must be below the vocabulary's size {info.vocab_size}", "stop_token_ids")
@@ -34,7 +31,7 @@ def sampling_params(
             top_k=min(max(top_k, 0), info.vocab_size),
             seed=seed,
             choice=choice,
-            min_tokens=min_tokens,
+            min_tokens=chat.min_tokens or 0,
             stop_token_ids=stop_token_ids,
             ignore_eos=bool(chat.ignore_eos),
             logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
