@@ -1,0 +1,59 @@
+"""Many answers at once, from the same engine that serves them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from panacea.config import EngineConfig
+from panacea.engine.engine import Engine
+from panacea.engine.sampling_params import SamplingParams
+from panacea.preference import Preference
+from panacea_train.demo.chat import encode, prompt_text
+
+MAX_TOKENS = 200
+"""Longer than any answer of the world: an answer cut off here is a broken one."""
+
+Report = Callable[[float, dict[str, float]], None]
+"""Gets the share of a stage that is done, and figures worth showing."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One answer to be sampled. Asks with the same `seed` share their noise, whatever their preference."""
+
+    question: str
+    preference: Preference | None
+    temperature: float
+    seed: int
+    system: str | None = None
+
+
+class Answerer:
+    """Answers questions with a base model and perhaps an adapter."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, base: Path, adapter: Path | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._engine = Engine.load(EngineConfig(model=base, adapter=adapter, max_batch=64, threads=1))
+
+    def answer(self, asks: Sequence[Ask], report: Report) -> list[str]:
+        """The answers in the order of `asks`; all of them share the engine's batches."""
+        collected: dict[str, list[int]] = {}
+        for index, ask in enumerate(asks):
+            params = SamplingParams(max_tokens=MAX_TOKENS, temperature=ask.temperature, seed=ask.seed)
+            collected[str(index)] = []
+            self._engine.add(
+                str(index), encode(self._tokenizer, prompt_text(ask.question, ask.system)), ask.preference, params
+            )
+        done = 0
+        while self._engine.has_work:
+            for token in self._engine.step():
+                if token.finish_reason == "stop":
+                    done += 1
+                    continue
+                collected[token.request_id].append(token.token_id)
+                done += token.finish_reason is not None
+            report(done / len(asks), {"answers": done})
+        texts: list[str] = self._tokenizer.batch_decode(list(collected.values()), skip_special_tokens=False)
+        return texts
