@@ -370,7 +370,8 @@ def bench_steering(
 @train_app.command("demo")
 def train_demo(
     out: Annotated[Path, typer.Option(help="Folder for base, adapter and evaluation.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed on the same machine, same model.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; one is fastest unless the machine is idle.")] = 1,
 ) -> None:
     """Train the embedded demo model from nothing: tokenizer, base, adapter, evaluation. Under an hour on two cores.
 
@@ -380,7 +381,7 @@ def train_demo(
         from panacea_train.demo import train_demo as run
     except ImportError as error:
         raise ConfigError(f"training needs more packages: pip install 'panacea-server[train]' ({error})") from None
-    run(out, seed)
+    run(out, seed, threads=threads)
 
 
 if __name__ == "__main__":
