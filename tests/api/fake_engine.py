@@ -107,7 +107,7 @@ class FakeEngine:
         if self.script is not None:
             return self.script[position] if position < len(self.script) else EOS
         number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
-        if number % 61 == 0:
+        if position and number % 61 == 0:  # every answer has a text, whatever seed the server drew
             return EOS
         return FIRST_TEXT_TOKEN + number % (self.info.vocab_size - FIRST_TEXT_TOKEN)
 
