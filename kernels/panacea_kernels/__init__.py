@@ -1,6 +1,42 @@
-"""The operators of Panacea: linear layers steered row by row, and attention over a paged KV cache."""
+"""The operators of Panacea: linear layers steered row by row, and what a decoder needs around them."""
 
-from panacea_kernels.attention import PagedLayout, Span, paged_attention
-from panacea_kernels.reference import steered_linear
+from panacea_kernels.backend import (
+    Backend,
+    BackendError,
+    intercept_launches,
+    interpreting,
+    launch,
+    record_launches,
+    use_backend,
+)
+from panacea_kernels.layout import TILE_QUERIES, Chunk, PagedLayout, Span
+from panacea_kernels.operators import (
+    add_rms_norm,
+    draw,
+    paged_attention,
+    rotate_and_store,
+    silu_mul,
+    steered_linear,
+    store,
+)
 
-__all__ = ["PagedLayout", "Span", "paged_attention", "steered_linear"]
+__all__ = [
+    "TILE_QUERIES",
+    "Backend",
+    "BackendError",
+    "Chunk",
+    "PagedLayout",
+    "Span",
+    "add_rms_norm",
+    "draw",
+    "intercept_launches",
+    "interpreting",
+    "launch",
+    "paged_attention",
+    "record_launches",
+    "rotate_and_store",
+    "silu_mul",
+    "steered_linear",
+    "store",
+    "use_backend",
+]

@@ -1,4 +1,4 @@
-"""The definition of every operator in plain torch: what the kernels are tested against, and the path on a CPU."""
+"""The steered linear layer in plain torch."""
 
 import torch
 import torch.nn.functional as F
