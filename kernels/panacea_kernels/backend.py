@@ -23,6 +23,7 @@ class BackendError(RuntimeError):
 
 
 _forced: ContextVar[Backend | None] = ContextVar("panacea_forced_backend", default=None)
+_invariant: ContextVar[bool] = ContextVar("panacea_batch_invariant", default=False)
 _launch: ContextVar[Launch | None] = ContextVar("panacea_launch", default=None)
 
 
@@ -49,10 +50,30 @@ def choose_backend(x: torch.Tensor) -> Backend:
     if not _has_triton():
         raise BackendError("Triton is not installed (pip install 'triton>=3.6'; Linux only)")
     if x.device.type == "cpu" and not interpreting():
-        raise BackendError("Triton runs on CPU tensors only in its interpreter: set TRITON_INTERPRET=1 before the start")
+        raise BackendError(
+            "Triton runs on CPU tensors only in its interpreter: set TRITON_INTERPRET=1 before the start"
+        )
     if x.device.type not in ("cpu", "cuda", "meta"):
         raise BackendError(f"the kernels do not run on {x.device.type}")
     return forced or "triton"
+
+
+@contextmanager
+def batch_invariant() -> Iterator[None]:
+    """Inside, a row's result does not depend, to the last bit, on which other rows are computed with it.
+
+    Slower: tiles no longer follow the number of rows, and on a CPU every row is computed by itself.
+    """
+    token = _invariant.set(True)
+    try:
+        yield
+    finally:
+        _invariant.reset(token)
+
+
+def batch_invariant_now() -> bool:
+    """Whether `batch_invariant` is in force."""
+    return _invariant.get()
 
 
 def interpreting() -> bool:

@@ -1,7 +1,7 @@
 """Where the rows of one step stand in the paged KV cache."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -37,7 +37,7 @@ class PagedLayout:
     """
 
     positions: torch.Tensor
-    """(rows,) int32: each row's position in its sequence. -1: padding; it is neither stored nor attends."""
+    """(rows,) int32: each row's position in its sequence."""
     slots: torch.Tensor
     """(rows,) int32: the line of `block_tables` that belongs to each row's sequence."""
     block_tables: torch.Tensor
@@ -85,18 +85,38 @@ class PagedLayout:
             tiles=torch.tensor(tiles, dtype=torch.int32).view(-1, 2).to(device, non_blocking=True),
         )
 
-    @cached_property
-    def stored_rows(self) -> torch.Tensor | None:
-        """(rows that are no padding,) int64, or None if all are."""
-        kept = self.positions >= 0
-        return None if bool(kept.all()) else kept.nonzero()[:, 0]
+    @classmethod
+    def of_decode(
+        cls,
+        positions: torch.Tensor,
+        slots: torch.Tensor,
+        block_tables: torch.Tensor,
+        block_size: int,
+        *,
+        decode: bool = True,
+    ) -> "PagedLayout":
+        """A step of single tokens, known to the device alone: what a CUDA graph records.
+
+        positions and slots (rows,) int32; their values may change between replays. Without `decode` the kernels take
+        the rows as chunks of one token; only they can, for the path in plain torch reads chunks on the host.
+        """
+        rows = positions.shape[0]
+        first = torch.arange(0 if decode else rows, dtype=torch.int32, device=positions.device)
+        return cls(
+            positions=positions,
+            slots=slots,
+            block_tables=block_tables,
+            block_size=block_size,
+            decode_rows=rows if decode else 0,
+            longest_decode=block_tables.shape[1] * block_size,
+            chunks=(),
+            tiles=torch.stack([first, torch.ones_like(first)], dim=1),
+        )
 
     @cached_property
     def write_positions(self) -> torch.Tensor:
-        """(stored rows,) int64: block * block_size + offset that each row's key and value are written to."""
+        """(rows,) int64: block * block_size + offset that each row's key and value are written to."""
         positions, slots = self.positions.long(), self.slots.long()
-        if self.stored_rows is not None:
-            positions, slots = positions[self.stored_rows], slots[self.stored_rows]
         return self.block_tables[slots, positions // self.block_size] * self.block_size + positions % self.block_size
 
     @cached_property
@@ -104,6 +124,15 @@ class PagedLayout:
         """(decode_rows, most blocks that any of them needs): the blocks of the single tokens' sequences."""
         most = -(-self.longest_decode // self.block_size)
         return self.block_tables[:, :most].index_select(0, self.slots[: self.decode_rows])
+
+    def row_by_row(self) -> "PagedLayout":
+        """The same step with a chunk for every row of a chunk. Of a layout that was built without `decode`."""
+        chunks = [
+            Chunk(row, row + 1, chunk.slot, chunk.start + row - chunk.first)
+            for chunk in self.chunks
+            for row in range(chunk.first, chunk.last)
+        ]
+        return replace(self, chunks=tuple(chunks))
 
     def chunk_blocks(self, chunk: Chunk) -> torch.Tensor:
         """(1, blocks): the blocks that hold a chunk's sequence up to the chunk's end."""

@@ -1,9 +1,10 @@
 """The public operators: each has the signature of its definition in `reference` and takes the path that suits."""
 
 import torch
+import torch.nn.functional as F
 
 from panacea_kernels import reference
-from panacea_kernels.backend import choose_backend
+from panacea_kernels.backend import batch_invariant_now, choose_backend
 from panacea_kernels.layout import PagedLayout
 
 
@@ -23,19 +24,33 @@ def steered_linear(
     """
     backend = choose_backend(x)
     if backend == "torch":
-        return reference.steered_linear(x, weight, a, b, table, slots, bias, sections)
-    from panacea_kernels.triton_kernels import linear
+        if not batch_invariant_now():
+            return reference.steered_linear(x, weight, a, b, table, slots, bias, sections)
+        rows = zip(torch.split(x, 1), torch.split(slots, 1), strict=True)
+        each = [reference.steered_linear(row, weight, a, b, table, slot, bias, sections) for row, slot in rows]
+        return torch.cat(each) if each else x.new_empty(0, weight.shape[0])
+    from panacea_kernels.triton_kernels import linear as kernels
 
     if backend == "triton":
-        backend = linear.choose_path(x, b, sections)
-    if backend == "triton_fused":
-        return linear.fused(x, weight, a, b, table, slots, bias, sections)
-    return linear.expand(x, weight, a, b, table, slots, bias, sections)
+        backend = kernels.choose_path(x, b)
+    path = kernels.fused if backend == "triton_fused" else kernels.expand
+    return path(x, weight, a, b, table, slots, bias, sections)
 
 
-def store(
-    k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, layout: PagedLayout
-) -> None:
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x weight^T + bias. Torch's own, but where `batch_invariant` is in force or a path is forced."""
+    backend = choose_backend(x)
+    if batch_invariant_now() and backend == "torch":
+        each = [F.linear(row, weight, bias) for row in torch.split(x, 1)]
+        return torch.cat(each) if each else x.new_empty(0, weight.shape[0])
+    if batch_invariant_now() or backend == "triton_fused":
+        from panacea_kernels.triton_kernels import linear as kernels
+
+        return kernels.linear(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def store(k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, layout: PagedLayout) -> None:
     """Writes a step's keys and values into the cache: see `reference.store`."""
     if choose_backend(k) == "torch":
         return reference.store(k, v, k_cache, v_cache, layout)
@@ -55,6 +70,8 @@ def paged_attention(
 ) -> torch.Tensor:
     """Causal attention over the paged cache: see `reference.paged_attention`."""
     if choose_backend(q) == "torch":
+        if batch_invariant_now():
+            layout = layout.row_by_row()
         return reference.paged_attention(q, k_cache, v_cache, layout, scaling, sliding_window, softcap)
     from panacea_kernels.triton_kernels import attention
 

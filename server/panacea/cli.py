@@ -147,7 +147,7 @@ def serve(
     dtype: Annotated[
         DType,
         typer.Option(
-            envvar="PANACEA_DTYPE", rich_help_panel=_ENGINE, help="auto: the checkpoint's on CUDA, float32 on a CPU."
+            envvar="PANACEA_DTYPE", rich_help_panel=_ENGINE, help="auto: 16 bits on CUDA, float32 on a CPU."
         ),
     ] = "auto",
     device: Annotated[Device, typer.Option(envvar="PANACEA_DEVICE", rich_help_panel=_ENGINE)] = "auto",
@@ -174,11 +174,33 @@ def serve(
         ),
     ] = None,
     kv_cache_gib: Annotated[
+        float | None,
+        typer.Option(
+            envvar="PANACEA_KV_CACHE_GIB",
+            rich_help_panel=_ENGINE,
+            min=0.001,
+            help="Most memory for the KV cache. Default: 1 on a CPU; on a GPU what --gpu-memory-share leaves.",
+        ),
+    ] = None,
+    gpu_memory_share: Annotated[
         float,
         typer.Option(
-            envvar="PANACEA_KV_CACHE_GIB", rich_help_panel=_ENGINE, min=0.001, help="Most memory for the KV cache."
+            envvar="PANACEA_GPU_MEMORY_SHARE",
+            rich_help_panel=_ENGINE,
+            min=0.01,
+            max=1,
+            help="How much of the GPU's memory weights, activations and KV cache may take together.",
         ),
-    ] = DEFAULTS.kv_cache_bytes / 2**30,
+    ] = DEFAULTS.gpu_memory_share,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            envvar="PANACEA_DETERMINISTIC",
+            rich_help_panel=_ENGINE,
+            help="The same log probabilities to the last bit, whoever shares the batch. Slower.",
+        ),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -210,9 +232,11 @@ def serve(
     """
     if log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError("--log-level must be debug, info, warning or error")
+    if not 0 < gpu_memory_share <= 1:  # NaN passes the option's own bounds
+        raise ConfigError("--gpu-memory-share must be above 0 and at most 1")
     if max_step_tokens < max_batch:
         raise ConfigError(f"--max-step-tokens must be at least --max-batch ({max_batch}): a token for each request")
-    if not kv_cache_gib < math.inf:
+    if kv_cache_gib is not None and not kv_cache_gib < math.inf:
         raise ConfigError("--kv-cache-gib must be a finite number")
     keys = read_api_keys(api_key_file)
     base_folder, adapter_folder, space = _checkpoints(model, adapter)
@@ -225,7 +249,9 @@ def serve(
         device=device,
         max_batch=max_batch,
         max_step_tokens=max_step_tokens,
-        kv_cache_bytes=round(kv_cache_gib * 2**30),
+        kv_cache_bytes=None if kv_cache_gib is None else round(kv_cache_gib * 2**30),
+        gpu_memory_share=gpu_memory_share,
+        deterministic=deterministic,
         max_context=max_context,
         threads=threads,
     )

@@ -20,7 +20,7 @@ class EngineConfig:
     model: Path
     adapter: Path | None = None
     dtype: DType = "auto"
-    """"auto" is the checkpoint's own on CUDA, and float32 on a CPU."""
+    """"auto" on CUDA is the checkpoint's own if it has 16 bits, else bfloat16; on a CPU it is float32."""
     device: Device = "auto"
     max_batch: int = 64
     """Most requests in one step; the preference table has a row for each."""
@@ -30,8 +30,13 @@ class EngineConfig:
     """Tokens in one block of the KV cache."""
     num_blocks: int | None = None
     """Blocks in the KV cache; None sizes it from `kv_cache_bytes`."""
-    kv_cache_bytes: int = 1 << 30
-    """Upper limit of the KV cache's size. No more is taken than `max_batch` full contexts can use."""
+    kv_cache_bytes: int | None = None
+    """Upper limit of the KV cache's size; None is 1 GiB on a CPU, and on a GPU what `gpu_memory_share` leaves. No more
+    is taken than `max_batch` full contexts can use."""
+    gpu_memory_share: float = 0.9
+    """How much of the GPU's memory weights, activations and KV cache may take together."""
+    deterministic: bool = False
+    """Batch invariance: the same log probabilities to the last bit, whoever shares the batch. Slower."""
     max_context: int | None = None
     """Cap on prompt and answer together; None is the model's own limit."""
     threads: int | None = None
@@ -51,6 +56,8 @@ class EngineConfig:
             value: int | None = getattr(self, name)
             if value is not None and value < bound:
                 raise ConfigError(f"{name} is {value}, but must be at least {bound}")
+        if not 0 < self.gpu_memory_share <= 1:
+            raise ConfigError(f"gpu_memory_share is {self.gpu_memory_share}, but must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def logits_of(runner: Runner, entries: Sequence[Golden]) -> torch.Tensor:
     work: list[Work] = []
     for index, entry in enumerate(entries):
         request = Request(str(index), entry.prompt_ids, entry.preference, GREEDY)
-        request.slot = 0 if entry.preference is None else index + 1
+        request.slot, request.admissions = index + 1, 1
         request.blocks = list(range(4 * index, 4 * index + 4))
         work.append(Work(request, 0, len(entry.prompt_ids)))
     return runner.forward(work)

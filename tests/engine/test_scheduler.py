@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import EngineInfo, TokenOutput
 from panacea.engine.pool import Pool
+from panacea.engine.request import UNKNOWN_TOKEN
 from panacea.engine.sampler import Sampled
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
@@ -31,33 +32,51 @@ def next_token(tokens: Sequence[int], preference: Preference | None) -> int:
     return 1 + state % (VOCABULARY - 1)
 
 
-class PagedFakeModel:
-    """Keeps tokens where a real model keeps keys and values, and reads the past from nowhere else."""
+@dataclass
+class Launched:
+    """A step of the fake model. Tells its tokens once they are asked for."""
 
-    def __init__(self, block_size: int) -> None:
+    tokens: list[Sampled]
+
+    def result(self) -> list[Sampled]:
+        return self.tokens
+
+
+class PagedFakeModel:
+    """Keeps tokens where a real model keeps keys and values, and reads the past from nowhere else.
+
+    With `steps_ahead` it knows each slot's last token before the engine does, as a GPU would.
+    """
+
+    def __init__(self, block_size: int, steps_ahead: int) -> None:
         self.block_size = block_size
+        self.steps_ahead = steps_ahead
         self.cache: dict[tuple[int, int], int] = {}
+        self.last_tokens: dict[int | None, int] = {}
         self.steps: list[list[Work]] = []
 
-    def run(self, work: Sequence[Work]) -> list[Sampled]:
+    def launch(self, work: Sequence[Work]) -> Launched:
         self.steps.append(list(work))
         sampled: list[Sampled] = []
         for item in work:
             for position, token in enumerate(item.request.tokens(item.start, item.count), item.start):
-                self.cache[self._place(item, position)] = token
+                known = self.last_tokens[item.request.slot] if token == UNKNOWN_TOKEN else token
+                self.cache[self._place(item, position)] = known
             if item.samples:
                 past = [self.cache[self._place(item, position)] for position in range(item.start + item.count)]
-                sampled.append(Sampled(next_token(past, item.request.preference), None, ()))
-        return sampled
+                token = next_token(past, item.request.preference)
+                self.last_tokens[item.request.slot] = token
+                sampled.append(Sampled(token, None, ()))
+        return Launched(sampled)
 
     def _place(self, item: Work, position: int) -> tuple[int, int]:
         return item.request.blocks[position // self.block_size], position % self.block_size
 
 
 def make_engine(
-    num_blocks: int = 8, block_size: int = 4, max_batch: int = 4, max_step_tokens: int = 8
+    num_blocks: int = 8, block_size: int = 4, max_batch: int = 4, max_step_tokens: int = 8, steps_ahead: int = 0
 ) -> tuple[Engine, PagedFakeModel]:
-    model = PagedFakeModel(block_size)
+    model = PagedFakeModel(block_size, steps_ahead)
     scheduler = Scheduler(num_blocks, block_size, max_batch, max_step_tokens, context_length=10_000)
     info = EngineInfo(
         context_length=scheduler.context_length,
@@ -101,6 +120,7 @@ ARRIVALS = st.lists(
     block_size=st.sampled_from([1, 4, 5]),
     max_batch=st.integers(1, 6),
     spare_step_tokens=st.integers(0, 10),
+    steps_ahead=st.sampled_from([0, 1]),
 )
 def test_nothing_is_lost_whatever_comes(
     arrivals: list[tuple[int, list[int], int, Preference | None, int | None]],
@@ -108,8 +128,9 @@ def test_nothing_is_lost_whatever_comes(
     block_size: int,
     max_batch: int,
     spare_step_tokens: int,
+    steps_ahead: int,
 ) -> None:
-    engine, model = make_engine(num_blocks, block_size, max_batch, max_batch + spare_step_tokens)
+    engine, model = make_engine(num_blocks, block_size, max_batch, max_batch + spare_step_tokens, steps_ahead)
     outputs: dict[str, list[TokenOutput]] = {}
     refused: set[str] = set()
     aborted: set[str] = set()
@@ -173,6 +194,27 @@ def test_the_youngest_is_preempted_and_finishes_later() -> None:
     assert finished == {"old": answer([1] * 8, (1.0, 0.0), 12), "young": answer([2] * 8, (0.0, 1.0), 12)}
     starts = [item.start for step in model.steps for item in step if item.request.request_id == "young"]
     assert starts.count(0) == 2, "the young one was prefilled, preempted and prefilled again"
+
+
+def test_a_step_ahead_costs_one_step_when_an_answer_ends_unforeseen_and_none_at_max_tokens() -> None:
+    engine, model = make_engine(num_blocks=40, steps_ahead=1)
+    stops = answer([5], None, 3)[-1]
+    params = SamplingParams(max_tokens=9, stop_token_ids=(stops,))
+    (completion,) = engine.generate([[5]], [None], params)
+    assert (completion.token_ids, completion.finish_reason) == (answer([5], None, 3), "stop")
+    assert len(model.steps) == 4
+    (completion,) = engine.generate([[5]], [None], SamplingParams(max_tokens=3))
+    assert (completion.token_ids, completion.finish_reason) == (answer([5], None, 3), "length")
+    assert len(model.steps) == 4 + 3
+
+
+def test_the_host_prepares_a_step_while_the_one_before_runs() -> None:
+    engine, model = make_engine(num_blocks=40, steps_ahead=1)
+    engine.add("x", [1], None, SamplingParams(max_tokens=3))
+    assert engine.step() == [], "the first step runs and nobody waits for it"
+    assert [token.token_id for token in engine.step()] == answer([1], None, 1)
+    assert len(model.steps) == 2
+    assert model.steps[1][0].request.unknown == 1
 
 
 def test_everyone_gets_a_token_while_a_long_prompt_is_prefilled_in_chunks() -> None:

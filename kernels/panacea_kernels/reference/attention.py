@@ -12,12 +12,9 @@ def store(
     """Writes a step's keys and values into the cache.
 
     Shapes: k (rows, kv_heads, dim), v (rows, kv_heads, v_dim), k_cache (blocks, block_size, kv_heads, dim), v_cache
-    (blocks, block_size, kv_heads, v_dim), all of one floating dtype. Rows at position -1 are left out. What is not
-    finite is written as zero: what lies beyond a sequence's end is read and weighted with zero by others, so that one
-    sequence's overflow must stay its own.
+    (blocks, block_size, kv_heads, v_dim), all of one floating dtype. What is not finite is written as zero: what lies
+    beyond a sequence's end is read and weighted with zero by others, so that one sequence's overflow stays its own.
     """
-    if layout.stored_rows is not None:
-        k, v = k[layout.stored_rows], v[layout.stored_rows]
     k_cache.view(-1, *k_cache.shape[2:]).index_copy_(0, layout.write_positions, _finite(k))
     v_cache.view(-1, *v_cache.shape[2:]).index_copy_(0, layout.write_positions, _finite(v))
 
@@ -37,7 +34,7 @@ def paged_attention(
 
     Shapes: q (rows, heads, dim), k_cache (blocks, block_size, kv_heads, dim), v_cache (blocks, block_size, kv_heads,
     v_dim), all of one floating dtype; heads is a multiple of kv_heads. With `sliding_window` a token sees itself and
-    the `sliding_window - 1` tokens before it. Returns (rows, heads, v_dim), zeros for rows at position -1.
+    the `sliding_window - 1` tokens before it. Returns (rows, heads, v_dim).
     """
     out = q.new_empty(q.shape[0], q.shape[1], v_cache.shape[3])
     if layout.decode_rows:
@@ -50,8 +47,6 @@ def paged_attention(
             seen &= positions > own - sliding_window
         attended = _attend(q[: layout.decode_rows].unsqueeze(1), keys, values, seen[:, None, None], scaling, softcap)
         out[: layout.decode_rows] = attended.squeeze(1)
-        if layout.stored_rows is not None:
-            out[: layout.decode_rows].masked_fill_(own[..., None] < 0, 0)
     for chunk in layout.chunks:
         rows = slice(chunk.first, chunk.last)
         end = chunk.start + chunk.last - chunk.first

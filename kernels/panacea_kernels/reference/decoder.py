@@ -54,16 +54,15 @@ def rotate_and_store(
         head are a pair: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)
         k_cache, v_cache (blocks, block_size, kv_heads, dim); see `store`
         q_norm, k_norm (dim,): with them every head is `rms_norm`ed before it is rotated (Qwen3)
-    Returns q (rows, heads, dim). Rows at position -1 are not stored and their queries mean nothing.
+    Returns q (rows, heads, dim).
     Source: Su et al., arXiv 2104.09864, in the half-split form of GPT-NeoX.
     """
     kv_heads, dim = k_cache.shape[2:]
     heads = qkv.shape[1] // dim - 2 * kv_heads
-    q, k, v = qkv.view(qkv.shape[0], -1, dim).split((heads, kv_heads, kv_heads), dim=1)
+    q, k, v = torch.split(qkv.view(qkv.shape[0], -1, dim), [heads, kv_heads, kv_heads], dim=1)
     if q_norm is not None and k_norm is not None:
         q, k = rms_norm(q, q_norm, eps), rms_norm(k, k_norm, eps)
-    positions = layout.positions.clamp_min(0)
-    row_cos, row_sin = (values.index_select(0, positions).unsqueeze(1) for values in (cos, sin))
+    row_cos, row_sin = (values.index_select(0, layout.positions).unsqueeze(1) for values in (cos, sin))
     store(_rotate(k, row_cos, row_sin), v, k_cache, v_cache, layout)
     return _rotate(q, row_cos, row_sin)
 

@@ -1,5 +1,6 @@
 """The engine: requests in, tokens out. The same one runs in the server's engine process and in yours."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -11,14 +12,30 @@ from panacea.engine.sampler import Sampled
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
 from panacea.errors import EngineError, RequestError
-from panacea.model.loader import load_model
+from panacea.model.loader import LoadedModel, load_model
 from panacea.preference import Preference
+
+
+class RunningStep(Protocol):
+    """A step that was launched."""
+
+    def result(self) -> list[Sampled]:
+        """A token for each item of work that samples, in their order. Waits until the step is done."""
+        ...
 
 
 class StepRunner(Protocol):
     """What the engine needs of a runner. Tests put a model of a few lines here."""
 
-    def run(self, work: Sequence[Work]) -> list[Sampled]: ...
+    @property
+    def steps_ahead(self) -> int:
+        """How many steps are launched before the oldest one's tokens are waited for: 1 where a device works beside
+        the host, which then prepares step n + 1 while step n runs."""
+        ...
+
+    def launch(self, work: Sequence[Work]) -> RunningStep:
+        """Starts one forward over `work` (single tokens first)."""
+        ...
 
 
 class Engine:
@@ -37,6 +54,7 @@ class Engine:
         self._scheduler = scheduler
         self._dimensions = dimensions
         self._requests: dict[str, Request] = {}
+        self._running_steps: deque[tuple[list[Request], RunningStep]] = deque()
         self._steps = 0
         self._max_step_requests = 0
         self._max_step_preferences = 0
@@ -44,7 +62,11 @@ class Engine:
     @classmethod
     def load(cls, config: EngineConfig) -> "Engine":
         """Loads base and adapter. Raises `CheckpointError` or `ConfigError` with one clear line."""
-        model = load_model(config)
+        return cls.over(load_model(config), config)
+
+    @classmethod
+    def over(cls, model: LoadedModel, config: EngineConfig) -> "Engine":
+        """An engine for a model that is loaded. Raises `ConfigError` if it and its cache do not fit the device."""
         runner = Runner(model, config)
         scheduler = Scheduler(
             num_blocks=runner.num_blocks,
@@ -68,7 +90,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
+        return self._scheduler.has_work or bool(self._running_steps)
 
     @property
     def stats(self) -> EngineStats:
@@ -101,15 +123,23 @@ class Engine:
             self._scheduler.remove(request)
 
     def step(self) -> list[TokenOutput]:
-        """Schedule, run, sample, report: one forward, and the tokens that came of it."""
+        """Schedule, launch, wait, report: starts one forward, and returns the tokens that came of it.
+
+        With a runner that works ahead, the tokens are those of the step before.
+        """
         work = self._scheduler.schedule()
-        if not work:
-            return []
-        sampled = self._runner.run(work)
-        sampling = [item.request for item in work if item.samples]
-        self._scheduler.advance(work)
-        self._count(work)
-        return [self._report(request, token) for request, token in zip(sampling, sampled, strict=True)]
+        if work:
+            sampling = [item.request for item in work if item.samples]
+            self._running_steps.append((sampling, self._runner.launch(work)))
+            self._scheduler.advance(work)
+            self._count(work)
+        tokens: list[TokenOutput] = []
+        while len(self._running_steps) > (self._runner.steps_ahead if work else 0):
+            requests, step = self._running_steps.popleft()
+            sampled = zip(requests, step.result(), strict=True)
+            # A request that ended while this step was on its way wants nothing of it.
+            tokens += [self._report(request, token) for request, token in sampled if self._is_live(request)]
+        return tokens
 
     def generate(
         self,
@@ -154,8 +184,11 @@ class Engine:
         if not all(0 <= weight <= 1 for weight in preference):  # false for NaN too
             raise RequestError("a preference's weights are between 0 and 1", "preference")
 
+    def _is_live(self, request: Request) -> bool:
+        return self._requests.get(request.request_id) is request
+
     def _report(self, request: Request, sampled: Sampled) -> TokenOutput:
-        request.output_ids.append(sampled.token_id)
+        self._scheduler.learn(request, sampled.token_id)
         reason = self._finish_reason(request)
         if reason is not None:
             self.abort(request.request_id)

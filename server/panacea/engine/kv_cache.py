@@ -8,7 +8,7 @@ import torch
 from panacea.errors import CheckpointError
 from panacea.model.attention import STEP_ATTENTION
 from panacea.model.loader import LoadedModel
-from panacea_kernels import PagedLayout, Span, paged_attention
+from panacea_kernels import PagedLayout, paged_attention, store
 
 
 @dataclass(frozen=True)
@@ -21,29 +21,32 @@ class LayerShape:
 
 
 class KVCache:
-    """Keys and values of every layer, in blocks. Starts as zeros: padding is read and weighted with zero."""
+    """Keys and values of every layer, in blocks. Starts as zeros: padding is read and weighted with zero.
+
+    One block more than asked for, `scratch_block`, takes what nobody wants: the rows that pad a CUDA graph's batch.
+    """
 
     def __init__(
         self, shapes: Sequence[LayerShape], num_blocks: int, block_size: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.block_size = block_size
-        self.device = device
+        self.scratch_block = num_blocks
         self.layers = [
             (
-                torch.zeros(num_blocks, block_size, shape.kv_heads, shape.k_dim, device=device, dtype=dtype),
-                torch.zeros(num_blocks, block_size, shape.kv_heads, shape.v_dim, device=device, dtype=dtype),
+                torch.zeros(num_blocks + 1, block_size, shape.kv_heads, shape.k_dim, device=device, dtype=dtype),
+                torch.zeros(num_blocks + 1, block_size, shape.kv_heads, shape.v_dim, device=device, dtype=dtype),
             )
             for shape in shapes
         ]
 
-    def step(self, spans: Sequence[Span]) -> "CachedAttention":
-        """The attention of a step whose rows are `spans`, those with one token first."""
-        return CachedAttention(self.layers, PagedLayout.build(spans, self.block_size, self.device))
+    def step(self, layout: PagedLayout) -> "CachedAttention":
+        """The view of a step with this layout."""
+        return CachedAttention(self.layers, layout)
 
 
 @dataclass(frozen=True)
 class CachedAttention:
-    """Attention of one step over the cache (a `StepAttention`)."""
+    """One step's view of the cache (a `Cache`), and its attention (a `StepAttention`)."""
 
     layers: Sequence[tuple[torch.Tensor, torch.Tensor]]
     layout: PagedLayout
@@ -59,7 +62,8 @@ class CachedAttention:
         softcap: float | None,
     ) -> torch.Tensor:
         k_cache, v_cache = self.layers[layer]
-        return paged_attention(q, k, v, k_cache, v_cache, self.layout, scaling, sliding_window, softcap)
+        store(k, v, k_cache, v_cache, self.layout)
+        return paged_attention(q, k_cache, v_cache, self.layout, scaling, sliding_window, softcap)
 
 
 class _Probe:

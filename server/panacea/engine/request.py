@@ -5,10 +5,16 @@ from dataclasses import dataclass, field
 from panacea.engine.sampling_params import SamplingParams
 from panacea.preference import Preference
 
+UNKNOWN_TOKEN = -1
+"""Stands for a token that only the device knows so far."""
+
 
 @dataclass(eq=False)
 class Request:
-    """A request's whole life. The scheduler alone changes `computed`, `blocks` and `slot`."""
+    """A request's whole life.
+
+    The scheduler alone changes `computed`, `unknown`, `blocks`, `slot` and `admissions`.
+    """
 
     request_id: str
     prompt_ids: list[int]
@@ -16,15 +22,28 @@ class Request:
     """None is the bare base model."""
     params: SamplingParams
     output_ids: list[int] = field(default_factory=list[int])
+    unknown: int = 0
+    """Tokens at the end of the answer that a running step samples: the device knows them, the host not yet."""
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
     blocks: list[int] = field(default_factory=list[int])
     slot: int | None = None
-    """Row of the preference table while running; row 0, the base, belongs to all."""
+    """Its line in the device's tables of preferences, blocks and last tokens, while running. Line 0 is nobody's."""
+    admissions: int = 0
+    """How often it was given a slot."""
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.output_ids) + self.unknown
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt_ids) + len(self.output_ids)
+        return len(self.prompt_ids) + self.num_outputs
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last token that it may have is sampled, known or not."""
+        return self.num_outputs >= self.params.max_tokens
 
     @property
     def most_tokens(self) -> int:
@@ -32,8 +51,10 @@ class Request:
         return len(self.prompt_ids) + self.params.max_tokens
 
     def tokens(self, start: int, count: int) -> list[int]:
-        """Tokens [start, start + count) of prompt and answer."""
+        """Tokens [start, start + count) of prompt and answer, `UNKNOWN_TOKEN` where the host does not know them yet."""
         prompt = len(self.prompt_ids)
         if start >= prompt:
-            return self.output_ids[start - prompt : start - prompt + count]
-        return [*self.prompt_ids[start : start + count], *self.output_ids[: max(0, start + count - prompt)]]
+            known = self.output_ids[start - prompt : start - prompt + count]
+        else:
+            known = [*self.prompt_ids[start : start + count], *self.output_ids[: max(0, start + count - prompt)]]
+        return known + [UNKNOWN_TOKEN] * (count - len(known))

@@ -1,88 +1,144 @@
-"""Runs a step's work through the model. Owns the tensors: cache, preference table, inputs."""
+"""Runs a step's work through the model. Owns the tensors: cache, tables of the slots, graphs."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
 from panacea.config import EngineConfig
-from panacea.engine.kv_cache import KVCache, block_bytes, probe_layers
+from panacea.engine.graphs import CudaGraphRecorder, DecodeGraphs, StepInputs, Recorder
+from panacea.engine.kv_cache import KVCache, LayerShape, block_bytes, probe_layers
 from panacea.engine.request import Request
-from panacea.engine.sampler import Sampled, SamplingRow, sample
+from panacea.engine.sampler import Choice, SamplingRow, choose
+from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Work
+from panacea.engine.slot_tables import SlotTables, to_device
 from panacea.errors import ConfigError
-from panacea.model.attention import STEP_ATTENTION
 from panacea.model.loader import LoadedModel
-from panacea_kernels import Span
+from panacea_kernels import PagedLayout, Span, batch_invariant
+
+CPU_CACHE_BYTES = 1 << 30
+LARGEST_SAMPLING = SamplingRow(SamplingParams(max_tokens=1, top_k=1000, top_p=0.9, logprobs=20), 0, ())
+"""What takes the most memory of all that a request may ask of the sampler."""
 
 
 class Runner:
-    """A loaded model and its KV cache. Raises `ConfigError` if the cache cannot hold a single block."""
+    """A loaded model and its KV cache. Raises `ConfigError` if they do not fit the device together."""
 
-    def __init__(self, model: LoadedModel, config: EngineConfig) -> None:
+    def __init__(self, model: LoadedModel, config: EngineConfig, recorder: Recorder | None = None) -> None:
+        """`recorder` records decode steps; None is CUDA graphs on CUDA, and no recording elsewhere."""
         self.model = model
+        self.steps_ahead = int(model.device.type == "cuda")
+        self._deterministic = config.deterministic
         shapes = probe_layers(model)
-        self.num_blocks = _num_blocks(config, model, block_bytes(shapes, config.block_size, model.dtype))
-        self.cache = KVCache(shapes, self.num_blocks, config.block_size, model.device, model.dtype)
-        self._written: dict[int, Request] = {}
+        self.num_blocks = _num_blocks(config, model, shapes)
+        try:
+            self.cache = KVCache(shapes, self.num_blocks, config.block_size, model.device, model.dtype)
+            most_blocks = min(self.num_blocks, -(-model.context_length // config.block_size))
+            self._tables = SlotTables(model, config.max_batch + 1, most_blocks, self.cache.scratch_block)
+            if recorder is None and model.device.type == "cuda":
+                recorder = CudaGraphRecorder()
+            self._graphs = None
+            if recorder is not None:
+                self._graphs = DecodeGraphs(self._decode, config.max_batch, model.device, recorder)
+        except torch.OutOfMemoryError:
+            raise ConfigError("the GPU's memory does not suffice: give a smaller kv_cache_bytes or max_batch") from None
 
     @torch.inference_mode()
-    def run(self, work: Sequence[Work]) -> list[Sampled]:
-        """One forward over `work` (single tokens first). A token for each item that samples, in their order."""
+    def launch(self, work: Sequence[Work]) -> Choice:
+        """Starts one forward over `work` (single tokens first). A token for each item that samples, in their order."""
         logits = self.forward(work)
-        rows = [self._sampling_row(item.request) for item in work if item.samples]
-        return sample(logits, rows) if rows else []
+        sampling = [item.request for item in work if item.samples]
+        choice = choose(logits[: len(sampling)], [self._sampling_row(request) for request in sampling])
+        if self.steps_ahead and sampling:
+            slots = to_device([request.slot for request in sampling], torch.int64, self.model.device)
+            self._tables.last_tokens[slots] = choice.token_ids
+        return choice
 
     @torch.inference_mode()
     def forward(self, work: Sequence[Work]) -> torch.Tensor:
         """The next-token logits (items that sample, vocabulary); one meaningless row if none does."""
-        self._write_slots(work)
-        token_ids: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        ends: list[int] = []
-        for item in work:
-            token_ids += item.request.tokens(item.start, item.count)
-            positions += range(item.start, item.start + item.count)
-            slots += [item.request.slot or 0] * item.count
-            if item.samples:
-                ends.append(len(token_ids) - 1)
+        self._tables.update(work)
         device = self.model.device
-        self.model.steering.slots = torch.tensor(slots, dtype=torch.int32, device=device)
-        attention = self.cache.step([Span(item.start, item.count, item.request.blocks) for item in work])
-        output = self.model.network(
-            input_ids=torch.tensor([token_ids], device=device),
-            position_ids=torch.tensor([positions], device=device),
-            use_cache=False,
-            # Only rows that sample reach the vocabulary; one row stands in when none does.
-            logits_to_keep=torch.tensor(ends or [0], device=device),
-            **{STEP_ATTENTION: attention},
-        )
-        logits: torch.Tensor = output.logits[0]
-        return logits
+        token_ids = [token for item in work for token in item.request.tokens(item.start, item.count)]
+        spans = [Span(item.request.slot or 0, item.start, item.count) for item in work]
+        ends = _ends(work)
+        if len(ends) == len(token_ids) and self._graphs is not None and self._graphs.covers(len(ends)):
+            packed = [token_ids, [span.start for span in spans], [span.slot for span in spans]]
+            return self._graphs.replay(to_device(packed, torch.int32, device))
+        layout = PagedLayout.build(spans, self._tables.blocks, self.cache.block_size, decode=not self._deterministic)
+        inputs = StepInputs(to_device(token_ids, torch.int32, device), layout.positions, layout.slots)
+        every = len(ends) == len(token_ids)
+        return self._run(inputs, layout, None if every else to_device(ends or [0], torch.int64, device))
 
-    def _write_slots(self, work: Sequence[Work]) -> None:
-        """Writes the preferences of requests that were admitted since the last step. Never anyone else's."""
-        for item in work:
-            slot = item.request.slot
-            if slot and self._written.get(slot) is not item.request:
-                assert self.model.adapter is not None, "the engine refuses preferences without an adapter"
-                weights = self.model.adapter.config.column_weights(item.request.preference)
-                self.model.steering.table[slot] = torch.tensor(weights, dtype=torch.float32)
-                self._written[slot] = item.request
+    def _decode(self, inputs: StepInputs) -> torch.Tensor:
+        """A step of single tokens, of which the host knows no more than how many they are."""
+        layout = PagedLayout.of_decode(
+            inputs.positions, inputs.slots, self._tables.blocks, self.cache.block_size, decode=not self._deterministic
+        )
+        with torch.inference_mode():
+            return self._run(inputs, layout, None)
+
+    def _run(self, inputs: StepInputs, layout: PagedLayout, ends: torch.Tensor | None) -> torch.Tensor:
+        self.model.steering.slots = inputs.slots
+        with batch_invariant() if self._deterministic else nullcontext():
+            return self.model.decoder(inputs.token_ids(self._tables), self.cache.step(layout), ends)
 
     def _sampling_row(self, request: Request) -> SamplingRow:
-        params, position = request.params, len(request.output_ids)
+        params, position = request.params, request.num_outputs
         eos = () if params.ignore_eos else self.model.eos_token_ids
         banned = (*eos, *params.stop_token_ids) if position < params.min_tokens else ()
         return SamplingRow(params, position, banned)
 
 
-def _num_blocks(config: EngineConfig, model: LoadedModel, size_bytes: int) -> int:
+def _ends(work: Sequence[Work]) -> list[int]:
+    """The rows of a step that sample: the last of every item that does."""
+    ends: list[int] = []
+    rows = 0
+    for item in work:
+        rows += item.count
+        if item.samples:
+            ends.append(rows - 1)
+    return ends
+
+
+def _num_blocks(config: EngineConfig, model: LoadedModel, shapes: Sequence[LayerShape]) -> int:
     """As many blocks as asked for, else as the memory limit allows and `max_batch` full contexts can use."""
     if config.num_blocks is not None:
         return config.num_blocks
+    size_bytes = block_bytes(shapes, config.block_size, model.dtype)
+    limit = config.kv_cache_bytes
+    if limit is None:
+        limit = CPU_CACHE_BYTES if model.device.type == "cpu" else _free_bytes(config, model, shapes)
     useful = config.max_batch * -(-model.context_length // config.block_size)
-    affordable = config.kv_cache_bytes // size_bytes
+    affordable = limit // size_bytes - 1  # the scratch block
     if affordable < 1:
-        raise ConfigError(f"a KV cache of {config.kv_cache_bytes} bytes cannot hold one block of {size_bytes} bytes")
+        raise ConfigError(
+            f"a KV cache of {max(limit, 0)} bytes cannot hold one block of {size_bytes} bytes beside the scratch block"
+        )
     return min(useful, affordable)
+
+
+def _free_bytes(config: EngineConfig, model: LoadedModel, shapes: Sequence[LayerShape]) -> int:
+    """What `gpu_memory_share` leaves for the cache beside the weights and the activations of the largest step."""
+    rows = min(config.max_step_tokens, model.context_length - 1)
+    cache = KVCache(shapes, 1, config.block_size, model.device, model.dtype)
+    blocks = torch.zeros(1, -(-rows // config.block_size), dtype=torch.int32, device=model.device)
+    layout = PagedLayout.build([Span(0, 0, rows)], blocks, config.block_size)
+    model.steering.slots = layout.slots
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        with torch.inference_mode():
+            last = torch.arange(max(0, rows - config.max_batch), rows, device=model.device)
+            logits = model.decoder(torch.zeros_like(layout.positions), cache.step(layout), last)
+            choose(logits, [LARGEST_SAMPLING] * len(last)).result()
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"the model fits the GPU, but a step of {rows} tokens does not beside it: give a smaller max_step_tokens, "
+            f"dtype or model"
+        ) from None
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    others = total - free - torch.cuda.memory_reserved()  # the driver's own, and other programs'
+    return int(total * config.gpu_memory_share) - others - peak

@@ -39,7 +39,7 @@ class Scheduler:
         self.max_step_tokens = max_step_tokens
         self.context_length = min(context_length, num_blocks * block_size)
         self.blocks = Pool(range(num_blocks))
-        self.slots = Pool(range(1, max_batch + 1))  # slot 0 is the base's
+        self.slots = Pool(range(1, max_batch + 1))  # slot 0 pads the batches of CUDA graphs
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # oldest first
         self.preemptions = 0
@@ -75,14 +75,16 @@ class Scheduler:
             self.waiting.remove(request)
 
     def schedule(self) -> list[Work]:
-        """The next step's work, single tokens first. Empty only when nothing is running or waiting."""
+        """The next step's work, single tokens first. Empty when all that run await their last token, or nothing does."""
         work: list[Work] = []
-        decoding = sum(request.num_tokens - request.computed == 1 for request in self.running)
+        decoding = sum(
+            request.num_tokens - request.computed == 1 and not request.is_complete for request in self.running
+        )
         prefill_budget = self.max_step_tokens - decoding
         preempted = self.preemptions
         for request in list(self.running):
-            if request.slot is None:
-                continue  # preempted a moment ago, for an older request
+            if request.slot is None or request.is_complete:
+                continue  # preempted a moment ago, for an older request; or its last token is on its way
             left = request.num_tokens - request.computed
             count = left if left == 1 else min(left, prefill_budget)
             if count and self._reserve(request, request.computed + count):
@@ -99,14 +101,21 @@ class Scheduler:
         return work
 
     def advance(self, work: Iterable[Work]) -> None:
-        """The step has computed this work."""
+        """The step computes this work. What it samples is unknown until `learn`."""
         for item in work:
+            samples = item.samples
             item.request.computed = item.start + item.count
+            item.request.unknown += samples
+
+    def learn(self, request: Request, token_id: int) -> None:
+        """The oldest unknown token of a request is known now."""
+        request.unknown -= 1
+        request.output_ids.append(token_id)
 
     def check_integrity(self) -> None:
         """Raises `ValueError` if a block or slot is lost or owned twice, or an idle request holds any."""
         self.blocks.check_integrity(block for request in self.running for block in request.blocks)
-        self.slots.check_integrity(request.slot for request in self.running if request.slot)
+        self.slots.check_integrity(request.slot for request in self.running if request.slot is not None)
         for request in self.waiting:
             if request.blocks or request.slot is not None or request.computed:
                 raise ValueError(f"waiting request {request.request_id} holds something")
@@ -119,9 +128,10 @@ class Scheduler:
 
     def _admit(self, request: Request) -> bool:
         """Gives the request a slot, if it and blocks for all its tokens are free."""
-        room = len(self.running) < self.slots.size and len(self.blocks) >= self._blocks_for(request.num_tokens)
+        room = len(self.slots) > 0 and len(self.blocks) >= self._blocks_for(request.num_tokens)
         if room:
-            request.slot = 0 if request.preference is None else self.slots.take()
+            request.slot = self.slots.take()
+            request.admissions += 1
         return room
 
     def _reserve(self, request: Request, tokens: int) -> bool:
@@ -145,7 +155,7 @@ class Scheduler:
 
     def _release(self, request: Request) -> None:
         self.blocks.give_back(request.blocks)
-        if request.slot:
+        if request.slot is not None:
             self.slots.give_back([request.slot])
         request.blocks = []
         request.slot = None

@@ -1,5 +1,6 @@
 """Loading a base model with its adapter, ready for steps."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from panacea.config import EngineConfig
-from panacea.errors import CheckpointError, first_line
+from panacea.errors import CheckpointError, ConfigError, first_line
 from panacea.model.adapter import Adapter, LowRank
 from panacea.model.attention import ATTENTION, register_attention
+from panacea.model.decoder import FAMILIES, Decoder, FusedDecoder, TransformersDecoder
 from panacea.model.steered_linear import FusedPart, FusedProjections, SteeredLinear, Steering
+
+logger = logging.getLogger(__name__)
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of one parent module that read the same input, in the order in which the models call them."""
@@ -28,6 +32,8 @@ class LoadedModel:
     """A transformers model whose adapted layers read `steering`."""
 
     network: PreTrainedModel
+    decoder: Decoder
+    """Computes the network's steps."""
     adapter: Adapter | None
     steering: Steering
     context_length: int
@@ -48,24 +54,45 @@ def load_model(config: EngineConfig) -> LoadedModel:
     Any transformers causal LM with Linear projections and attention through the attention interface. Raises
     `CheckpointError` that names the file, tensor or setting at fault.
     """
-    device = _device(config)
+    device = choose_device(config)
     base_config = _read_config(config.model)
-    context_length = _context_length(base_config, config)
     adapter = None if config.adapter is None else Adapter.read(config.adapter)
     network = _load_network(config.model, base_config, _dtype(config, base_config, device), device)
+    return assemble(network, adapter, config, _eos_token_ids(config.model, base_config.get_text_config(decoder=True)))
+
+
+def assemble(
+    network: PreTrainedModel, adapter: Adapter | None, config: EngineConfig, eos_token_ids: tuple[int, ...]
+) -> LoadedModel:
+    """Makes a network with attention `ATTENTION` ready for steps: projections fused, adapter in place.
+
+    Raises `CheckpointError` where adapter or settings do not fit the network.
+    """
+    device = network.device
+    text_config = network.config.get_text_config(decoder=True)
+    context_length = _context_length(network.config, config)
     steering = Steering(config.max_batch + 1, adapter.config.rank if adapter else 1, device)
     _steer(network, adapter, steering)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    decoder: Decoder = TransformersDecoder(network)
+    if FusedDecoder.fits(network):
+        decoder = FusedDecoder(network, context_length)
+    elif config.deterministic:
+        raise CheckpointError(
+            f"deterministic needs a model of the families {', '.join(FAMILIES)}, not {type(network).__name__}"
+        )
+    elif device.type == "cuda":
+        logger.warning("%s runs by transformers' own layers, slower than %s", type(network).__name__, FAMILIES)
     if device.type == "cpu":
+        parameters = sum(parameter.numel() for parameter in network.parameters())
         torch.set_num_threads(config.threads or (1 if parameters < ONE_THREAD_PARAMETERS else _cores()))
-    text_config = base_config.get_text_config(decoder=True)
     return LoadedModel(
         network=network,
+        decoder=decoder,
         adapter=adapter,
         steering=steering,
         context_length=context_length,
         vocab_size=text_config.vocab_size,
-        eos_token_ids=_eos_token_ids(config.model, text_config),
+        eos_token_ids=eos_token_ids,
         num_layers=text_config.num_hidden_layers,
         device=device,
         dtype=next(network.parameters()).dtype,
@@ -76,7 +103,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _device(config: EngineConfig) -> torch.device:
+def choose_device(config: EngineConfig) -> torch.device:
+    """The device that `config` asks for. Raises `CheckpointError` if there is none."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise CheckpointError("device is cuda, but torch finds no CUDA device")
     if config.device == "auto":
@@ -90,7 +118,7 @@ def _dtype(config: EngineConfig, base_config: PreTrainedConfig, device: torch.de
         return dtype
     if device.type == "cpu":
         return torch.float32
-    return base_config.dtype if isinstance(base_config.dtype, torch.dtype) else torch.bfloat16
+    return base_config.dtype if base_config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
@@ -148,8 +176,20 @@ def _load_network(
         raise CheckpointError(f"{folder} has no tensor for {min(report['missing_keys'])}")
     network.train(mode=False)
     network.requires_grad_(requires_grad=False)
-    network.to(device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
+    try:
+        network.to(device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
+    except torch.OutOfMemoryError:
+        raise ConfigError(_too_large(network, device)) from None
     return network
+
+
+def _too_large(network: PreTrainedModel, device: torch.device) -> str:
+    needed = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    free, total = torch.cuda.mem_get_info(device)
+    return (
+        f"the model's weights take {needed / 2**30:.1f} GiB in {network.dtype}, but of the GPU's {total / 2**30:.1f} "
+        f"GiB only {free / 2**30:.1f} are left: choose a smaller dtype or model, or free the GPU"
+    )
 
 
 def _eos_token_ids(folder: Path, text_config: PreTrainedConfig) -> tuple[int, ...]:

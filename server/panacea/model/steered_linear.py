@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from panacea.errors import CheckpointError
 from panacea.model.adapter import LowRank
-from panacea_kernels import steered_linear
+from panacea_kernels import linear, steered_linear
 
 
 class Steering:
@@ -53,7 +52,7 @@ class SteeredLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.adapted:
-            return F.linear(x, self.weight, self.bias)
+            return linear(x, self.weight, self.bias)
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) != len(self.steering.slots):
             # An output head that sees only the rows that sample, an expert that sees only its tokens: whose preference?

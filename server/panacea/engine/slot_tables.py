@@ -1,0 +1,63 @@
+"""What the device knows of each running request: its preference, its blocks, its last token. A line per slot."""
+
+from collections.abc import Sequence
+
+import torch
+
+from panacea.engine.request import Request
+from panacea.engine.scheduler import Work
+from panacea.model.loader import LoadedModel
+
+
+class SlotTables:
+    """Tables on the device that a step finds a request's state in by its slot.
+
+    They stay at their place for good, so that CUDA graphs may read them, and only what changed is written: a
+    preference at admission, a block when the request gets it, the last token on the device itself. Line 0 is nobody's:
+    the bare base, and the scratch block.
+    """
+
+    def __init__(self, model: LoadedModel, num_slots: int, most_blocks: int, scratch_block: int) -> None:
+        self.preferences = model.steering.table
+        """(slots, rank) float32: the column weights. A line of zeros is exactly the base."""
+        self.blocks = torch.full((num_slots, most_blocks), scratch_block, dtype=torch.int32, device=model.device)
+        """(slots, most blocks) int32: each sequence's blocks, in order."""
+        self.last_tokens = torch.zeros(num_slots, dtype=torch.int64, device=model.device)
+        """(slots,) int64: the token that was sampled last."""
+        self._model = model
+        self._owners: dict[int, tuple[Request, int]] = {}
+        self._num_blocks: dict[int, int] = {}
+
+    def update(self, work: Sequence[Work]) -> None:
+        """Writes what is new of the requests in `work`."""
+        entries: list[tuple[int, int, int]] = []
+        for item in work:
+            request = item.request
+            assert request.slot is not None, "only admitted requests are scheduled"
+            owner = (request, request.admissions)
+            if self._owners.get(request.slot) != owner:
+                self._owners[request.slot] = owner
+                self._num_blocks[request.slot] = 0
+                self._write_preference(request)
+            known = self._num_blocks[request.slot]
+            if known < len(request.blocks):
+                entries += [(request.slot, i, request.blocks[i]) for i in range(known, len(request.blocks))]
+                self._num_blocks[request.slot] = len(request.blocks)
+        if entries:
+            slot, index, block = to_device(entries, torch.int64, self.blocks.device).unbind(dim=1)
+            self.blocks[slot, index] = block.to(torch.int32)
+
+    def _write_preference(self, request: Request) -> None:
+        if request.preference is None:
+            self.preferences[request.slot] = 0
+            return
+        assert self._model.adapter is not None, "the engine refuses preferences without an adapter"
+        weights = self._model.adapter.config.column_weights(request.preference)
+        self.preferences[request.slot] = to_device(weights, torch.float32, self.preferences.device)
+
+
+def to_device(values: Sequence[object], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Numbers as a tensor on `device`, without waiting for what it is doing."""
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)

@@ -1,0 +1,169 @@
+"""The forward of the common families in as few device operations as the kernels allow.
+
+transformers' own layers take some 40 device operations each (Qwen3: 52). Llama, Mistral, Qwen2 and Qwen3 differ in
+biases, in a norm of queries and keys, and in sliding windows only, so one forward serves them all in nine: norm, q+k+v,
+rotate and store, attend, o, norm, gate+up, silu and product, down. Other families run transformers' code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+
+import panacea_kernels as pk
+from panacea.model.attention import STEP_ATTENTION
+from panacea.model.steered_linear import FusedPart, SteeredLinear
+
+FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""transformers' classes that `FusedDecoder` computes."""
+
+# Frequencies that depend on the position alone; of "dynamic" the loader says why it is refused.
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
+
+
+class Cache(Protocol):
+    """A step's view of the paged KV cache."""
+
+    @property
+    def layers(self) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values (blocks, block_size, kv_heads, dim) of every layer."""
+        ...
+
+    @property
+    def layout(self) -> pk.PagedLayout: ...
+
+
+class Decoder(Protocol):
+    """Computes one step. Everything it reads from the device stays at its place from step to step."""
+
+    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        """token_ids (rows,) -> logits (rows that sample, vocabulary).
+
+        `ends` (rows that sample,) are the rows whose next token is wanted; None is all of them.
+        """
+        ...
+
+
+class TransformersDecoder:
+    """A step by transformers' own code, which reaches the cache through the attention interface."""
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        self._network = network
+
+    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        output = self._network(
+            input_ids=token_ids[None],
+            position_ids=cache.layout.positions[None].long(),
+            use_cache=False,
+            logits_to_keep=0 if ends is None else ends,  # only rows that sample reach the vocabulary
+            **{STEP_ATTENTION: cache},
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One decoder layer's parts. Projections map (rows, in) to (rows, out)."""
+
+    input_norm: torch.Tensor
+    qkv: SteeredLinear
+    q_norm: torch.Tensor | None
+    k_norm: torch.Tensor | None
+    o: nn.Module
+    post_norm: torch.Tensor
+    gate_up: SteeredLinear
+    down: nn.Module
+    scaling: float
+    sliding_window: int | None
+
+
+class FusedDecoder:
+    """A step of Llama, Mistral, Qwen2 or Qwen3, with transformers' numbers to within rounding."""
+
+    def __init__(self, network: PreTrainedModel, context_length: int) -> None:
+        """Takes the weights of a network whose projections the loader has fused. See `fits`."""
+        config = network.config
+        core: Any = network.model
+        self._embedding: torch.Tensor = core.embed_tokens.weight
+        self._head: nn.Linear = network.lm_head
+        self._final_norm: torch.Tensor = core.norm.weight
+        self._eps: float = config.rms_norm_eps
+        self._layers = [_layer(layer, config) for layer in core.layers]
+        positions = torch.arange(context_length, device=self._embedding.device)[None]
+        with torch.inference_mode():
+            cos, sin = core.rotary_emb(self._embedding[:1][None], position_ids=positions)
+        self._cos: torch.Tensor = cos[0].contiguous()
+        self._sin: torch.Tensor = sin[0].contiguous()
+
+    @staticmethod
+    def fits(network: PreTrainedModel) -> bool:
+        """Whether this forward gives the network's numbers: a known family without unusual settings."""
+        config: Any = network.config
+        rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+        return (
+            type(network).__name__ in FAMILIES
+            and config.hidden_act == "silu"
+            and rope.get("rope_type", "default") in _ROPE_TYPES
+            and rope.get("partial_rotary_factor", 1.0) == 1.0
+            and all(
+                isinstance(layer.self_attn.q_proj, FusedPart) and isinstance(layer.mlp.gate_proj, FusedPart)
+                for layer in network.model.layers
+            )
+        )
+
+    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        x = F.embedding(token_ids, self._embedding)
+        stream: torch.Tensor | None = None
+        for layer, (k_cache, v_cache) in zip(self._layers, cache.layers, strict=True):
+            normed, stream = pk.add_rms_norm(x, stream, layer.input_norm, self._eps)
+            q = pk.rotate_and_store(
+                layer.qkv(normed),
+                self._cos,
+                self._sin,
+                k_cache,
+                v_cache,
+                cache.layout,
+                layer.q_norm,
+                layer.k_norm,
+                self._eps,
+            )
+            attended = pk.paged_attention(q, k_cache, v_cache, cache.layout, layer.scaling, layer.sliding_window)
+            x = _project(layer.o, attended.flatten(1))
+            normed, stream = pk.add_rms_norm(x, stream, layer.post_norm, self._eps)
+            x = _project(layer.down, pk.silu_mul(layer.gate_up(normed)))
+        assert stream is not None, "a model has layers"
+        if ends is not None:
+            x, stream = x.index_select(0, ends), stream.index_select(0, ends)
+        normed, _ = pk.add_rms_norm(x, stream, self._final_norm, self._eps)
+        return _project(self._head, normed)
+
+
+def _layer(layer: Any, config: Any) -> _Layer:
+    attention = layer.self_attn
+    # Qwen's layers know whether they slide, all of Mistral's do, and Llama's never.
+    everywhere = config.sliding_window if config.model_type == "mistral" else None
+    return _Layer(
+        input_norm=layer.input_layernorm.weight,
+        qkv=attention.q_proj.linear,
+        q_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
+        k_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
+        o=attention.o_proj,
+        post_norm=layer.post_attention_layernorm.weight,
+        gate_up=layer.mlp.gate_proj.linear,
+        down=layer.mlp.down_proj,
+        scaling=attention.scaling,
+        sliding_window=getattr(attention, "sliding_window", everywhere),
+    )
+
+
+def _project(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """x (rows, in) -> (rows, out) by a linear layer, steered or not."""
+    if isinstance(module, nn.Linear):
+        return pk.linear(x, module.weight, module.bias)
+    y: torch.Tensor = module(x)
+    return y

@@ -1,0 +1,138 @@
+"""Recorded decode steps, and the engine that runs a step ahead: the same tokens as without.
+
+On a GPU these are CUDA graphs. Elsewhere a stand-in records torch's operators with the very tensors they were called
+with and repeats them: what a step would read from the host is baked in there as it is in a CUDA graph.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from panacea.config import EngineConfig
+from panacea.engine.engine import Engine
+from panacea.engine.graphs import CudaGraphRecorder, Recorder, padded_sizes
+from panacea.engine.request import Request
+from panacea.engine.runner import Runner
+from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.scheduler import Scheduler, Work
+from panacea.model.loader import load_model
+from tests.golden_files import ADAPTER, BASE, golden
+
+CUDA = torch.cuda.is_available()
+# The golden answers are float32's.
+CONFIG = EngineConfig(model=BASE, adapter=ADAPTER, max_batch=21, dtype="float32", num_blocks=256)
+EVERYTHING = [*golden("panacea"), *golden("base")]
+GREEDY = SamplingParams(max_tokens=24, temperature=0)
+
+
+class _Recording(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[Any, Any, Any, list[Any]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, tree_flatten(made)[0]))
+        return made
+
+    def replay(self) -> None:
+        with torch.inference_mode():
+            for func, args, kwargs, results in self.calls:
+                again = tree_flatten(func(*args, **kwargs))[0]
+                for result, value in zip(results, again, strict=True):
+                    if isinstance(result, torch.Tensor) and result.data_ptr() != value.data_ptr():
+                        result.copy_(value)
+
+
+def record_operators(function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], object]]:
+    """The stand-in for `CudaGraphRecorder`."""
+    with _Recording() as recording:
+        result = function()
+    return result, recording.replay
+
+
+def make_runner(config: EngineConfig = CONFIG) -> Runner:
+    recorder: Recorder = CudaGraphRecorder() if CUDA else record_operators
+    return Runner(load_model(config), config, recorder)
+
+
+def make_engine(runner: Runner, steps_ahead: int) -> Engine:
+    runner.steps_ahead = steps_ahead
+    plain = Engine.load(EngineConfig(model=BASE, adapter=ADAPTER, num_blocks=256, dtype="float32"))
+    scheduler = Scheduler(runner.num_blocks, 16, 21, 512, runner.model.context_length)
+    return Engine(runner, scheduler, plain.info, dimensions=3)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Runner:
+    return make_runner()
+
+
+@pytest.mark.parametrize("steps_ahead", [0, 1])
+def test_all_golden_answers_by_recorded_steps(runner: Runner, steps_ahead: int) -> None:
+    engine = make_engine(runner, steps_ahead)
+    prompts, preferences = [entry.prompt_ids for entry in EVERYTHING], [entry.preference for entry in EVERYTHING]
+    together = engine.generate(prompts, preferences, GREEDY)
+    assert [completion.token_ids for completion in together] == [entry.greedy_ids for entry in EVERYTHING]
+    assert engine.stats.max_step_preferences == 7
+    for entry in EVERYTHING[::5]:
+        (alone,) = engine.generate([entry.prompt_ids], [entry.preference], GREEDY)
+        assert alone.token_ids == entry.greedy_ids
+    engine.check_integrity()
+
+
+def test_a_replay_reads_preferences_that_were_written_after_the_recording(runner: Runner) -> None:
+    """One slot and one recorded graph, six preferences in turn: each answers as the golden files say."""
+    assert runner._graphs is not None
+    recorded = dict(runner._graphs._graphs)
+    first = golden("panacea")[0].prompt_ids
+    same_prompt = [entry for entry in golden("panacea") if entry.prompt_ids == first]
+    assert len({entry.preference for entry in same_prompt}) == 6
+    for index, entry in enumerate(same_prompt):
+        request = Request(str(index), entry.prompt_ids, entry.preference, GREEDY)
+        request.slot, request.admissions, request.blocks = 1, 1, [3, 7, 5, 11]
+        runner.forward([Work(request, 0, len(entry.prompt_ids) - 1)])
+        logits = runner.forward([Work(request, len(entry.prompt_ids) - 1, 1)])
+        expected = torch.tensor([entry.next_token_logits])
+        torch.testing.assert_close(logits.cpu(), expected, rtol=0, atol=1e-4)
+    assert runner._graphs._graphs == recorded
+
+
+def test_rows_that_pad_a_batch_touch_nobodys_blocks(runner: Runner) -> None:
+    before = [keys[:-1].clone() for keys, _ in runner.cache.layers]
+    entry = golden("panacea")[0]
+    requests: list[Request] = []
+    for slot in range(1, 4):  # three rows are padded to four
+        request = Request(str(slot), entry.prompt_ids, entry.preference, GREEDY)
+        request.slot, request.admissions, request.blocks = slot, 1, [slot]
+        requests.append(request)
+    logits = runner.forward([Work(request, len(entry.prompt_ids) - 1, 1) for request in requests])
+    assert logits.shape[0] == 3
+    for (keys, _), old in zip(runner.cache.layers, before, strict=True):
+        changed = (keys[:-1] != old).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+        assert changed == [1, 2, 3]
+
+
+def test_sampled_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
+    """Seeds, stop tokens and answers that end at different steps."""
+    params = [
+        SamplingParams(max_tokens=6 + index, temperature=1, seed=index, top_k=index % 3 * 5, logprobs=2)
+        for index in range(len(EVERYTHING))
+    ]
+    prompts, preferences = [entry.prompt_ids for entry in EVERYTHING], [entry.preference for entry in EVERYTHING]
+    plain, ahead = (make_engine(runner, steps).generate(prompts, preferences, params) for steps in (0, 1))
+    assert plain == ahead
+    stops = [SamplingParams(max_tokens=20, temperature=0, stop_token_ids=(c.token_ids[3],)) for c in plain]
+    plain, ahead = (make_engine(runner, steps).generate(prompts, preferences, stops) for steps in (0, 1))
+    assert plain == ahead
+
+
+def test_padded_sizes_waste_little_and_end_at_the_largest_batch() -> None:
+    assert padded_sizes(1) == [1]
+    assert padded_sizes(3) == [1, 2, 3]
+    assert padded_sizes(64) == [1, 2, 4, 8, 16, 24, 32, 48, 64]
+    assert padded_sizes(256)[-3:] == [224, 240, 256]
