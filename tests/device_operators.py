@@ -10,7 +10,18 @@ import panacea_kernels
 
 # Operators that move no data: they make no launch on a GPU.
 _VIEWS = {"view", "_unsafe_view", "transpose", "t", "detach", "slice", "select", "split", "split_with_sizes", "alias"}
-_VIEWS |= {"unsqueeze", "squeeze", "expand", "as_strided", "empty", "new_empty", "empty_like", "unbind", "reshape"}
+_VIEWS |= {
+    "unsqueeze",
+    "squeeze",
+    "expand",
+    "as_strided",
+    "empty",
+    "new_empty",
+    "empty_like",
+    "unbind",
+    "reshape",
+    "flatten",
+}
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -21,7 +32,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__.partition(".")[0]
         if name not in _VIEWS:
-            self._names.append(name)
+            self._names.append("mm" if name == "linear" else name)  # inference mode keeps F.linear whole
         return func(*args, **(kwargs or {}))
 
 

@@ -146,9 +146,7 @@ def serve(
     ] = None,
     dtype: Annotated[
         DType,
-        typer.Option(
-            envvar="PANACEA_DTYPE", rich_help_panel=_ENGINE, help="auto: 16 bits on CUDA, float32 on a CPU."
-        ),
+        typer.Option(envvar="PANACEA_DTYPE", rich_help_panel=_ENGINE, help="auto: 16 bits on CUDA, float32 on a CPU."),
     ] = "auto",
     device: Annotated[Device, typer.Option(envvar="PANACEA_DEVICE", rich_help_panel=_ENGINE)] = "auto",
     max_batch: Annotated[

@@ -1,14 +1,20 @@
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
-from panacea.engine.sampler import SamplingRow, _most_likely, gumbel_noise, sample  # pyright: ignore[reportPrivateUsage]
+from panacea.engine.sampler import Sampled, SamplingRow, choose
 from panacea.engine.sampling_params import SamplingParams
+from panacea_kernels.reference.sampling import _most_likely, gumbel_noise  # pyright: ignore[reportPrivateUsage]
 
 PLAIN = SamplingParams(max_tokens=1)
+
+
+def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[Sampled]:
+    return choose(logits, rows).result()
 
 
 def row(position: int = 0, banned: tuple[int, ...] = (), **params: object) -> SamplingRow:
@@ -75,8 +81,8 @@ def test_choices_and_seeds_differ_and_are_independent_of_the_batch() -> None:
 
 
 def test_noise_is_gumbel_and_never_infinite() -> None:
-    keys = [0, 1, 2**63, 2**64 - 1]
-    noise = gumbel_noise(keys, torch.arange(50_000).expand(4, -1))
+    keys = torch.tensor([0, 1, -(2**63), -1])
+    noise = gumbel_noise(keys[:, None], torch.arange(50_000))
     assert torch.isfinite(noise).all()
     for line in noise:
         assert abs(line.mean() - 0.5772) < 0.03
@@ -136,7 +142,9 @@ def written_out(logits: torch.Tensor, top_k: int, top_p: float) -> set[int]:
 def test_large_vocabularies_keep_the_same_tokens_as_a_full_sort(top_k: int, top_p: float, spread: float) -> None:
     """Flat distributions need more tokens than are looked at first; peaked ones fewer."""
     logits = torch.randn(3000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * spread
-    kept, token_ids = _most_likely(logits.expand(2, -1), [row(top_k=top_k, top_p=top_p).params, row(top_k=3).params])
+    kept, token_ids = _most_likely(
+        logits.expand(2, -1), torch.ones(2), torch.tensor([top_k, 3]), torch.tensor([top_p, 1.0], dtype=torch.float64)
+    )
     first = {int(token) for token, value in zip(token_ids[0], kept[0], strict=True) if value > -math.inf}
     assert first == written_out(logits, top_k, top_p)
     second = {int(token) for token, value in zip(token_ids[1], kept[1], strict=True) if value > -math.inf}

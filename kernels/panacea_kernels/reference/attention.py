@@ -6,9 +6,7 @@ import torch.nn.functional as F
 from panacea_kernels.layout import PagedLayout
 
 
-def store(
-    k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, layout: PagedLayout
-) -> None:
+def store(k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, layout: PagedLayout) -> None:
     """Writes a step's keys and values into the cache.
 
     Shapes: k (rows, kv_heads, dim), v (rows, kv_heads, v_dim), k_cache (blocks, block_size, kv_heads, dim), v_cache

@@ -33,7 +33,7 @@ class StepInputs:
 
 
 Forward = Callable[[StepInputs], torch.Tensor]
-"""Logits (rows, vocabulary) of a decode step. Between two calls with the same tensors nothing on the host may matter."""
+"""Logits (rows, vocabulary) of a decode step, which depend on nothing that the host holds."""
 
 
 class Recorder(Protocol):

@@ -6,13 +6,14 @@ from contextlib import nullcontext
 import torch
 
 from panacea.config import EngineConfig
-from panacea.engine.graphs import CudaGraphRecorder, DecodeGraphs, StepInputs, Recorder
+from panacea.engine.graphs import CudaGraphRecorder, DecodeGraphs, Recorder, StepInputs
 from panacea.engine.kv_cache import KVCache, LayerShape, block_bytes, probe_layers
 from panacea.engine.request import Request
 from panacea.engine.sampler import Choice, SamplingRow, choose
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Work
-from panacea.engine.slot_tables import SlotTables, to_device
+from panacea.engine.slot_tables import SlotTables
+from panacea.engine.transfer import to_device
 from panacea.errors import ConfigError
 from panacea.model.loader import LoadedModel
 from panacea_kernels import PagedLayout, Span, batch_invariant

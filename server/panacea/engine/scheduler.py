@@ -75,7 +75,7 @@ class Scheduler:
             self.waiting.remove(request)
 
     def schedule(self) -> list[Work]:
-        """The next step's work, single tokens first. Empty when all that run await their last token, or nothing does."""
+        """The next step's work, single tokens first. Empty when nothing runs but what awaits its last token."""
         work: list[Work] = []
         decoding = sum(
             request.num_tokens - request.computed == 1 and not request.is_complete for request in self.running

@@ -6,6 +6,7 @@ import torch
 
 from panacea.engine.request import Request
 from panacea.engine.scheduler import Work
+from panacea.engine.transfer import to_device
 from panacea.model.loader import LoadedModel
 
 
@@ -54,10 +55,3 @@ class SlotTables:
         assert self._model.adapter is not None, "the engine refuses preferences without an adapter"
         weights = self._model.adapter.config.column_weights(request.preference)
         self.preferences[request.slot] = to_device(weights, torch.float32, self.preferences.device)
-
-
-def to_device(values: Sequence[object], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Numbers as a tensor on `device`, without waiting for what it is doing."""
-    if device.type != "cuda":
-        return torch.tensor(values, dtype=dtype, device=device)
-    return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)

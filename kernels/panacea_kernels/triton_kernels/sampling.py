@@ -1,0 +1,212 @@
+"""Drawing the next token of each row: three launches, the same ones whatever the rows ask for."""
+
+# Triton's functions have no types.
+# mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
+# pyright: reportUntypedFunctionDecorator=false, reportMissingParameterType=false, reportUnknownMemberType=false
+
+import torch
+import triton
+import triton.language as tl
+
+from panacea_kernels.backend import launch
+
+# By reasoning and the compiler's reports, not measured on a GPU yet. A vocabulary of 128k is 63 programs a row, so that
+# a single row keeps half of an H200 busy.
+SCORE_TOKENS = 2048
+# One program walks a whole row when it looks for the row's threshold: 1024 tokens at a time against 8 pivots are 32
+# sums a thread.
+THRESHOLD_TOKENS = 1024
+PIVOTS = 8
+
+
+@triton.jit
+def _order(values):
+    """int64 that are in the order of these float32, NaN beyond infinity."""
+    bits = values.to(tl.int32, bitcast=True)
+    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+
+
+@triton.jit
+def _search(
+    row, size, floor, target, largest, temperature, MASS: tl.constexpr, PIVOTS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """The largest value, as `_order` counts, with at least `target` tokens at or above it.
+
+    With MASS it is their unnormalised probability that is to reach `target`, and only tokens from `floor` on have any.
+    Every pass over the row tries several pivots and leaves a ninth of the interval: 11 passes find one of 2^32 values.
+    """
+    low = floor
+    high = tl.full((), 1 << 31, tl.int64)
+    pivot_number = tl.arange(0, PIVOTS)
+    while high - low > 1:
+        pivots = low + (high - low) * (pivot_number + 1) // (PIVOTS + 1)
+        sums = tl.zeros((BLOCK, PIVOTS), dtype=tl.float32)
+        for start in range(0, size, BLOCK):
+            token = start + tl.arange(0, BLOCK)
+            values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
+            if MASS:
+                share = tl.exp((values - largest) / temperature)
+            else:
+                share = tl.full((BLOCK,), 1.0, tl.float32)
+            share = tl.where(token < size, share, 0.0)
+            sums += tl.where(_order(values)[:, None] >= pivots[None, :], share[:, None], 0.0)
+        reached = tl.sum(sums, axis=0) >= target
+        low = tl.maximum(low, tl.max(tl.where(reached, pivots, low)))
+        high = tl.minimum(high, tl.min(tl.where(reached, high, pivots)))
+    return low
+
+
+@triton.jit
+def _threshold_kernel(
+    logits,
+    temperatures,
+    top_ks,
+    top_ps,
+    thresholds,
+    size,
+    stride,
+    PIVOTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The least logit that a row keeps; -inf, and no look at the row, where nothing is to be cut."""
+    line = tl.program_id(0)
+    row = logits + line.to(tl.int64) * stride
+    temperature = tl.load(temperatures + line)
+    top_k = tl.load(top_ks + line)
+    top_p = tl.load(top_ps + line)
+    threshold = tl.full((), float("-inf"), tl.float32)
+    if (temperature > 0) & ((top_k > 0) | (top_p < 1)):
+        lowest = tl.full((), -(1 << 31), tl.int64)
+        low = lowest
+        if (top_k > 0) & (top_k < size):
+            low = _search(row, size, lowest, top_k.to(tl.float32), 0.0, 1.0, False, PIVOTS, BLOCK)
+        if top_p < 1:
+            largest = tl.full((BLOCK,), float("-inf"), tl.float32)
+            for start in range(0, size, BLOCK):
+                token = start + tl.arange(0, BLOCK)
+                values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
+                largest = tl.maximum(largest, values)
+            most = tl.max(largest)
+            total = tl.zeros((BLOCK,), dtype=tl.float32)
+            for start in range(0, size, BLOCK):
+                token = start + tl.arange(0, BLOCK)
+                values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
+                kept = (token < size) & (_order(values) >= low)
+                total += tl.where(kept, tl.exp((values - most) / temperature), 0.0)
+            low = _search(row, size, low, top_p * tl.sum(total), most, temperature, True, PIVOTS, BLOCK)
+        bits = low.to(tl.int32)
+        bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+        found = bits.to(tl.float32, bitcast=True)
+        threshold = tl.where(low > lowest, found, threshold)
+    tl.store(thresholds + line, threshold)
+
+
+@triton.jit
+def _gumbel_noise(key, token):
+    """See `reference.sampling.gumbel_noise`."""
+    state = key.to(tl.uint64) + (token + 1).to(tl.uint64) * 0x9E3779B97F4A7C15
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB
+    state = state ^ (state >> 31)
+    v = ((state ^ 0xFFFFFFFFFFFFFFFF) >> 11).to(tl.float32) + 0.5
+    v = tl.minimum(v * 1.1102230246251565e-16, 0.99999994)
+    series = v * (1 + v * (0.5 + v * (1 / 3 + v * 0.25)))  # -log1p(-v), which Triton lacks, where 1 - v would round
+    exponential = tl.where(v < 0.01, series, -tl.log(1 - v))
+    return -tl.log(exponential)
+
+
+@triton.jit
+def _best(scores, token):
+    """(the best score, the lowest token that has it)."""
+    best = tl.max(scores)
+    return best, tl.min(tl.where(scores == best, token, 0x7FFFFFFF))
+
+
+@triton.jit
+def _score_kernel(
+    logits,
+    temperatures,
+    keys,
+    thresholds,
+    best_scores,
+    best_tokens,
+    size,
+    stride,
+    BLOCK: tl.constexpr,
+):
+    """The best of BLOCK tokens of a row."""
+    line = tl.program_id(0)
+    part = tl.program_id(1)
+    token = part * BLOCK + tl.arange(0, BLOCK)
+    values = tl.load(logits + line.to(tl.int64) * stride + token, mask=token < size, other=float("-inf"))
+    values = values.to(tl.float32)
+    temperature = tl.load(temperatures + line)
+    scores = values + temperature * _gumbel_noise(tl.load(keys + line), token.to(tl.int64))
+    # No comparison holds of a NaN: it is never chosen.
+    kept = (values >= tl.load(thresholds + line)) & (values > float("-inf")) & (scores <= float("inf"))
+    best, best_token = _best(tl.where(kept, scores, float("-inf")), token)
+    place = line * tl.num_programs(1) + part
+    tl.store(best_scores + place, best)
+    tl.store(best_tokens + place, best_token)
+
+
+@triton.jit
+def _pick_kernel(best_scores, best_tokens, chosen, parts, BLOCK: tl.constexpr):
+    """The best of a row's parts."""
+    line = tl.program_id(0)
+    part = tl.arange(0, BLOCK)
+    scores = tl.load(best_scores + line * parts + part, mask=part < parts, other=float("-inf"))
+    tokens = tl.load(best_tokens + line * parts + part, mask=part < parts, other=0x7FFFFFFF)
+    _, token = _best(scores, tokens)
+    tl.store(chosen + line, token.to(tl.int64))
+
+
+def draw(
+    logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, keys: torch.Tensor
+) -> torch.Tensor:
+    """See `reference.draw`. The last dimension of logits is contiguous."""
+    rows, size = logits.shape
+    parts = -(-size // SCORE_TOKENS)
+    thresholds = logits.new_empty(rows, dtype=torch.float32)
+    best_scores = logits.new_empty(rows, parts, dtype=torch.float32)
+    best_tokens = logits.new_empty(rows, parts, dtype=torch.int32)
+    chosen = logits.new_empty(rows, dtype=torch.int64)
+    launch(
+        _threshold_kernel,
+        (rows,),
+        logits,
+        temperature,
+        top_k,
+        top_p,
+        thresholds,
+        size,
+        logits.stride(0),
+        PIVOTS=PIVOTS,
+        BLOCK=THRESHOLD_TOKENS,
+        num_warps=8,
+    )
+    launch(
+        _score_kernel,
+        (rows, parts),
+        logits,
+        temperature,
+        keys,
+        thresholds,
+        best_scores,
+        best_tokens,
+        size,
+        logits.stride(0),
+        BLOCK=SCORE_TOKENS,
+        num_warps=8,
+    )
+    launch(
+        _pick_kernel,
+        (rows,),
+        best_scores,
+        best_tokens,
+        chosen,
+        parts,
+        BLOCK=triton.next_power_of_2(parts),
+        num_warps=1,
+    )
+    return chosen
