@@ -10,18 +10,8 @@ import panacea_kernels
 
 # Operators that move no data: they make no launch on a GPU.
 _VIEWS = {"view", "_unsafe_view", "transpose", "t", "detach", "slice", "select", "split", "split_with_sizes", "alias"}
-_VIEWS |= {
-    "unsqueeze",
-    "squeeze",
-    "expand",
-    "as_strided",
-    "empty",
-    "new_empty",
-    "empty_like",
-    "unbind",
-    "reshape",
-    "flatten",
-}
+_VIEWS |= {"unsqueeze", "squeeze", "expand", "as_strided", "unbind", "reshape", "flatten"}
+_VIEWS |= {"empty", "new_empty", "empty_like"}
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

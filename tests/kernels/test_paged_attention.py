@@ -1,11 +1,15 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from panacea_kernels import PagedLayout, Span, paged_attention
+import panacea_kernels as pk
+from panacea_kernels import Backend, PagedLayout, Span, reference
+from tests.kernels.devices import DEVICE, DTYPES, TOLERANCES, poisoned_memory, relative_error
 
-BLOCK_SIZE = 4
+BACKENDS: tuple[Backend, ...] = ("torch", "triton")
 
 
 def one_query(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, cap: float | None) -> torch.Tensor:
@@ -22,50 +26,229 @@ def one_query(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | N
     return torch.stack(out)
 
 
+class Sequences:
+    """Random sequences, whose keys and values lie in scattered blocks of a cache that is full of garbage elsewhere."""
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        heads: tuple[int, int] = (4, 2),
+        dims: tuple[int, int] = (8, 8),
+        block_size: int = 4,
+        spare_blocks: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        generator = torch.Generator().manual_seed(sum(lengths))
+
+        def random(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
+
+        self.q = [random(length, heads[0], dims[0]) for length in lengths]
+        self.k = [random(length, heads[1], dims[0]) for length in lengths]
+        self.v = [random(length, heads[1], dims[1]) for length in lengths]
+        each = -(-max(lengths) // block_size)
+        order = torch.randperm(each * len(lengths), generator=generator).view(len(lengths), each)
+        unused = torch.zeros(len(lengths), spare_blocks, dtype=torch.int64)
+        self.tables = torch.cat([order, unused], dim=1).to(DEVICE, torch.int32)
+        self.block_size = block_size
+        blocks = each * len(lengths)
+        self.k_cache = random(blocks, block_size, heads[1], dims[0]) * 50
+        self.v_cache = random(blocks, block_size, heads[1], dims[1]) * 50
+
+    def layout(self, spans: Sequence[Span], *, decode: bool = True) -> PagedLayout:
+        return PagedLayout.build(spans, self.tables, self.block_size, decode=decode)
+
+    def rows(self, states: Sequence[torch.Tensor], spans: Sequence[Span]) -> torch.Tensor:
+        return torch.cat([states[span.slot][span.start : span.start + span.count] for span in spans])
+
+    def store(self, spans: Sequence[Span]) -> None:
+        k, v = self.rows(self.k, spans), self.rows(self.v, spans)
+        reference.store(k, v, self.k_cache, self.v_cache, self.layout(spans))
+
+    def attend(
+        self,
+        spans: Sequence[Span],
+        backend: Backend,
+        window: int | None = None,
+        cap: float | None = None,
+        *,
+        decode: bool = True,
+    ) -> torch.Tensor:
+        q, layout = self.rows(self.q, spans), self.layout(spans, decode=decode)
+        with pk.use_backend(backend), poisoned_memory():
+            return pk.paged_attention(q, self.k_cache, self.v_cache, layout, q.shape[2] ** -0.5, window, cap)
+
+    def expected(self, spans: Sequence[Span], window: int | None = None, cap: float | None = None) -> torch.Tensor:
+        rows = [(span.slot, position) for span in spans for position in range(span.start, span.start + span.count)]
+        each = [one_query(self.q[s][p], self.k[s][: p + 1], self.v[s][: p + 1], window, cap) for s, p in rows]
+        return torch.stack(each)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("cap", [None, 2.0])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_steps_of_mixed_work_equal_attention_written_out(window: int | None, cap: float | None, kv_heads: int) -> None:
+def test_steps_of_mixed_work_equal_attention_written_out(
+    backend: Backend, window: int | None, cap: float | None, kv_heads: int
+) -> None:
     """Three sequences grow by chunks and single tokens, in scattered blocks, with garbage in what nobody owns."""
-    torch.manual_seed(0)
-    k_cache, v_cache = torch.randn(16, BLOCK_SIZE, kv_heads, 8) * 50, torch.randn(16, BLOCK_SIZE, kv_heads, 8) * 50
     lengths = [13, 7, 10]
-    blocks = [[3, 9, 0, 12], [15, 1], [7, 2, 11]]
-    q, k, v = ([torch.randn(n, heads, 8) for n in lengths] for heads in (4, kv_heads, kv_heads))
+    sequences = Sequences(lengths, (4, kv_heads))
     # (sequence, tokens) per step; single tokens first.
     steps = [[(0, 5), (1, 2)], [(1, 1), (0, 3), (2, 9)], [(2, 1), (0, 5), (1, 2)], [(1, 1)], [(1, 1)]]
     done = [0, 0, 0]
     for step in steps:
-        spans = [Span(done[s], count, blocks[s]) for s, count in step]
-        rows = [(s, done[s] + i) for s, count in step for i in range(count)]
-        q_rows, k_rows, v_rows = (torch.stack([states[s][p] for s, p in rows]) for states in (q, k, v))
-        layout = PagedLayout.build(spans, BLOCK_SIZE, torch.device("cpu"))
-        got = paged_attention(q_rows, k_rows, v_rows, k_cache, v_cache, layout, 8**-0.5, window, cap)
-        for row, (s, position) in enumerate(rows):
-            expected = one_query(q[s][position], k[s][: position + 1], v[s][: position + 1], window, cap)
-            torch.testing.assert_close(got[row].double(), expected, rtol=1e-4, atol=1e-5)
+        spans = [Span(s, done[s], count) for s, count in step]
+        sequences.store(spans)
+        got = sequences.attend(spans, backend, window, cap)
+        torch.testing.assert_close(got.double(), sequences.expected(spans, window, cap), rtol=1e-4, atol=1e-5)
         for s, count in step:
             done[s] += count
     assert done == lengths
 
 
-def test_a_sequence_that_overflows_does_not_reach_those_who_read_its_blocks_as_padding() -> None:
+SHAPES = [
+    # heads, dims, block size, window, cap
+    ((4, 2), (64, 64), 16, None, None),
+    ((4, 4), (64, 80), 16, 20, None),
+    ((7, 1), (80, 80), 5, None, 2.0),
+    ((14, 2), (16, 16), 16, 9, 2.0),
+    ((2, 1), (128, 96), 3, None, None),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "dims", "block_size", "window", "cap"), SHAPES)
+def test_the_kernel_takes_every_shape_of_heads_and_blocks(
+    dtype: torch.dtype,
+    heads: tuple[int, int],
+    dims: tuple[int, int],
+    block_size: int,
+    window: int | None,
+    cap: float | None,
+) -> None:
+    """Long and short contexts split over programs, beside chunks that begin anywhere."""
+    sequences = Sequences([90, 33, 1, 40], heads, dims, block_size, dtype=dtype)
+    sequences.store([Span(0, 0, 90), Span(1, 0, 33), Span(3, 0, 40), Span(2, 0, 1)])
+    spans = [Span(0, 89, 1), Span(2, 0, 1), Span(1, 0, 33), Span(3, 23, 17)]
+    got = sequences.attend(spans, "triton", window, cap)
+    assert relative_error(got, sequences.expected(spans, window, cap)) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 31, 33, 127, 129])
+def test_any_number_of_rows_decodes_and_prefills(rows: int) -> None:
+    sequences = Sequences([1 + index % 9 for index in range(rows)])
+    everything = [Span(index, 0, 1 + index % 9) for index in range(rows)]
+    sequences.store(sorted(everything, key=lambda span: span.count > 1))
+    newest = [Span(index, index % 9, 1) for index in range(rows)]
+    expected = sequences.expected(newest)
+    for decode in (True, False):
+        assert relative_error(sequences.attend(newest, "triton", decode=decode), expected) < 1e-5
+    prompt = Sequences([rows])
+    spans = [Span(0, 0, rows)]
+    prompt.store(spans)
+    assert relative_error(prompt.attend(spans, "triton"), prompt.expected(spans)) < 1e-5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_prompt_equals_scaled_dot_product_attention(backend: Backend) -> None:
+    sequences = Sequences([200], (8, 2), (32, 32), 16)
+    spans = [Span(0, 0, 200)]
+    sequences.store(spans)
+    q, k, v = (states[0].transpose(0, 1)[None] for states in (sequences.q, sequences.k, sequences.v))
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
+    assert relative_error(sequences.attend(spans, backend), expected) < 1e-5
+
+
+def launches(sequences: Sequences, spans: Sequence[Span]) -> list[str]:
+    with pk.record_launches() as names:
+        sequences.attend(spans, "triton")
+    return names
+
+
+def test_a_step_is_at_most_three_launches_and_a_short_context_is_not_split() -> None:
+    short, long = Sequences([20, 20, 20]), Sequences([20, 20, 20], spare_blocks=100)
+    for sequences in (short, long):
+        sequences.store([Span(slot, 0, 20) for slot in range(3)])
+    decode, chunks = [Span(0, 19, 1), Span(1, 3, 1)], [Span(2, 0, 20)]
+    assert launches(short, decode) == ["_attention_kernel"]
+    assert launches(short, chunks) == ["_attention_kernel"]
+    assert launches(long, decode) == ["_attention_kernel", "_merge_kernel"]
+    assert launches(long, [*decode, *chunks]) == ["_attention_kernel", "_merge_kernel", "_attention_kernel"]
+
+
+def test_a_context_shorter_than_its_splits_is_merged_right() -> None:
+    """32 programs share contexts of 1 to 20 tokens: most have nothing to do."""
+    sequences = Sequences([20, 1, 7], (1, 1), spare_blocks=2000)
+    sequences.store([Span(1, 0, 1), Span(0, 0, 20), Span(2, 0, 7)])
+    spans = [Span(0, 19, 1), Span(1, 0, 1), Span(2, 6, 1)]
+    assert relative_error(sequences.attend(spans, "triton"), sequences.expected(spans)) < 1e-5
+
+
+@pytest.mark.parametrize("window", [None, 11])
+def test_a_rows_bits_depend_on_no_other_row_of_its_chunk(window: int | None) -> None:
+    """What batch invariance rests on: a prompt at once, in chunks of 7, and token by token."""
+    sequences = Sequences([45], block_size=5)
+    sequences.store([Span(0, 0, 45)])
+    whole = sequences.attend([Span(0, 0, 45)], "triton", window, decode=False)
+    for size in (7, 1):
+        starts = range(0, 45, size)
+        parts = [sequences.attend([Span(0, s, min(size, 45 - s))], "triton", window, decode=False) for s in starts]
+        assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_queries_may_be_strided(backend: Backend) -> None:
+    sequences = Sequences([9])
+    spans = [Span(0, 0, 9)]
+    sequences.store(spans)
+    wide = torch.full((9, 6, 16), torch.nan, device=DEVICE)
+    wide[:, 1:5, 4:12] = sequences.q[0]
+    with pk.use_backend(backend):
+        got = pk.paged_attention(
+            wide[:, 1:5, 4:12], sequences.k_cache, sequences.v_cache, sequences.layout(spans), 8**-0.5
+        )
+    assert relative_error(got, sequences.expected(spans)) < 1e-5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sequence_that_overflows_does_not_reach_those_who_read_its_blocks_as_padding(backend: Backend) -> None:
     """Block 0 pads every shorter sequence, and the tail of a block once belonged to somebody else."""
     torch.manual_seed(0)
-    k_cache, v_cache = torch.zeros(4, BLOCK_SIZE, 1, 8), torch.zeros(4, BLOCK_SIZE, 1, 8)
+    k_cache, v_cache = torch.zeros(4, 4, 1, 8, device=DEVICE), torch.zeros(4, 4, 1, 8, device=DEVICE)
 
-    def attend(spans: list[Span], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        layout = PagedLayout.build(spans, BLOCK_SIZE, torch.device("cpu"))
-        return paged_attention(q, k, v, k_cache, v_cache, layout, 1.0)
+    def attend(
+        spans: list[Span], tables: list[list[int]], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        layout = PagedLayout.build(spans, torch.tensor(tables, dtype=torch.int32, device=DEVICE), 4)
+        with pk.use_backend(backend):
+            pk.store(k, v, k_cache, v_cache, layout)
+            return pk.paged_attention(q, k_cache, v_cache, layout, 1.0)
 
-    broken = torch.full((4, 1, 8), torch.nan)
+    def random(rows: int) -> torch.Tensor:
+        return torch.randn(rows, 1, 8).to(DEVICE)
+
+    broken = torch.full((4, 1, 8), torch.nan, device=DEVICE)
     broken[1], broken[2] = torch.inf, -torch.inf
-    attend([Span(0, 4, [0])], torch.randn(4, 1, 8), broken, broken)  # and its blocks are freed
-    attend([Span(0, 4, [2])], torch.randn(4, 1, 8), broken, broken)
-    k, v = torch.randn(6, 1, 8), torch.randn(6, 1, 8)
-    attend([Span(0, 4, [1])], torch.randn(4, 1, 8), k[:4], v[:4])
-    q = torch.randn(2, 1, 8)
-    got = attend([Span(4, 1, [1, 2]), Span(0, 1, [3])], q, torch.stack([k[4], k[5]]), torch.stack([v[4], v[5]]))
+    for block in (0, 2):  # and it is freed
+        attend([Span(0, 0, 4)], [[block]], random(4), broken, broken)
+    k, v, q = random(6), random(6), random(2)
+    attend([Span(0, 0, 4)], [[1]], random(4), k[:4], v[:4])
+    got = attend([Span(0, 4, 1), Span(1, 0, 1)], [[1, 2], [3, 0]], q, k[4:], v[4:])
     expected = ((k[:5, 0] @ q[0, 0]).softmax(0) @ v[:5, 0])[None]
     torch.testing.assert_close(got[0], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got[1], v[5], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_layout_that_only_the_device_knows_gives_the_same(backend: Backend) -> None:
+    """What a CUDA graph records."""
+    sequences = Sequences([30, 12, 21])
+    sequences.store([Span(slot, 0, length) for slot, length in enumerate((30, 12, 21))])
+    spans = [Span(2, 20, 1), Span(0, 7, 1), Span(1, 11, 1)]
+    known = sequences.layout(spans)
+    layout = PagedLayout.of_decode(known.positions, known.slots, sequences.tables, sequences.block_size)
+    q = sequences.rows(sequences.q, spans)
+    with pk.use_backend(backend):
+        got = pk.paged_attention(q, sequences.k_cache, sequences.v_cache, layout, 8**-0.5)
+    assert relative_error(got, sequences.expected(spans)) < 1e-5
