@@ -116,7 +116,7 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
         name = str(dtype).removeprefix("torch.")
         every = dtype == torch.bfloat16
         for rows in (1, 32, 64, 256) if every else (1, 256):
-            for rank in (0, 11, 64) if every else (11,):
+            for rank in (0, 11, 24, 64) if every else (11,):
                 yield f"linear {name} rows {rows} rank {rank}", partial(_linear, rows, rank, dtype)
         yield f"expand {name} rows 4096 rank 11", partial(_linear, 4096, 11, dtype)
         yield f"attention {name} decode", partial(_attention, dtype, 128, decode=256)
@@ -125,6 +125,7 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"decoder {name}", partial(_decoder, dtype)
         yield f"draw {name}", partial(_draw, dtype)
     bf16 = torch.bfloat16
+    yield "linear bfloat16 rank 128", partial(_linear, 16, 128, bf16)
     yield "linear bfloat16 rank 256", partial(_linear, 16, 256, bf16)
     yield "linear bfloat16 invariant", partial(_linear, 1, 11, bf16, invariant=True)
     yield "expand bfloat16 rows 16 rank 256", partial(_linear, 16, 256, bf16, path="triton_expand")

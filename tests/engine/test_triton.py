@@ -1,0 +1,76 @@
+"""The whole engine on the kernels, on a GPU or in Triton's interpreter, against the golden files."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import panacea_kernels as pk
+from panacea.config import EngineConfig
+from panacea.engine.engine import Engine
+from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
+from panacea.engine.runner import Runner
+from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.scheduler import Work
+from panacea.model.loader import load_model
+from tests.golden_files import ADAPTER, BASE, golden
+
+EVERYTHING = [*golden("panacea"), *golden("base")]
+# Steps of eight rows at once, so that prompts are cut, and the float32 that the golden answers are in.
+CONFIG = EngineConfig(
+    model=BASE, adapter=ADAPTER, dtype="float32", max_batch=8, max_step_tokens=24, num_blocks=64, block_size=4
+)
+
+
+@pytest.fixture(autouse=True)
+def on_the_kernels() -> Iterator[None]:
+    with pk.use_backend("triton"):
+        yield
+
+
+def test_logits_of_all_preferences_and_the_base_in_one_step() -> None:
+    config = EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32", num_blocks=256)
+    runner = Runner(load_model(config), config)
+    work: list[Work] = []
+    for index, entry in enumerate(EVERYTHING):
+        request = Request(str(index), entry.prompt_ids, entry.preference, SamplingParams(max_tokens=1))
+        request.slot, request.admissions = index + 1, 1
+        request.blocks = list(range(4 * index, 4 * index + 4))
+        work.append(Work(request, 0, len(entry.prompt_ids)))
+    with pk.record_launches() as launches:
+        logits = runner.forward(work)
+    expected = torch.tensor([entry.next_token_logits for entry in EVERYTHING])
+    torch.testing.assert_close(logits.cpu(), expected, rtol=0, atol=1e-4)
+    assert {"_attention_kernel", "_rotate_and_store_kernel"} < set(launches)
+
+
+def test_greedy_answers_of_a_mixed_batch_in_chunks() -> None:
+    engine = Engine.load(CONFIG)
+    entries = [entry for entry in EVERYTHING if entry.prompt_ids == EVERYTHING[0].prompt_ids]
+    params = SamplingParams(max_tokens=6, temperature=0)
+    answers = engine.generate([e.prompt_ids for e in entries], [e.preference for e in entries], params)
+    assert [answer.token_ids for answer in answers] == [entry.greedy_ids[:6] for entry in entries]
+    assert engine.stats.max_step_preferences == 7
+
+
+def answer(*, deterministic: bool, others: int) -> Completion:
+    config = EngineConfig(
+        model=BASE, adapter=ADAPTER, dtype="float32", max_batch=64, max_step_tokens=64, deterministic=deterministic
+    )
+    prompts = [entry.prompt_ids for entry in (EVERYTHING * 3)[1 : others + 1]]
+    preferences = [entry.preference for entry in (EVERYTHING * 3)[1 : others + 1]]
+    params = SamplingParams(max_tokens=2, temperature=0, logprobs=5, ignore_eos=True)
+    completions = Engine.load(config).generate(
+        [*prompts, EVERYTHING[0].prompt_ids], [*preferences, EVERYTHING[0].preference], params
+    )
+    return completions[-1]
+
+
+def test_batch_invariance_holds_to_the_last_bit() -> None:
+    assert answer(deterministic=True, others=0) == answer(deterministic=True, others=16)
+
+
+def test_the_default_mode_is_not_invariant() -> None:
+    """The control: tiles and splits follow the number of rows."""
+    assert answer(deterministic=False, others=0).logprobs != answer(deterministic=False, others=16).logprobs
