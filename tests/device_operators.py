@@ -1,6 +1,6 @@
 """What a piece of code would do on a GPU: the kernels it launches and torch's operators that compute something."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,9 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import panacea_kernels
 
 # Operators that move no data: they make no launch on a GPU.
-_VIEWS = {"view", "_unsafe_view", "transpose", "t", "detach", "slice", "select", "split", "split_with_sizes", "alias"}
-_VIEWS |= {"unsqueeze", "squeeze", "expand", "as_strided", "unbind", "reshape", "flatten"}
-_VIEWS |= {"empty", "new_empty", "empty_like"}
+_VIEWS = {
+    *("view", "_unsafe_view", "transpose", "t", "detach", "slice", "select", "split", "split_with_sizes", "alias"),
+    *("unsqueeze", "squeeze", "expand", "as_strided", "unbind", "reshape", "flatten"),
+    *("empty", "new_empty", "empty_like"),
+}
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -27,7 +29,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def count_device_operators() -> Iterator[list[str]]:
+def count_device_operators() -> Generator[list[str]]:
     """The names of all kernels and computing operators that run inside, in order."""
     names: list[str] = []
 

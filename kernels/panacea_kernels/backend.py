@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -28,7 +28,7 @@ _launch: ContextVar[Launch | None] = ContextVar("panacea_launch", default=None)
 
 
 @contextmanager
-def use_backend(backend: Backend) -> Iterator[None]:
+def use_backend(backend: Backend) -> Generator[None]:
     """Forces a path for every operator called inside. An operator that cannot take it raises `BackendError`."""
     if backend not in ("torch", "triton", "triton_fused", "triton_expand"):
         raise BackendError(f"there is no backend {backend!r}")
@@ -59,7 +59,7 @@ def choose_backend(x: torch.Tensor) -> Backend:
 
 
 @contextmanager
-def batch_invariant() -> Iterator[None]:
+def batch_invariant() -> Generator[None]:
     """Inside, a row's result does not depend, to the last bit, on which other rows are computed with it.
 
     Slower: tiles no longer follow the number of rows, and on a CPU every row is computed by itself.
@@ -98,7 +98,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
 
 
 @contextmanager
-def intercept_launches(handle: Launch) -> Iterator[None]:
+def intercept_launches(handle: Launch) -> Generator[None]:
     """Every launch inside calls `handle` and nothing else."""
     token = _launch.set(handle)
     try:
@@ -108,7 +108,7 @@ def intercept_launches(handle: Launch) -> Iterator[None]:
 
 
 @contextmanager
-def record_launches() -> Iterator[list[str]]:
+def record_launches() -> Generator[list[str]]:
     """A list that the names of the kernels launched inside are appended to."""
     names: list[str] = []
 

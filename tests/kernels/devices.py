@@ -1,6 +1,6 @@
 """Where the kernels are tested: on a GPU if there is one, else in Triton's interpreter on the CPU."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @contextmanager
-def poisoned_memory() -> Iterator[None]:
+def poisoned_memory() -> Generator[None]:
     """Memory that is given out to be written is full of NaN inside: what a kernel leaves unwritten shows."""
     plain_new, plain = torch.Tensor.new_empty, torch.empty
 

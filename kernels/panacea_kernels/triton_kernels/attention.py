@@ -2,7 +2,8 @@
 
 # Triton's functions have no types.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
-# pyright: reportUntypedFunctionDecorator=false, reportMissingParameterType=false, reportUnknownMemberType=false
+# pyright: reportUntypedFunctionDecorator=false, reportMissingParameterType=false, reportGeneralTypeIssues=false
+# pyright: reportOperatorIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
 
 import torch
 import triton

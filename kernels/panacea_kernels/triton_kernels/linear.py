@@ -2,7 +2,8 @@
 
 # Triton's functions have no types.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
-# pyright: reportUntypedFunctionDecorator=false, reportMissingParameterType=false, reportUnknownMemberType=false
+# pyright: reportUntypedFunctionDecorator=false, reportMissingParameterType=false, reportGeneralTypeIssues=false
+# pyright: reportOperatorIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
 
 import functools
 from dataclasses import dataclass
@@ -299,7 +300,7 @@ def _fused(
     partial = arrivals = None
     if tiles.splits > 1:
         partial = x.new_empty(tiles.splits, rows, out_features, dtype=torch.float32)
-        arrivals = _arrivals(x.device, grid[0] * grid[1])
+        arrivals = _arrivals(x.device)
     launch(
         _fused_kernel,
         grid,
@@ -389,15 +390,11 @@ def _precision(dtype: torch.dtype) -> str:
     return "ieee" if dtype == torch.float32 else "tf32"  # 16-bit inputs are exact in either
 
 
-_counters: dict[torch.device, torch.Tensor] = {}
+@functools.cache
+def _arrivals(device: torch.device) -> torch.Tensor:
+    """Counters for the tiles of a split launch, all zero: every launch leaves them as it found them.
 
-
-def _arrivals(device: torch.device, count: int) -> torch.Tensor:
-    """Zeros for `count` tiles. One buffer per device for good: every launch leaves it as it found it.
-
-    Launches that run at the same time on several streams of a device would share it: the engine uses one stream.
+    One buffer per device for good, so that CUDA graphs may hold it. Tiles are split only where they are fewer than the
+    chip has multiprocessors. Launches that run at the same time on several streams would share it: the engine uses one.
     """
-    held = _counters.get(device)
-    if held is None or held.shape[0] < count:
-        _counters[device] = held = torch.zeros(max(count, 4096), dtype=torch.int32, device=device)
-    return held
+    return torch.zeros(chip_of(device).multiprocessors, dtype=torch.int32, device=device)

@@ -37,7 +37,7 @@ class Runner:
             self.cache = KVCache(shapes, self.num_blocks, config.block_size, model.device, model.dtype)
             most_blocks = min(self.num_blocks, -(-model.context_length // config.block_size))
             self._tables = SlotTables(model, config.max_batch + 1, most_blocks, self.cache.scratch_block)
-            if recorder is None and model.device.type == "cuda":
+            if recorder is None and model.device.type == "cuda" and model.decoder.recordable:
                 recorder = CudaGraphRecorder()
             self._graphs = None
             if recorder is not None:

@@ -38,7 +38,12 @@ class Cache(Protocol):
 
 
 class Decoder(Protocol):
-    """Computes one step. Everything it reads from the device stays at its place from step to step."""
+    """Computes one step."""
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a CUDA graph may record it: all that it reads stays at its place, and it never asks the device."""
+        ...
 
     def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
         """token_ids (rows,) -> logits (rows that sample, vocabulary).
@@ -50,6 +55,8 @@ class Decoder(Protocol):
 
 class TransformersDecoder:
     """A step by transformers' own code, which reaches the cache through the attention interface."""
+
+    recordable = False
 
     def __init__(self, network: PreTrainedModel) -> None:
         self._network = network
@@ -84,6 +91,8 @@ class _Layer:
 
 class FusedDecoder:
     """A step of Llama, Mistral, Qwen2 or Qwen3, with transformers' numbers to within rounding."""
+
+    recordable = True
 
     def __init__(self, network: PreTrainedModel, context_length: int) -> None:
         """Takes the weights of a network whose projections the loader has fused. See `fits`."""
