@@ -1,5 +1,6 @@
 """Batch invariance: the same log probabilities to the last bit, whoever shares the batch."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from panacea.preference import Preference
 from tests.golden_files import ADAPTER, BASE, golden
 
 EVERYTHING = [*golden("panacea"), *golden("base")]
+CONFIG = EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32")
 LAST = SamplingParams(max_tokens=8, temperature=0, logprobs=5, ignore_eos=True)
 
 
 @cache
 def completions(*, deterministic: bool, among: int) -> Completion:
     """One request's answer, with so many others beside it from its first step to its last."""
-    engine = Engine.load(EngineConfig(model=BASE, adapter=ADAPTER, max_batch=256, deterministic=deterministic))
+    engine = Engine.load(replace(CONFIG, max_batch=256, deterministic=deterministic))
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 12, (among,), generator=generator).tolist()
     others = [torch.randint(3, 100, (length,), generator=generator).tolist() for length in lengths]
@@ -43,10 +45,7 @@ def test_they_are_the_same_bits_however_the_prompt_is_cut_into_chunks() -> None:
     answers: list[Completion] = []
     steps: list[int] = []
     for max_step_tokens in (512, 5, 7):
-        config = EngineConfig(
-            model=BASE, adapter=ADAPTER, max_batch=1, max_step_tokens=max_step_tokens, deterministic=True
-        )
-        engine = Engine.load(config)
+        engine = Engine.load(replace(CONFIG, max_batch=1, max_step_tokens=max_step_tokens, deterministic=True))
         answers += engine.generate([prompt], [EVERYTHING[0].preference], LAST)
         steps.append(engine.stats.steps)
     assert steps[0] == LAST.max_tokens
@@ -63,7 +62,7 @@ def test_the_default_mode_is_not_invariant() -> None:
 
 
 def test_invariance_changes_no_answer() -> None:
-    engine = Engine.load(EngineConfig(model=BASE, adapter=ADAPTER, deterministic=True))
+    engine = Engine.load(replace(CONFIG, deterministic=True))
     params = SamplingParams(max_tokens=24, temperature=0)
     answers = engine.generate([e.prompt_ids for e in EVERYTHING], [e.preference for e in EVERYTHING], params)
     assert [answer.token_ids for answer in answers] == [entry.greedy_ids for entry in EVERYTHING]

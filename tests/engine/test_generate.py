@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
@@ -17,7 +18,7 @@ ENDS = next(entry for entry in golden("panacea") if entry.greedy_ids[-1] == 1)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine.load(EngineConfig(model=BASE, adapter=ADAPTER))
+    return Engine.load(EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32"))
 
 
 def generate(engine: Engine, params: SamplingParams) -> Completion:
@@ -77,6 +78,7 @@ def test_a_cache_without_room_for_a_block_is_a_clear_error() -> None:
         Engine.load(EngineConfig(model=BASE, kv_cache_bytes=100))
 
 
-def test_an_absent_device_is_a_clear_error() -> None:
+def test_an_absent_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CheckpointError, match="no CUDA device"):
         Engine.load(EngineConfig(model=BASE, device="cuda"))

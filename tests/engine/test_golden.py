@@ -1,6 +1,7 @@
 """The engine against the golden files: float64, merged weights, code that shares nothing with this project."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from panacea.model.loader import load_model
 from tests.golden_files import ADAPTER, BASE, Golden, golden
 
 GREEDY = SamplingParams(max_tokens=24, temperature=0)
-CONFIG = EngineConfig(model=BASE, adapter=ADAPTER)
+CONFIG = EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32")
 EVERYTHING = [*golden("panacea"), *golden("base")]
 
 
@@ -31,7 +32,7 @@ def logits_of(runner: Runner, entries: Sequence[Golden]) -> torch.Tensor:
         request.slot, request.admissions = index + 1, 1
         request.blocks = list(range(4 * index, 4 * index + 4))
         work.append(Work(request, 0, len(entry.prompt_ids)))
-    return runner.forward(work)
+    return runner.forward(work).cpu()
 
 
 def test_logits_of_all_preferences_and_the_base_in_one_batch(runner: Runner) -> None:
@@ -66,9 +67,7 @@ def test_the_preference_matters() -> None:
 
 @pytest.mark.parametrize(("chunk", "blocks"), [(7, 64), (512, 9)])
 def test_chunked_prefill_and_preemption_change_no_token(chunk: int, blocks: int) -> None:
-    config = EngineConfig(
-        model=BASE, adapter=ADAPTER, max_batch=min(7, chunk), max_step_tokens=chunk, num_blocks=blocks, block_size=4
-    )
+    config = replace(CONFIG, max_batch=min(7, chunk), max_step_tokens=chunk, num_blocks=blocks, block_size=4)
     engine = Engine.load(config)
     completions = engine.generate([e.prompt_ids for e in EVERYTHING], [e.preference for e in EVERYTHING], GREEDY)
     assert [completion.token_ids for completion in completions] == [e.greedy_ids for e in EVERYTHING]
@@ -79,7 +78,7 @@ def test_chunked_prefill_and_preemption_change_no_token(chunk: int, blocks: int)
 
 def test_a_slot_is_reused_under_another_preference_after_a_cancel() -> None:
     first, second = golden("panacea")[0], golden("panacea")[-1]
-    engine = Engine.load(EngineConfig(model=BASE, adapter=ADAPTER, max_batch=1, max_step_tokens=64))
+    engine = Engine.load(replace(CONFIG, max_batch=1, max_step_tokens=64))
     engine.add("cancelled", first.prompt_ids, first.preference, GREEDY)
     for _ in range(3):
         engine.step()

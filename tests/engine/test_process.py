@@ -20,7 +20,7 @@ from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import ConfigError, EngineDeadError, EngineError, RequestError
 from tests.golden_files import ADAPTER, BASE, Golden, golden
 
-CONFIG = EngineConfig(model=BASE, adapter=ADAPTER)
+CONFIG = EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32")
 GREEDY = SamplingParams(max_tokens=24, temperature=0)
 ENDLESS = replace(GREEDY, max_tokens=480, ignore_eos=True)
 EVERYTHING = [*golden("panacea"), *golden("base")]

@@ -117,9 +117,18 @@ def test_rotate_and_store_turns_pairs_of_queries_and_keys_by_their_positions(
     angles = torch.outer(torch.arange(400), 10_000 ** (-torch.arange(half) / half)).to(DEVICE)
     cos, sin = (f(torch.cat([angles, angles], dim=1)).to(dtype) for f in (torch.cos, torch.sin))
     q_norm, k_norm = (random(dim, dtype=dtype) + shift for shift in (2, 3))
-    norms = (q_norm, k_norm) if normed else (None, None)
     with pk.use_backend(backend), poisoned_memory():
-        q = pk.rotate_and_store(qkv, cos, sin, step.k_cache, step.v_cache, step.layout, *norms, 1e-6)
+        q = pk.rotate_and_store(
+            qkv,
+            cos,
+            sin,
+            step.k_cache,
+            step.v_cache,
+            step.layout,
+            q_norm if normed else None,
+            k_norm if normed else None,
+            1e-6,
+        )
     states = qkv.double().reshape(step.rows, -1, dim)
     positions = torch.tensor([position for _, position in step.places], device=DEVICE)
     turn = torch.polar(torch.ones_like(angles, dtype=torch.float64), angles.double())[positions][:, None]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from panacea.config import EngineConfig
-from panacea.errors import CheckpointError
+from panacea.errors import CheckpointError, ConfigError
 from panacea.model.adapter import Adapter
 from panacea.model.adapter_config import AdapterConfig
 from panacea.model.loader import load_model
@@ -247,3 +248,15 @@ def test_a_base_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"has no tensor for model\.norm\.weight"):
         load_model(EngineConfig(model=tmp_path / "base"))
+
+
+def test_a_model_that_does_not_fit_the_gpu_is_refused_with_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: torch.nn.Module, device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    monkeypatch.setattr(PreTrainedModel, "to", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1 << 30, 8 << 30))
+    with pytest.raises(
+        ConfigError, match=r"take 0\.0 GiB in torch.float32, but of the GPU's 8\.0 GiB only 1\.0 are left"
+    ):
+        load_model(EngineConfig(model=BASE))

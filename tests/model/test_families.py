@@ -152,7 +152,12 @@ def test_greedy_ids_equal_transformers_generate_with_merged_weights(family: str,
     adapter = random_checkpoint(tmp_path, FAMILIES[family])
     engine = Engine.load(
         EngineConfig(
-            model=tmp_path / "base", adapter=tmp_path / "adapter", max_batch=12, max_step_tokens=16, block_size=4
+            model=tmp_path / "base",
+            adapter=tmp_path / "adapter",
+            dtype="float32",
+            max_batch=12,
+            max_step_tokens=16,
+            block_size=4,
         )
     )
     generator = torch.Generator().manual_seed(3)

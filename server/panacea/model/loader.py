@@ -57,7 +57,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     device = choose_device(config)
     base_config = _read_config(config.model)
     adapter = None if config.adapter is None else Adapter.read(config.adapter)
-    network = _load_network(config.model, base_config, _dtype(config, base_config, device), device)
+    network = _load_network(config.model, base_config, choose_dtype(config, base_config.dtype, device), device)
     return assemble(network, adapter, config, _eos_token_ids(config.model, base_config.get_text_config(decoder=True)))
 
 
@@ -112,13 +112,14 @@ def choose_device(config: EngineConfig) -> torch.device:
     return torch.device(config.device)
 
 
-def _dtype(config: EngineConfig, base_config: PreTrainedConfig, device: torch.device) -> torch.dtype:
+def choose_dtype(config: EngineConfig, stored: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """The dtype that `config` asks for; "auto" on CUDA is the checkpoint's own if it has 16 bits, else bfloat16."""
     if config.dtype != "auto":
         dtype: torch.dtype = getattr(torch, config.dtype)
         return dtype
     if device.type == "cpu":
         return torch.float32
-    return base_config.dtype if base_config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    return torch.float16 if stored == torch.float16 else torch.bfloat16
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
