@@ -231,7 +231,7 @@ def fused_tiles(
     # Larger tiles spill: h of rank 256 beside more rows, and float32, which is multiplied without tensor cores.
     most_rows = 16 if block_rank > 64 or itemsize == 4 else 128
     block_rows = min(64 if invariant else max(16, triton.next_power_of_2(rows)), most_rows)
-    broad = block_rows == 128 if block_rank < 64 else block_rows <= 32 and block_rank == 64
+    broad = block_rows == 128 if block_rank <= 16 else block_rank == 64 and block_rows <= 32
     block_out = 128 if broad and itemsize == 2 else 64
     block_in = (64 if block_rows == 128 or block_rank > 64 else 128) * 2 // itemsize
     accumulators = block_rows * (block_out + block_rank)
