@@ -276,5 +276,5 @@ def _tile(block_m: int, dim: int, itemsize: int) -> tuple[int, int, int]:
     Not measured on a GPU yet.
     """
     if itemsize == 4:  # multiplied without tensor cores: larger tiles spill
-        return 16 if dim > 64 else 32, 4 if block_m <= 32 else 8, 2
+        return 16 if dim > 64 else 32, 8 if block_m > 32 or dim > 64 else 4, 2
     return 32 if dim > 128 else 64, 8 if block_m * dim >= 64 * 128 else 4, 3

@@ -241,7 +241,7 @@ def fused_tiles(
         block_in=block_in,
         block_rank=max(block_rank, 16),
         splits=1,
-        num_warps=8 if accumulators >= 64 * 128 else 4,
+        num_warps=8 if accumulators >= 64 * 96 else 4,
         num_stages=4,
     )
     stages = max(1, min(4, (chip.shared_bytes - 4096) // tiles.stage_bytes(itemsize)))

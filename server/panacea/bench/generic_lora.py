@@ -9,9 +9,10 @@ are added where h is read, so that no launch is needed to zero h and nothing is 
 """
 
 # Triton's functions have no types, and its constants are upper case, as the field writes them.
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 # pyright: reportUntypedFunctionDecorator=false, reportMissingParameterType=false, reportUnknownMemberType=false
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 
 import torch
 import torch.nn.functional as F

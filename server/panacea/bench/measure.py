@@ -1,7 +1,7 @@
 """What every bench of a GPU needs: facts of the machine, clocks, and a table.
 
-Device times are of CUDA graphs between two CUDA events. On a CPU there are no graphs, and times are the wall clock's: they
-show that a bench runs, and nothing else.
+Device times are of CUDA graphs between two CUDA events. On a CPU there are no graphs, and times are the wall clock's:
+they show that a bench runs, and nothing else.
 """
 
 import math
@@ -133,9 +133,7 @@ def machine_line(facts: Mapping[str, Any]) -> str:
 
 
 def l2_bytes(device: torch.device) -> int:
-    """Size of the last cache before memory; on a CPU a guess that keeps its checks small."""
-    if device.type != "cuda":
-        return 1 << 20
+    """Size of a GPU's last cache before memory."""
     properties: Any = torch.cuda.get_device_properties(device)
     return int(getattr(properties, "L2_cache_size", 0)) or 64 << 20
 
@@ -199,14 +197,16 @@ def device_us(run: Run, device: torch.device, times: int = 1) -> float:
         for _ in range(times):
             run()
         return (time.perf_counter() - start) / times * 1e6
-    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    event: Any = torch.cuda.Event
+    before, after = event(enable_timing=True), event(enable_timing=True)
     run()  # while this runs, the host gets ahead of the device: what it needs for launching is not measured
     before.record()
     for _ in range(times):
         run()
     after.record()
     after.synchronize()
-    return before.elapsed_time(after) / times * 1e3
+    elapsed_ms: float = before.elapsed_time(after)
+    return elapsed_ms / times * 1e3
 
 
 def interleaved_us(recordings: Mapping[str, Recording], device: torch.device, rounds: int) -> dict[str, Samples]:

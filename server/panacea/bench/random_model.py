@@ -53,9 +53,9 @@ def make_network(
     """transformers' network with random weights. `attention` is the engine's own, or one of transformers'."""
     register_attention()
     torch.manual_seed(seed)
+    auto: Any = AutoModelForCausalLM
     with torch.device(device):
-        made: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-    network: PreTrainedModel = made
+        network: PreTrainedModel = auto.from_config(config, dtype=dtype, attn_implementation=attention)
     network.train(mode=False)
     network.requires_grad_(requires_grad=False)
     for name, parameter in network.named_parameters():
