@@ -5,6 +5,7 @@ with and repeats them: what a step would read from the host is baked in there as
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+import panacea_kernels as pk
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.graphs import CudaGraphRecorder, Recorder, padded_sizes
+from panacea.engine.outputs import EngineInfo
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
@@ -30,27 +33,39 @@ GREEDY = SamplingParams(max_tokens=24, temperature=0)
 
 
 class _Recording(TorchDispatchMode):
+    """Torch's operators and the kernels' launches, with the tensors that they were called with."""
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[tuple[Any, Any, Any, list[Any]]] = []
+        self.calls: list[Callable[[], object]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, tree_flatten(made)[0]))
+        results = tree_flatten(made)[0]
+
+        def again() -> None:
+            for result, value in zip(results, tree_flatten(func(*args, **(kwargs or {})))[0], strict=True):
+                if isinstance(result, torch.Tensor) and result.data_ptr() != value.data_ptr():
+                    result.copy_(value)
+
+        self.calls.append(again)
         return made
+
+    def launch(self, kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        kept = len(self.calls)
+        kernel[grid](*args, **options)
+        del self.calls[kept:]  # the interpreter computes by torch's operators; a GPU would not
+        self.calls.append(lambda: kernel[grid](*args, **options))
 
     def replay(self) -> None:
         with torch.inference_mode():
-            for func, args, kwargs, results in self.calls:
-                again = tree_flatten(func(*args, **kwargs))[0]
-                for result, value in zip(results, again, strict=True):
-                    if isinstance(result, torch.Tensor) and result.data_ptr() != value.data_ptr():
-                        result.copy_(value)
+            for call in self.calls:
+                call()
 
 
 def record_operators(function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], object]]:
     """The stand-in for `CudaGraphRecorder`."""
-    with _Recording() as recording:
+    with _Recording() as recording, pk.intercept_launches(recording.launch):
         result = function()
     return result, recording.replay
 
@@ -74,11 +89,15 @@ class Tally:
         return result, counted
 
 
+def info_of(config: EngineConfig) -> EngineInfo:
+    """What an engine of this config says of itself. Loaded on the CPU, without recordings."""
+    return Engine.load(replace(config, device="cpu")).info
+
+
 def make_engine(runner: Runner, steps_ahead: int) -> Engine:
     runner.steps_ahead = steps_ahead
-    plain = Engine.load(EngineConfig(model=BASE, adapter=ADAPTER, num_blocks=256, dtype="float32"))
     scheduler = Scheduler(runner.num_blocks, 16, 21, 512, runner.model.context_length)
-    return Engine(runner, scheduler, plain.info, dimensions=3)
+    return Engine(runner, scheduler, info_of(CONFIG), dimensions=3)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +169,25 @@ def test_sampled_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
     stops = [SamplingParams(max_tokens=20, temperature=0, stop_token_ids=(c.token_ids[3],)) for c in plain]
     plain, ahead = (make_engine(runner, steps).generate(prompts, preferences, stops) for steps in (0, 1))
     assert plain == ahead
+
+
+@pytest.mark.slow
+def test_recorded_steps_of_the_kernels_a_step_ahead() -> None:
+    """Everything that a GPU's step is made of, at once."""
+    config = EngineConfig(
+        model=BASE, adapter=ADAPTER, dtype="float32", max_batch=2, num_blocks=24, block_size=4, max_step_tokens=32
+    )
+    tally = Tally()
+    entries = [EVERYTHING[1], EVERYTHING[-1]]
+    with pk.use_backend("triton"), pk.record_launches() as launches:
+        runner = Runner(load_model(config), config, tally)
+        runner.steps_ahead = 1
+        engine = Engine(runner, Scheduler(24, 4, 2, 32, runner.model.context_length), info_of(config), dimensions=3)
+        params = [SamplingParams(max_tokens=5, temperature=0), SamplingParams(max_tokens=4, temperature=0)]
+        answers = engine.generate([e.prompt_ids for e in entries], [e.preference for e in entries], params)
+    assert [answer.token_ids for answer in answers] == [entries[0].greedy_ids[:5], entries[1].greedy_ids[:4]]
+    assert tally.replayed == 4
+    assert "_pick_kernel" in launches
 
 
 def test_padded_sizes_waste_little_and_end_at_the_largest_batch() -> None:
