@@ -8,12 +8,13 @@ import torch
 from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 import panacea_kernels as pk
-from panacea.config import EngineConfig
+from panacea.config import DType, EngineConfig
 from panacea.engine.kv_cache import KVCache, probe_layers
 from panacea.model.decoder import Decoder, FusedDecoder, TransformersDecoder
 from panacea.model.loader import LoadedModel, load_model
 from tests.device_operators import count_device_operators
 from tests.golden_files import ADAPTER, BASE
+from tests.kernels.devices import relative_error
 from tests.model.test_families import FAMILIES, SIZES, random_checkpoint
 
 BLOCK_SIZE = 4
@@ -78,6 +79,20 @@ def test_the_fused_forward_gives_transformers_numbers(family: str, tmp_path: Pat
     for step, by_transformers in zip(got, expected, strict=True):
         torch.testing.assert_close(step, by_transformers, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(got[0][0], got[0][1], atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["llama", "mistral_sliding_window", "qwen2", "qwen3"])
+def test_in_sixteen_bits_it_is_as_close_to_the_truth_as_transformers_is(
+    family: str, dtype: DType, tmp_path: Path
+) -> None:
+    exact = load(tmp_path, FUSED[family])
+    truth = torch.cat(Steps(exact).logits(TransformersDecoder(exact.network)))
+    config = EngineConfig(model=tmp_path / "base", adapter=tmp_path / "adapter", dtype=dtype)
+    model = load_model(config)
+    got = relative_error(torch.cat(Steps(model).logits(model.decoder)), truth)
+    by_transformers = relative_error(torch.cat(Steps(model).logits(TransformersDecoder(model.network))), truth)
+    assert got < 1.5 * by_transformers < 0.05
 
 
 @pytest.mark.parametrize("family", OTHERS)
