@@ -1,6 +1,7 @@
 # make run    sets everything up and serves the embedded demo model on http://127.0.0.1:8000
 # make test   sets everything up and runs every test
 # make check  formatting, lint, types and import contracts
+# make benchmarks   measures on this machine's GPU, in 20 minutes, and writes docs/benchmarks.md
 #
 # PYTHON     the interpreter to build .venv with (3.11 or newer)
 # PIP_ARGS   options for pip, for example torch's CPU wheels:
@@ -10,7 +11,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup setup-run run test check demo clean
+.PHONY: setup setup-run run test check demo benchmarks clean
 
 run: .venv/run.done
 	$(BIN)/panacea serve
@@ -29,6 +30,9 @@ setup: .venv/dev.done
 
 demo: .venv/dev.done
 	$(BIN)/panacea train demo
+
+benchmarks: .venv/dev.done
+	$(BIN)/python -m panacea.bench.suite
 
 clean:
 	rm -rf .venv

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+import json
 import math
 import signal
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -389,6 +390,131 @@ def bench_steering(
     base_folder, adapter_folder, _ = _checkpoints(None, adapter)
     assert adapter_folder is not None
     typer.echo(report(SteeringBench(base_folder, adapter_folder, requests, tokens, rounds, threads).run()))
+
+
+_SHAPES = Annotated[
+    str, typer.Option("--model", metavar="NAME|CONFIG", help="llama-3.1-8b, qwen2.5-0.5b, tiny, or a config.json.")
+]
+_JSON = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers to this file too.")]
+
+
+@bench_app.command("kernels")
+def bench_kernels(
+    model: _SHAPES = "llama-3.1-8b",
+    rows: Annotated[str, typer.Option(help="Rows of a step: one per decoding request.")] = "1,8,32,64,128,256",
+    ranks: Annotated[str, typer.Option(help="Ranks of the adapter.")] = "3,11,16,64",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are printed.")] = 20,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Try other tiles of the fused kernel instead.")] = False,
+    json_file: _JSON = None,
+) -> None:
+    """Microseconds of one layer's projections: base alone, steered by our kernels, by torch, by a generic pair.
+
+    Random weights: nothing is downloaded. On a CPU it only shows that it runs; kernels need TRITON_INTERPRET=1 there.
+    """
+    from panacea.bench import kernels
+
+    _check_writable(json_file)
+    sizes = kernels.KernelsBench(model, _numbers("rows", rows), _numbers("ranks", ranks), device, dtype, rounds)
+    if not sweep:
+        _print_bench(sizes.run(), kernels.report, json_file)
+        return
+    try:
+        from panacea.bench import sweep as tiles
+    except ImportError as error:
+        raise ConfigError(f"--sweep needs Triton ({error})") from None
+    _print_bench(tiles.KernelsSweep(sizes).run(), tiles.report, json_file)
+
+
+@bench_app.command("decode")
+def bench_decode(
+    model: _SHAPES = "llama-3.1-8b",
+    batches: Annotated[str, typer.Option(help="Requests in a step.")] = "1,8,32,128,256",
+    context: Annotated[int, typer.Option(min=1, help="Tokens that every request has in the cache.")] = 1024,
+    ranks: Annotated[str, typer.Option(help="Ranks of the adapters.")] = "11,64",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are printed.")] = 12,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Compile transformers' own layers as a competitor.")
+    ] = True,
+    json_file: _JSON = None,
+) -> None:
+    """Milliseconds of a decode step: without adapter, all preferences different, one preference; and transformers'.
+
+    Random weights: nothing is downloaded. On a CPU it only shows that it runs: choose --model tiny --context 100.
+    """
+    from panacea.bench import decode
+
+    _check_writable(json_file)
+    bench = decode.DecodeBench(
+        model,
+        _numbers("batches", batches),
+        context,
+        _numbers("ranks", ranks),
+        device,
+        dtype,
+        rounds,
+        "inductor" if compiled else None,
+    )
+    _print_bench(bench.run(), decode.report, json_file)
+
+
+@bench_app.command("throughput")
+def bench_throughput(
+    model: _SHAPES = "llama-3.1-8b",
+    requests: Annotated[int, typer.Option(min=1, help="Requests at once, each with its own preference.")] = 256,
+    prompt: Annotated[str, typer.Option(metavar="LEAST,MOST", help="Tokens of a prompt.")] = "32,1024",
+    answer: Annotated[str, typer.Option(metavar="LEAST,MOST", help="Tokens of an answer.")] = "32,256",
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter.")] = 11,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds after a short one to warm up; medians are printed.")] = 3,
+    json_file: _JSON = None,
+) -> None:
+    """Tokens per second for a mix of requests, beside transformers' own continuous batching of the bare base.
+
+    Random weights: nothing is downloaded. On a CPU it only shows that it runs: choose --model tiny --prompt 4,100.
+    """
+    from panacea.bench import throughput
+
+    _check_writable(json_file)
+    prompts, answers = _numbers("prompt", prompt, exactly=2), _numbers("answer", answer, exactly=2)
+    bench = throughput.ThroughputBench(
+        model=model,
+        requests=requests,
+        prompt=(prompts[0], prompts[1]),
+        answer=(answers[0], answers[1]),
+        rank=rank,
+        device=device,
+        dtype=dtype,
+        rounds=rounds,
+    )
+    _print_bench(bench.run(), throughput.report, json_file)
+
+
+def _numbers(name: str, text: str, exactly: int | None = None) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or len(numbers) != (exactly or len(numbers)):
+        raise ConfigError(f"--{name} must be {exactly or 'whole'} numbers with commas between, like 1,8: not {text!r}")
+    return numbers
+
+
+def _check_writable(file: Path | None) -> None:
+    """Before minutes of measuring, not after."""
+    if file is not None and (file.is_dir() or not file.resolve().parent.is_dir()):
+        reason = "it is a folder" if file.is_dir() else "its folder does not exist"
+        raise ConfigError(f"--json {file} cannot be written: {reason}")
+
+
+def _print_bench(result: dict[str, Any], report: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:
+    typer.echo(report(result))
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 @train_app.command("demo")

@@ -9,6 +9,9 @@ import panacea_kernels as pk
 from panacea_kernels import Backend
 from tests.kernels.devices import DEVICE, poisoned_memory
 
+# Triton 3.6's interpreter takes a loop's bounds from arrays of one element, of which numpy warns.
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
+
 BACKENDS: tuple[Backend, ...] = ("torch", "triton")
 MASK = (1 << 64) - 1
 
@@ -101,8 +104,8 @@ def test_rows_of_all_kinds_draw_what_the_definition_draws(
 def test_draws_follow_the_cut_softmax(backend: Backend, top_k: int, top_p: float) -> None:
     probabilities = [0.4, 0.3, 0.15, 0.1, 0.05]
     logits = torch.tensor(probabilities).log()
-    interpreted_search = backend == "triton" and (top_k or top_p < 1) and pk.interpreting()
-    count = 150 if interpreted_search else 3000  # the interpreter takes 35 ms a row to search
+    interpreted, searching = backend == "triton" and pk.interpreting(), bool(top_k) or top_p < 1
+    count = (100 if searching else 500) if interpreted else 3000  # interpreted, a row takes 5 ms, and 30 to search
     keys = torch.randint(-(2**62), 2**62, (count,), generator=torch.Generator().manual_seed(3)).tolist()
     drawn = draw(backend, logits.expand(count, -1), [1.0] * count, [top_k] * count, [top_p] * count, keys)
     kept = kept_tokens(logits.tolist(), 1.0, top_k, top_p)
@@ -110,7 +113,7 @@ def test_draws_follow_the_cut_softmax(backend: Backend, top_k: int, top_p: float
     distance = sum(
         abs(drawn.count(token) / count - (probabilities[token] / total if token in kept else 0)) for token in range(5)
     )
-    assert distance / 2 < (0.12 if interpreted_search else 0.03)
+    assert distance / 2 < 1.8 / math.sqrt(count), "a right sampler stays below half of this on average"
     assert set(drawn) == set(kept)
 
 
@@ -145,11 +148,74 @@ def test_what_is_banned_never_comes_and_broken_rows_disturb_no_other(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_equal_logits_at_the_border_are_all_kept(backend: Backend) -> None:
-    rows = 60
+    rows = 32
     logits = torch.tensor([2.0, 1.0, 1.0, 1.0, 0.0]).expand(rows, -1)
     keys = torch.randint(-(2**62), 2**62, (rows,), generator=torch.Generator().manual_seed(3)).tolist()
     assert set(draw(backend, logits, [1.0] * rows, [2] * rows, [1.0] * rows, keys)) == {0, 1, 2, 3}
     assert set(draw(backend, logits, [1.0] * rows, [0] * rows, [0.6] * rows, keys)) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equals_of_the_kth_have_their_share_of_the_probability_however_many_they_are(backend: Backend) -> None:
+    """Ten likely tokens reach half of the probability of any twenty, but not with all the equals of the twentieth."""
+    rows = 8
+    logits = torch.zeros(rows, 9000)
+    logits[:, :10] = 5
+    assert 10 * math.exp(5) < 0.5 * (10 * math.exp(5) + 8990)
+    assert any(token >= 10 for token in draw(backend, logits, [1.0] * rows, [20] * rows, [0.5] * rows, [*range(rows)]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("top_p", [1e-3, 1e-30, 1e-50])
+def test_the_most_likely_token_stays_however_small_top_p_is(backend: Backend, top_p: float) -> None:
+    """1e-50 is above 0, as the API asks for, and is 0 in float32."""
+    logits = torch.linspace(0, 1, 60).roll(20).expand(5, -1)
+    assert draw(backend, logits, [1.5] * 5, [0, 0, 0, 9, 9], [top_p] * 5, [*range(5)]) == [19] * 5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_values_of_every_size_and_sign_are_told_apart(backend: Backend, dtype: torch.dtype) -> None:
+    """Neighbours in the dtype, subnormals and both zeros among them: noise alone decides among so small numbers."""
+    info = torch.finfo(dtype)
+    # The interpreter of Triton 3.9 takes subnormal bfloat16 for zero; a GPU does not.
+    least = info.smallest_normal * (1 if dtype == torch.bfloat16 and pk.interpreting() else info.eps)
+    values = [-1e-3 * (1 + info.eps), -1e-3, -least, -0.0, 0.0, least, 2 * least, 1e-3, 1e-3 * (1 + info.eps)]
+    logits = torch.tensor(values, dtype=dtype)[torch.randperm(9, generator=torch.Generator().manual_seed(5))]
+    exact = logits.tolist()
+    top_k = [1, 2, 3, 4, 5, 6, 7, 8] * 6
+    rows = len(top_k)
+    keys = torch.randint(-(2**62), 2**62, (rows,), generator=torch.Generator().manual_seed(4)).tolist()
+    drawn = draw(backend, logits.expand(rows, -1), [1.0] * rows, top_k, [1.0] * rows, keys)
+    for token, k, key in zip(drawn, top_k, keys, strict=True):
+        scores = scores_of(exact, 1.0, k, 1.0, key)
+        assert token == max(scores, key=lambda token: scores[token])
+    assert len({*drawn}) >= 7
+
+
+def test_noise_of_the_old_formula_in_float64_draws_the_same_from_a_whole_vocabulary() -> None:
+    """Seeds keep their meaning: argmax(logits / temperature - log(-log(u))) as the first sampler computed it."""
+    rows, size, gamma, mix_1, mix_2 = 16, 151_936, -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, size, generator=generator) * 3
+    keys = torch.randint(-(2**62), 2**62, (rows,), generator=generator)
+    temperature = torch.linspace(0.3, 2, rows)
+
+    def shifted(state: torch.Tensor, by: int) -> torch.Tensor:
+        return (state >> by) & ((1 << (64 - by)) - 1)
+
+    state = keys[:, None] + torch.arange(1, size + 1) * gamma
+    state = (state ^ shifted(state, 30)) * mix_1
+    state = (state ^ shifted(state, 27)) * mix_2
+    uniform = (shifted(state ^ shifted(state, 31), 11).double() + 0.5) * 2.0**-53
+    scores = logits.double() / temperature.double()[:, None] - torch.log(-torch.log(uniform))
+    best = scores.topk(2, dim=-1)
+    clear = best.values[:, 0] - best.values[:, 1] > 1e-5
+    assert int(clear.sum()) >= rows - 1
+    for backend in BACKENDS:
+        few = 4 if backend == "triton" and pk.interpreting() else rows
+        drawn = draw(backend, logits[:few], temperature[:few].tolist(), [0] * few, [1.0] * few, keys[:few].tolist())
+        assert torch.equal(torch.tensor(drawn)[clear[:few]], best.indices[:few, 0][clear[:few]])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -14,34 +14,49 @@ from panacea_kernels.backend import launch
 # By reasoning and the compiler's reports, not measured on a GPU yet. A vocabulary of 128k is 63 programs a row, so that
 # a single row keeps half of an H200 busy.
 SCORE_TOKENS = 2048
-# One program walks a whole row when it looks for the row's threshold: 1024 tokens at a time against 8 pivots are 32
-# sums a thread.
-THRESHOLD_TOKENS = 1024
+# One program walks a whole row when it looks for the row's threshold, so it is as large as fits: 2048 tokens against 8
+# pivots are 32 sums a thread (82 to 88 registers of 128); twice the warps, or twice the tokens, spill.
+THRESHOLD_TOKENS = 2048
+THRESHOLD_WARPS = 16
 PIVOTS = 8
+# The lowest bits of a float32 that are zero in every value of these dtypes: the search need not tell them apart.
+ZERO_BITS = {torch.bfloat16: 16, torch.float16: 13}
 
 
 @triton.jit
-def _order(values):
-    """int64 that are in the order of these float32, NaN beyond infinity."""
+def _order(values, ZERO_BITS: tl.constexpr):
+    """int32 in the order of these float32, equal where they are equal (both zeros are 0), NaN beyond infinity."""
     bits = values.to(tl.int32, bitcast=True)
-    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    magnitude = (bits & 0x7FFFFFFF) >> ZERO_BITS
+    return tl.where(bits < 0, -magnitude, magnitude)
 
 
 @triton.jit
 def _search(
-    row, size, floor, target, largest, temperature, MASS: tl.constexpr, PIVOTS: tl.constexpr, BLOCK: tl.constexpr
+    row,
+    size,
+    floor,
+    ceiling,
+    target,
+    largest,
+    temperature,
+    MASS: tl.constexpr,
+    ZERO_BITS: tl.constexpr,
+    PIVOTS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """The largest value, as `_order` counts, with at least `target` tokens at or above it.
+    """The largest value from `floor` to `ceiling`, as `_order` counts, with at least `target` tokens at or above it.
 
-    With MASS it is their unnormalised probability that is to reach `target`, and only tokens from `floor` on have any.
-    Every pass over the row tries several pivots and leaves a ninth of the interval: 11 passes find one of 2^32 values.
+    With MASS it is their unnormalised probability that is to reach `target`. Taken for granted of `floor`. Every pass
+    over the row tries several pivots and leaves a ninth of the interval: at most 6 passes for bfloat16, 11 for float32.
     """
-    low = floor
-    high = tl.full((), 1 << 31, tl.int64)
+    low = floor.to(tl.int64)  # the interval is up to 2^32 wide
+    high = ceiling.to(tl.int64) + 1
     pivot_number = tl.arange(0, PIVOTS)
     while high - low > 1:
         pivots = low + (high - low) * (pivot_number + 1) // (PIVOTS + 1)
-        sums = tl.zeros((BLOCK, PIVOTS), dtype=tl.float32)
+        least = pivots.to(tl.int32)[:, None]
+        sums = tl.zeros((PIVOTS, BLOCK), dtype=tl.float32)  # a thread has all pivots of its tokens
         for start in range(0, size, BLOCK):
             token = start + tl.arange(0, BLOCK)
             values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
@@ -50,11 +65,11 @@ def _search(
             else:
                 share = tl.full((BLOCK,), 1.0, tl.float32)
             share = tl.where(token < size, share, 0.0)
-            sums += tl.where(_order(values)[:, None] >= pivots[None, :], share[:, None], 0.0)
-        reached = tl.sum(sums, axis=0) >= target
+            sums += tl.where(_order(values, ZERO_BITS)[None, :] >= least, share[None, :], 0.0)
+        reached = tl.sum(sums, axis=1) >= target
         low = tl.maximum(low, tl.max(tl.where(reached, pivots, low)))
         high = tl.minimum(high, tl.min(tl.where(reached, high, pivots)))
-    return low
+    return low.to(tl.int32)
 
 
 @triton.jit
@@ -66,6 +81,7 @@ def _threshold_kernel(
     thresholds,
     size,
     stride,
+    ZERO_BITS: tl.constexpr,
     PIVOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -77,26 +93,29 @@ def _threshold_kernel(
     top_p = tl.load(top_ps + line)
     threshold = tl.full((), float("-inf"), tl.float32)
     if (temperature > 0) & ((top_k > 0) | (top_p < 1)):
-        lowest = tl.full((), -(1 << 31), tl.int64)
+        largest = tl.full((BLOCK,), float("-inf"), tl.float32)
+        for start in range(0, size, BLOCK):
+            token = start + tl.arange(0, BLOCK)
+            values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
+            largest = tl.maximum(largest, values)
+        most = tl.max(largest)
+        # Nothing above it: the most likely token stays even if top_p is 0, as 1e-50 is in float32.
+        ceiling = _order(most, ZERO_BITS)
+        lowest = tl.full((), -(0x7FFFFFFF >> ZERO_BITS), tl.int32)
         low = lowest
         if (top_k > 0) & (top_k < size):
-            low = _search(row, size, lowest, top_k.to(tl.float32), 0.0, 1.0, False, PIVOTS, BLOCK)
+            low = _search(row, size, low, ceiling, top_k.to(tl.float32), 0.0, 1.0, False, ZERO_BITS, PIVOTS, BLOCK)
         if top_p < 1:
-            largest = tl.full((BLOCK,), float("-inf"), tl.float32)
-            for start in range(0, size, BLOCK):
-                token = start + tl.arange(0, BLOCK)
-                values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
-                largest = tl.maximum(largest, values)
-            most = tl.max(largest)
             total = tl.zeros((BLOCK,), dtype=tl.float32)
             for start in range(0, size, BLOCK):
                 token = start + tl.arange(0, BLOCK)
                 values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
-                kept = (token < size) & (_order(values) >= low)
+                kept = (token < size) & (_order(values, ZERO_BITS) >= low)
                 total += tl.where(kept, tl.exp((values - most) / temperature), 0.0)
-            low = _search(row, size, low, top_p * tl.sum(total), most, temperature, True, PIVOTS, BLOCK)
-        bits = low.to(tl.int32)
-        bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+            target = top_p * tl.sum(total)
+            low = _search(row, size, low, ceiling, target, most, temperature, True, ZERO_BITS, PIVOTS, BLOCK)
+        bits = tl.abs(low) << ZERO_BITS
+        bits = tl.where(low < 0, bits | -0x80000000, bits)
         found = bits.to(tl.float32, bitcast=True)
         threshold = tl.where(low > lowest, found, threshold)
     tl.store(thresholds + line, threshold)
@@ -182,9 +201,10 @@ def draw(
         thresholds,
         size,
         logits.stride(0),
+        ZERO_BITS=ZERO_BITS.get(logits.dtype, 0),
         PIVOTS=PIVOTS,
         BLOCK=THRESHOLD_TOKENS,
-        num_warps=8,
+        num_warps=THRESHOLD_WARPS,
     )
     launch(
         _score_kernel,

@@ -98,7 +98,7 @@ def _expand_kernel(
     rank_ok = rank < RANK
     both = row_ok[:, None] & rank_ok[None, :]
     scaled = tl.zeros((BLOCK_ROWS, BLOCK_RANK), dtype=tl.float32)
-    for split in tl.static_range(SPLITS):
+    for split in range(SPLITS):  # not unrolled: the loads of all splits at once would spill
         where = (split * rows + row[:, None]) * columns + section * RANK + rank[None, :]
         scaled += tl.load(h + where, mask=both, other=0.0)
     slot = tl.load(slots + row, mask=row_ok, other=0)

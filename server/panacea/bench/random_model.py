@@ -3,6 +3,7 @@
 import copy
 import gc
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,12 @@ def read_config(model: str) -> PreTrainedConfig:
 def make_network(
     config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, attention: str = ATTENTION, seed: int = 0
 ) -> PreTrainedModel:
-    """transformers' network with random weights. `attention` is the engine's own, or one of transformers'."""
+    """transformers' network with random weights. `attention` is the engine's own, or one of transformers'.
+
+    Raises `ConfigError` for a model that a CPU's memory cannot hold.
+    """
+    if device.type == "cpu":
+        _check_memory(config, dtype)
     register_attention()
     torch.manual_seed(seed)
     auto: Any = AutoModelForCausalLM
@@ -64,6 +70,20 @@ def make_network(
         else:
             nn.init.ones_(parameter)  # the norms
     return network
+
+
+def _check_memory(config: PreTrainedConfig, dtype: torch.dtype) -> None:
+    auto: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        network: PreTrainedModel = auto.from_config(config, dtype=dtype)
+    # Fusing the projections takes as much again for a moment.
+    needed = 2 * sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
+    if needed > memory:
+        raise ConfigError(
+            f"a model of this size takes {needed / 2**30:.0f} GiB while it is loaded, and this machine has "
+            f"{memory / 2**30:.0f}: on a CPU choose the model tiny"
+        )
 
 
 def make_adapter(network: PreTrainedModel, rank: int, seed: int = 0) -> Adapter:
