@@ -191,7 +191,7 @@ WRONG = {
     "batch": (["serve", "--max-batch", "0"], "--max-batch"),
     "step": (["serve", "--max-batch", "9", "--max-step-tokens", "8"], "--max-step-tokens must be at least"),
     "cache": (["serve", "--kv-cache-gib", "inf"], "--kv-cache-gib must be a finite number"),
-    "share": (["serve", "--gpu-memory-share", "nan"], "--gpu-memory-share must be above 0 and at most 1"),
+    "share": (["serve", "--gpu-memory-share", "nan"], "--gpu-memory-share"),
     "log_level": (["serve", "--log-level", "loud"], "--log-level"),
     "host": (["serve", "--adapter", str(ADAPTER), "--host", "no such host"], "cannot listen on"),
 }

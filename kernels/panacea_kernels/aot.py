@@ -132,6 +132,9 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
     for dim in (64, 256):
         yield f"attention bfloat16 dim {dim} decode", partial(_attention, bf16, dim, decode=1)
         yield f"attention bfloat16 dim {dim} prefill", partial(_attention, bf16, dim, decode=0)
+    for group in (1, 7, 8, 32):
+        yield f"attention bfloat16 group {group} decode", partial(_attention, bf16, 128, decode=1, group=group)
+        yield f"attention bfloat16 group {group} prefill", partial(_attention, bf16, 128, decode=0, group=group)
     yield "attention bfloat16 window and softcap", partial(_attention, bf16, 128, decode=1, window=4096, softcap=50.0)
 
 
@@ -169,11 +172,17 @@ def _layout(rows: int, decode: int) -> pk.PagedLayout:
 
 
 def _attention(
-    dtype: torch.dtype, dim: int, *, decode: int, window: int | None = None, softcap: float | None = None
+    dtype: torch.dtype,
+    dim: int,
+    *,
+    decode: int,
+    group: int = 4,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> object:
     rows = decode or 512
     caches = [_empty(1024, 16, 8, dim, dtype=dtype) for _ in range(2)]
-    q = _empty(rows, 32, dim, dtype=dtype)
+    q = _empty(rows, 8 * group, dim, dtype=dtype)
     return pk.paged_attention(q, caches[0], caches[1], _layout(rows, decode), dim**-0.5, window, softcap)
 
 

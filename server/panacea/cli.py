@@ -231,8 +231,6 @@ def serve(
     """
     if log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError("--log-level must be debug, info, warning or error")
-    if not 0 < gpu_memory_share <= 1:  # NaN passes the option's own bounds
-        raise ConfigError("--gpu-memory-share must be above 0 and at most 1")
     if max_step_tokens < max_batch:
         raise ConfigError(f"--max-step-tokens must be at least --max-batch ({max_batch}): a token for each request")
     if kv_cache_gib is not None and not kv_cache_gib < math.inf:

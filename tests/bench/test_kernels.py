@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("triton", reason="Triton is for Linux on x86-64 alone")
 from panacea.bench import kernels, projections, sweep
 from panacea.bench.generic_lora import generic_lora
 from panacea.bench.kernels import KernelsBench

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import panacea_kernels
+
+pytest.importorskip("triton", reason="Triton is for Linux on x86-64 alone")
 from panacea_kernels.aot import SHARED_BYTES, Compiled
 
 # Nothing is compiled where kernels are interpreted.

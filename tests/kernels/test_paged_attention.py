@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 
 import panacea_kernels as pk
-from panacea_kernels import Backend, PagedLayout, Span, reference
+from panacea_kernels import TILE_QUERIES, Backend, PagedLayout, Span, reference
+from panacea_kernels.chip import REFERENCE_CHIP
 from tests.kernels.devices import DEVICE, DTYPES, TOLERANCES, poisoned_memory, relative_error
 
 BACKENDS: tuple[Backend, ...] = ("torch", "triton")
+# Triton 3.6's interpreter asks numpy for what numpy since 1.25 warns of, at the bounds of every loop.
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
 
 
 def one_query(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, cap: float | None) -> torch.Tensor:
@@ -114,6 +117,8 @@ SHAPES = [
     ((7, 1), (80, 80), 5, None, 2.0),
     ((14, 2), (16, 16), 16, 9, 2.0),
     ((2, 1), (128, 96), 3, None, None),
+    # Heads that share keys, but are too many for one program.
+    ((71, 1), (16, 24), 16, None, None),
 ]
 
 
@@ -127,8 +132,8 @@ def test_the_kernel_takes_every_shape_of_heads_and_blocks(
     window: int | None,
     cap: float | None,
 ) -> None:
-    """Long and short contexts split over programs, beside chunks that begin anywhere."""
-    sequences = Sequences([90, 33, 1, 40], heads, dims, block_size, dtype=dtype)
+    """Long and short contexts, split over programs where no window keeps them short; chunks that begin anywhere."""
+    sequences = Sequences([90, 33, 1, 40], heads, dims, block_size, spare_blocks=100, dtype=dtype)
     sequences.store([Span(0, 0, 90), Span(1, 0, 33), Span(3, 0, 40), Span(2, 0, 1)])
     spans = [Span(0, 89, 1), Span(2, 0, 1), Span(1, 0, 33), Span(3, 23, 17)]
     got = sequences.attend(spans, "triton", window, cap)
@@ -160,9 +165,9 @@ def test_a_prompt_equals_scaled_dot_product_attention(backend: Backend) -> None:
     assert relative_error(sequences.attend(spans, backend), expected) < 1e-5
 
 
-def launches(sequences: Sequences, spans: Sequence[Span]) -> list[str]:
+def launches(sequences: Sequences, spans: Sequence[Span], window: int | None = None) -> list[str]:
     with pk.record_launches() as names:
-        sequences.attend(spans, "triton")
+        sequences.attend(spans, "triton", window)
     return names
 
 
@@ -175,6 +180,7 @@ def test_a_step_is_at_most_three_launches_and_a_short_context_is_not_split() -> 
     assert launches(short, chunks) == ["_attention_kernel"]
     assert launches(long, decode) == ["_attention_kernel", "_merge_kernel"]
     assert launches(long, [*decode, *chunks]) == ["_attention_kernel", "_merge_kernel", "_attention_kernel"]
+    assert launches(long, decode, window=50) == ["_attention_kernel"]
 
 
 def test_a_context_shorter_than_its_splits_is_merged_right() -> None:
@@ -185,16 +191,58 @@ def test_a_context_shorter_than_its_splits_is_merged_right() -> None:
     assert relative_error(sequences.attend(spans, "triton"), sequences.expected(spans)) < 1e-5
 
 
+@pytest.mark.parametrize(("window", "cap"), [(None, None), (200, None), (None, 2.0), (200, 2.0)])
+def test_splits_keep_to_window_and_softcap(window: int | None, cap: float | None) -> None:
+    """Windows that begin within the first tile, within a later one, and before the sequence."""
+    sequences = Sequences([330, 215, 60], (4, 2), (8, 24), 5)
+    sequences.store([Span(slot, 0, length) for slot, length in enumerate((330, 215, 60))])
+    spans = [Span(0, 329, 1), Span(1, 214, 1), Span(2, 59, 1)]
+    assert launches(sequences, spans, window) == ["_attention_kernel", "_merge_kernel"]
+    got = sequences.attend(spans, "triton", window, cap)
+    assert relative_error(got, sequences.expected(spans, window, cap)) < 1e-5
+
+
+def test_nothing_is_read_beyond_the_newest_query() -> None:
+    """Stricter than the reference, which weights what it reads there with zero: NaN lies in all that is not stored.
+
+    So it does in block 0, which a kernel's masked look at the tables names.
+    """
+    sequences = Sequences([30, 18, 9], block_size=5, spare_blocks=100)
+    blocks = sequences.k_cache.shape[0]
+    sequences.tables += 1
+    sequences.k_cache = torch.full((blocks + 1, *sequences.k_cache.shape[1:]), torch.nan, device=DEVICE)
+    sequences.v_cache = torch.full((blocks + 1, *sequences.v_cache.shape[1:]), torch.nan, device=DEVICE)
+    sequences.store([Span(0, 0, 28), Span(1, 0, 17), Span(2, 0, 8)])
+    spans = [Span(0, 27, 1), Span(2, 7, 1), Span(1, 3, 14)]
+    assert launches(sequences, spans) == ["_attention_kernel", "_merge_kernel", "_attention_kernel"]
+    assert relative_error(sequences.attend(spans, "triton"), sequences.expected(spans)) < 1e-5
+
+
+@pytest.mark.parametrize("heads", [(4, 2), (7, 1)])
 @pytest.mark.parametrize("window", [None, 11])
-def test_a_rows_bits_depend_on_no_other_row_of_its_chunk(window: int | None) -> None:
+def test_a_rows_bits_depend_on_no_other_row_of_its_chunk(heads: tuple[int, int], window: int | None) -> None:
     """What batch invariance rests on: a prompt at once, in chunks of 7, and token by token."""
-    sequences = Sequences([45], block_size=5)
+    sequences = Sequences([45], heads, block_size=5)
     sequences.store([Span(0, 0, 45)])
     whole = sequences.attend([Span(0, 0, 45)], "triton", window, decode=False)
     for size in (7, 1):
         starts = range(0, 45, size)
         parts = [sequences.attend([Span(0, s, min(size, 45 - s))], "triton", window, decode=False) for s in starts]
         assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("itemsize", [2, 4])
+@pytest.mark.parametrize("most_queries", [1, TILE_QUERIES])
+def test_programs_of_every_group_take_each_query_and_head_once_and_stay_small(itemsize: int, most_queries: int) -> None:
+    from panacea_kernels.triton_kernels.attention import attention_tiles
+
+    for group in range(1, 300):
+        for dim in (16, 64, 128, 256, 512):
+            tiles = attention_tiles(REFERENCE_CHIP, most_queries, group, dim, itemsize)
+            assert most_queries % tiles.queries == 0
+            assert tiles.queries * tiles.heads <= tiles.lines
+            assert tiles.lines == 16 or tiles.lines * dim <= 128 * 128
+            assert tiles.heads == group or tiles.queries == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -225,13 +225,13 @@ def test_the_fused_path_is_one_launch_and_the_other_two_products_and_one_launch(
 
 
 def test_few_rows_of_a_small_rank_take_the_fused_kernel_and_all_else_the_other() -> None:
-    def kernel(rows: int, rank: int) -> str:
+    def kernel(rows: int, rank: int, dtype: torch.dtype = torch.float16) -> str:
         with panacea_kernels.record_launches() as kernels:
-            Layer.random(rows, rank).run("triton")
+            Layer.random(rows, rank, dtype=dtype).run("triton")
         return kernels[0]
 
-    assert kernel(1, 11) == kernel(129, 64) == "_fused_kernel"
-    assert kernel(300, 3) == kernel(4, 65) == "_expand_kernel"
+    assert kernel(1, 11) == kernel(129, 64) == kernel(16, 3, torch.float32) == "_fused_kernel"
+    assert kernel(300, 3) == kernel(4, 65) == kernel(17, 3, torch.float32) == "_expand_kernel"
 
 
 def test_a_forced_path_that_cannot_run_raises() -> None:
@@ -239,6 +239,9 @@ def test_a_forced_path_that_cannot_run_raises() -> None:
         Layer.random(2, 257).run("triton_fused")
     with pytest.raises(BackendError, match="no backend 'cuda'"):
         Layer.random(2, 2).run("cuda")  # type: ignore[arg-type]
+    for path in PATHS:
+        with pytest.raises(BackendError, match=r"not torch\.float64"):
+            Layer.random(2, 2, dtype=torch.float64).run(path)
     turned = Layer.random(96, 3)
     with panacea_kernels.use_backend("triton_fused"), pytest.raises(BackendError, match="contiguous rows"):
         panacea_kernels.linear(turned.x.t(), torch.randn(4, 96, device=DEVICE))

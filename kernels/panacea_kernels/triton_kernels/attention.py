@@ -5,16 +5,21 @@
 # pyright: reportUntypedFunctionDecorator=false, reportMissingParameterType=false, reportGeneralTypeIssues=false
 # pyright: reportOperatorIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
 
 from panacea_kernels.backend import launch
-from panacea_kernels.chip import chip_of
+from panacea_kernels.chip import REFERENCE_CHIP, Chip, chip_of
 from panacea_kernels.layout import TILE_QUERIES, PagedLayout
 
 MOST_SPLITS = 32
 """More parts of one context than this cost more to merge than they gain (by reasoning, not measured on a GPU yet)."""
+
+# Powers of two are what the GPU computes: the logarithm's change of base is a factor of the scores, free of charge.
+LOG2_E = 1.4426950408889634
 
 
 @triton.jit
@@ -30,17 +35,20 @@ def _attention_kernel(
     slots,
     block_tables,
     tiles,
-    scaling,
-    softcap,
+    factor,
+    cap,
     window,
-    block_size,
     kv_heads,
     stride_q,
     stride_q_head,
     stride_tables,
+    BLOCK_SIZE: tl.constexpr,
     GROUP: tl.constexpr,
     K_DIM: tl.constexpr,
     V_DIM: tl.constexpr,
+    HEADS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    PIECES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -48,32 +56,37 @@ def _attention_kernel(
     SPLITS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One tile of consecutive queries of one sequence, one head of its keys, one split of its context.
+    """Up to QUERIES consecutive queries of one sequence, HEADS of the GROUP heads that share keys, one split.
 
-    The tile's queries and the GROUP of their heads that share these keys are the rows of one product: row m is query
-    m // GROUP and head m % GROUP. Keys are walked in tiles of TILE that begin at multiples of TILE, so that a query's
-    numbers do not depend on which others share its tile: of a tile of keys that it sees nothing of, they stay as they
-    are. With SPLITS every program leaves an unnormalised part for `_merge_kernel`.
+    The queries and their heads are the rows of one product: row m is query m // HEADS and head m % HEADS. A tile of
+    queries is PIECES programs. Keys are walked in tiles of TILE that begin at multiples of TILE, so that a query's
+    numbers do not depend on which others share its program: of a tile of keys that it sees nothing of, they stay as
+    they are. With SPLITS every program leaves an unnormalised part for `_merge_kernel`. Scores are logarithms to the
+    base 2: q k factor, or cap tanh(q k factor).
     """
     number = tl.program_id(0)
-    kv_head = tl.program_id(1)
+    head_parts: tl.constexpr = (GROUP + HEADS - 1) // HEADS
+    kv_head = tl.program_id(1) // head_parts
     split = tl.program_id(2)
     if tiles is None:  # single tokens: one tile each
         first = number
         count = 1
     else:
-        first = tl.load(tiles + 2 * number)
-        count = tl.load(tiles + 2 * number + 1)
+        before = number % PIECES * QUERIES
+        first = tl.load(tiles + number // PIECES * 2) + before
+        count = tl.minimum(tl.load(tiles + number // PIECES * 2 + 1) - before, QUERIES)
+        if count <= 0:
+            return
     slot = tl.load(slots + first).to(tl.int64)
     oldest = tl.load(positions + first)
-    newest = oldest + count - 1
 
     line = tl.arange(0, BLOCK_M)
-    query = line // GROUP
-    line_ok = query < count
+    query = line // HEADS
     own = oldest + query  # the position of each row's token
+    member = tl.program_id(1) % head_parts * HEADS + line % HEADS
+    line_ok = (query < count) & (member < GROUP)
     row = (first + query).to(tl.int64)
-    head = kv_head * GROUP + line % GROUP
+    head = kv_head * GROUP + member
     k_column = tl.arange(0, BLOCK_K)
     v_column = tl.arange(0, BLOCK_V)
     queries = tl.load(
@@ -85,7 +98,7 @@ def _attention_kernel(
     start = 0
     if window is not None:
         start = tl.maximum(oldest - window + 1, 0) // TILE * TILE
-    end = newest + 1
+    end = oldest + count
     if SPLITS > 1:  # whole tiles for every split
         length = tl.cdiv(tl.cdiv(end - start, TILE), SPLITS) * TILE
         start += split * length
@@ -98,28 +111,28 @@ def _attention_kernel(
     for tile in range(start, end, TILE):
         token = tile + tl.arange(0, TILE)
         token_ok = token < end
-        block = tl.load(table + token // block_size, mask=token_ok, other=0).to(tl.int64)
-        place = (block * block_size + token % block_size) * kv_heads + kv_head
+        block = tl.load(table + token // BLOCK_SIZE, mask=token_ok, other=0).to(tl.int64)
+        place = (block * BLOCK_SIZE + token % BLOCK_SIZE) * kv_heads + kv_head
         keys = tl.load(
             k_cache + place[None, :] * K_DIM + k_column[:, None],
             mask=token_ok[None, :] & (k_column[:, None] < K_DIM),
             other=0.0,
         )
-        scores = tl.dot(queries, keys, input_precision=PRECISION) * scaling
-        if softcap is not None:
+        scores = tl.dot(queries, keys, input_precision=PRECISION) * factor
+        if cap is not None:
             # tanh by the exponential of a number that is not positive: nothing overflows
-            fraction = scores / softcap
-            power = tl.exp(-2 * tl.abs(fraction))
+            power = tl.exp(-2 * tl.abs(scores))
             tanh = (1 - power) / (1 + power)
-            scores = softcap * tl.where(fraction < 0, -tanh, tanh)
-        seen = line_ok[:, None] & token_ok[None, :] & (token[None, :] <= own[:, None])
+            scores = cap * tl.where(scores < 0, -tanh, tanh)
+        # What lies beyond the end is also beyond every row's own position; rows beyond the last query are not stored.
+        seen = token[None, :] <= own[:, None]
         if window is not None:
             seen &= token[None, :] > own[:, None] - window
         scores = tl.where(seen, scores, float("-inf"))
         new_most = tl.maximum(most, tl.max(scores, axis=1))
         base = tl.where(new_most == float("-inf"), 0.0, new_most)  # nothing seen yet: -inf - -inf is no number
-        weights = tl.exp(scores - base[:, None])
-        shrink = tl.exp(most - base)
+        weights = tl.exp2(scores - base[:, None])
+        shrink = tl.exp2(most - base)
         total = total * shrink + tl.sum(weights, axis=1)
         values = tl.load(
             v_cache + place[:, None] * V_DIM + v_column[None, :],
@@ -131,17 +144,15 @@ def _attention_kernel(
 
     heads = kv_heads * GROUP
     target = row * heads + head
+    ok = line_ok[:, None] & (v_column[None, :] < V_DIM)
     if SPLITS > 1:
         part = target * SPLITS + split
         tl.store(partial_max + part, most, mask=line_ok)
         tl.store(partial_sum + part, total, mask=line_ok)
-        ok = line_ok[:, None] & (v_column[None, :] < V_DIM)
         tl.store(partial + part[:, None] * V_DIM + v_column[None, :], acc, mask=ok)
     else:
-        total = tl.where(line_ok, total, 1.0)
-        ok = line_ok[:, None] & (v_column[None, :] < V_DIM)
-        result = (acc / total[:, None]).to(out.dtype.element_ty)
-        tl.store(out + target[:, None] * V_DIM + v_column[None, :], result, mask=ok)
+        result = acc / tl.where(total == 0, 1.0, total)[:, None]
+        tl.store(out + target[:, None] * V_DIM + v_column[None, :], result.to(out.dtype.element_ty), mask=ok)
 
 
 @triton.jit
@@ -154,10 +165,11 @@ def _merge_kernel(
     column = tl.arange(0, BLOCK_V)
     part = target * SPLITS + split
     most = tl.load(partial_max + part)
-    weight = tl.exp(most - tl.max(most))
+    largest = tl.max(most)
+    weight = tl.exp2(most - tl.where(largest == float("-inf"), 0.0, largest))  # as above: a row that sees nothing
     total = tl.sum(tl.load(partial_sum + part) * weight)
     values = tl.load(partial + part[:, None] * V_DIM + column[None, :], mask=column[None, :] < V_DIM, other=0.0)
-    result = tl.sum(values * weight[:, None], axis=0) / total
+    result = tl.sum(values * weight[:, None], axis=0) / tl.where(total == 0, 1.0, total)
     tl.store(out + target * V_DIM + column, result.to(out.dtype.element_ty), mask=column < V_DIM)
 
 
@@ -175,25 +187,70 @@ def paged_attention(
     _, _, kv_heads, v_dim = v_cache.shape
     out = q.new_empty(rows, heads, v_dim)
     if layout.decode_rows:
-        splits = decode_splits(q.device, layout, kv_heads)
+        splits = decode_splits(q.device, layout, kv_heads, sliding_window)
         _attend(q, k_cache, v_cache, layout, scaling, sliding_window, softcap, out, tiles=None, splits=splits)
     if layout.tiles.shape[0]:
         _attend(q, k_cache, v_cache, layout, scaling, sliding_window, softcap, out, tiles=layout.tiles, splits=1)
     return out
 
 
-def decode_splits(device: torch.device, layout: PagedLayout, kv_heads: int) -> int:
+def decode_splits(device: torch.device, layout: PagedLayout, kv_heads: int, sliding_window: int | None) -> int:
     """How many programs share the context of one single token: a power of two that fills the chip twice over.
 
     Known without a look at the sequences, whose lengths only the device knows while a CUDA graph is replayed. Not more
-    than there are 64 tokens in the longest context that the tables can hold.
+    than there are 64 tokens in the longest context that the tables can hold, or in the window.
     """
     programs = layout.decode_rows * kv_heads
     longest = layout.block_tables.shape[1] * layout.block_size
+    if sliding_window is not None:
+        longest = min(longest, sliding_window)
     splits = 1
     while splits < MOST_SPLITS and programs * splits < 2 * chip_of(device).multiprocessors and longest >= 128 * splits:
         splits *= 2
     return splits
+
+
+@dataclass(frozen=True)
+class AttentionTiles:
+    """How much one program takes, and how it is compiled."""
+
+    queries: int
+    heads: int
+    """Of those that share keys: all of them, but for very large groups."""
+    lines: int
+    """Rows of the product: queries times heads, padded to what tensor cores take."""
+    keys: int
+    """Tokens at a time."""
+    num_warps: int
+    num_stages: int
+
+
+def attention_tiles(chip: Chip, most_queries: int, group: int, dim: int, itemsize: int) -> AttentionTiles:
+    """The tiles for up to `most_queries` queries of `group` heads that share keys of `dim` (a power of two) numbers.
+
+    Chosen by reasoning and by what the compilers of Triton 3.6 and 3.9 report, not measured on a GPU yet: the most that
+    registers hold, and float32, without tensor cores, spills sooner. 64 lines have four warps where those suffice:
+    Hopper's products give 16 lines to a warp, and eight would do the same work twice. With five stages the keys of one
+    tile arrive while another is computed; with three or four there is one buffer, as blocks are looked up first.
+    """
+    most_lines = max(16, min(32, 32 * 128 // dim) if itemsize == 4 else min(128, 128 * 128 // dim))
+    if dim > 256:
+        most_lines = 16
+    heads = triton.cdiv(group, triton.cdiv(group, most_lines))
+    queries = 1
+    while queries < most_queries and 2 * queries * heads <= most_lines:
+        queries *= 2
+    lines = max(16, triton.next_power_of_2(queries * heads))
+    if itemsize == 4:
+        keys, warps, buffers = 16, 8 if lines * dim >= 16 * 128 else 4, 2
+    else:
+        keys = 32 if dim <= 256 else 16
+        warps = 8 if lines >= 128 or lines * dim >= 64 * 256 or dim > 256 else 4
+        buffers = 3 if lines >= 64 else 2  # Hopper's asynchronous products hold on to one more
+    # Not more than all the chips of the ahead-of-time check have, so that what it compiles is what runs; some to spare.
+    shared_bytes = min(chip.shared_bytes, REFERENCE_CHIP.shared_bytes) - 4096
+    needed = (2 * buffers * keys + lines) * dim * itemsize
+    return AttentionTiles(queries, heads, lines, keys, warps, 5 if needed <= shared_bytes else 3)
 
 
 def _attend(
@@ -212,11 +269,11 @@ def _attend(
     _, heads, k_dim = q.shape
     _, _, kv_heads, v_dim = v_cache.shape
     group = heads // kv_heads
-    queries = 1 if tiles is None else TILE_QUERIES
+    most_queries = 1 if tiles is None else TILE_QUERIES
     programs = layout.decode_rows if tiles is None else tiles.shape[0]
-    block_m = max(16, triton.next_power_of_2(queries * group))
     block_k, block_v = (max(16, triton.next_power_of_2(dim)) for dim in (k_dim, v_dim))
-    tile, warps, stages = _tile(block_m, max(block_k, block_v), q.element_size())
+    chosen = attention_tiles(chip_of(q.device), most_queries, group, max(block_k, block_v), q.element_size())
+    pieces = most_queries // chosen.queries
     partial = partial_max = partial_sum = None
     if splits > 1:
         partial = q.new_empty(programs, heads, splits, v_dim, dtype=torch.float32)
@@ -224,7 +281,7 @@ def _attend(
         partial_sum = q.new_empty(programs, heads, splits, dtype=torch.float32)
     launch(
         _attention_kernel,
-        (programs, kv_heads, splits),
+        (programs * pieces, kv_heads * triton.cdiv(group, chosen.heads), splits),
         q,
         k_cache,
         v_cache,
@@ -236,24 +293,27 @@ def _attend(
         layout.slots,
         layout.block_tables,
         tiles,
-        scaling,
-        softcap,
+        scaling * LOG2_E if softcap is None else scaling / softcap,
+        None if softcap is None else softcap * LOG2_E,
         sliding_window,
-        layout.block_size,
         kv_heads,
         *q.stride()[:2],
         layout.block_tables.stride(0),
+        BLOCK_SIZE=layout.block_size,
         GROUP=group,
         K_DIM=k_dim,
         V_DIM=v_dim,
-        BLOCK_M=block_m,
+        HEADS=chosen.heads,
+        QUERIES=chosen.queries,
+        PIECES=pieces,
+        BLOCK_M=chosen.lines,
         BLOCK_K=block_k,
         BLOCK_V=block_v,
-        TILE=tile,
+        TILE=chosen.keys,
         SPLITS=splits,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-        num_warps=warps,
-        num_stages=stages,
+        num_warps=chosen.num_warps,
+        num_stages=chosen.num_stages,
     )
     if splits > 1:
         launch(
@@ -268,13 +328,3 @@ def _attend(
             SPLITS=splits,
             num_warps=2,
         )
-
-
-def _tile(block_m: int, dim: int, itemsize: int) -> tuple[int, int, int]:
-    """(keys at a time, warps, stages of the pipeline): within shared memory and registers by the compiler's reports.
-
-    Not measured on a GPU yet.
-    """
-    if itemsize == 4:  # multiplied without tensor cores: larger tiles spill
-        return 16 if dim > 64 else 32, 8 if block_m > 32 or dim > 64 else 4, 2
-    return 32 if dim > 128 else 64, 8 if block_m * dim >= 64 * 128 else 4, 3

@@ -20,6 +20,8 @@ from panacea_kernels.chip import Chip, chip_of
 # on a GPU yet: beyond them the tensor cores' work on A, done once per tile of the output, is no longer hidden behind
 # the reading of W0. `panacea bench kernels` measures both paths.
 FUSED_MAX_ROWS = 256
+FUSED_MAX_ROWS_FLOAT32 = 16
+"""float32 is multiplied without tensor cores, in tiles of 16 rows: more rows would read W0 more than once."""
 FUSED_MAX_RANK = 64
 MAX_RANK = 256
 
@@ -254,7 +256,8 @@ def fused_tiles(
 
 def choose_path(x: torch.Tensor, b: torch.Tensor) -> Backend:
     """The kernel for these inputs when none is forced."""
-    small = x.shape[0] <= FUSED_MAX_ROWS and b.shape[1] <= FUSED_MAX_RANK
+    most_rows = FUSED_MAX_ROWS_FLOAT32 if x.dtype == torch.float32 else FUSED_MAX_ROWS
+    small = x.shape[0] <= most_rows and b.shape[1] <= FUSED_MAX_RANK
     return "triton_fused" if small or batch_invariant_now() else "triton_expand"
 
 
@@ -289,7 +292,7 @@ def _fused(
     bias: torch.Tensor | None,
     sections: tuple[int, ...],
 ) -> torch.Tensor:
-    _check_rows_contiguous(x)
+    _check(x)
     rows, in_features = x.shape
     out_features = weight.shape[0]
     rank = 0 if b is None else b.shape[1]
@@ -350,6 +353,7 @@ def expand(
     sections: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
     """All of `reference.steered_linear` as two GEMMs and one launch that scales, expands and adds."""
+    _check(x)
     sections = sections or (weight.shape[0],)
     y = F.linear(x, weight, bias)
     h = F.linear(x, a)
@@ -381,9 +385,11 @@ def expand(
     return y
 
 
-def _check_rows_contiguous(x: torch.Tensor) -> None:
+def _check(x: torch.Tensor) -> None:
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise BackendError(f"the kernels take float32, float16 and bfloat16, not {x.dtype}")
     if x.stride(1) != 1 and x.shape[1] > 1:
-        raise BackendError("the fused kernel needs x with contiguous rows")
+        raise BackendError("the kernels need x with contiguous rows")
 
 
 def _precision(dtype: torch.dtype) -> str:
