@@ -3,7 +3,9 @@
 import copy
 import json
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from panacea.bench import suite
 from panacea.bench.decode import BATCHES
 from panacea.bench.page import BEGIN, END, render, replace_measured, targets
 from panacea.bench.suite import Part, Settings
+from tests.kernels.devices import DEVICE
 
 MACHINE = {
     "device": "cuda",
@@ -240,6 +243,23 @@ def test_all_parts_end_up_on_the_page_whatever_becomes_of_them(
     assert "s were left" in out.read_text("utf-8")
 
 
+def test_the_memory_checkers_part_runs_every_kernel_and_the_engine() -> None:
+    result = suite.measure("smoke", replace(SETTINGS, device="cuda" if DEVICE.type == "cuda" else "cpu"), 60)
+    assert result == {"bench": "smoke", "checked": 4 * 2 * 7, "generated": 18}
+
+
+def test_a_test_run_that_was_cut_short_tells_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = "tests/a.py::test_b PASSED [ 1%]\ntests/a.py::test_c[1] PASSED [ 2%]\n"
+    for output, status, counts in (
+        (seen, "not finished", "2 passed and 0 failed"),
+        (seen + "tests/a.py::test_d FAILED [ 3%]\n", "failed", "2 passed and 1 failed"),
+    ):
+        monkeypatch.setattr(suite, "run_command", lambda *_args, output=output, **_kwargs: (None, output))
+        outcome = suite.run_tests(replace(SETTINGS, quick=False), 9)
+        assert outcome["status"] == status
+        assert outcome["summary"].startswith(counts)
+
+
 def test_a_part_in_its_own_process_that_fails_or_takes_too_long_is_an_outcome() -> None:
     outcome = suite.in_process("no such part", SETTINGS, 60)
     assert outcome["status"] == "failed"
@@ -249,4 +269,8 @@ def test_a_part_in_its_own_process_that_fails_or_takes_too_long_is_an_outcome() 
         3,
         "said\n",
     )
+    start = time.monotonic()
+    children = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    assert suite.run_command([sys.executable, "-c", children], 1, show=False) == (None, "")
+    assert time.monotonic() - start < 20
     assert suite.last_line("one\n 5%|#\r 10%|##\r\ntwo: 7 passed\n\n") == "two: 7 passed"

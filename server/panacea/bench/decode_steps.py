@@ -10,7 +10,7 @@ import torch
 from panacea.bench.measure import Run
 from panacea.config import EngineConfig
 from panacea.engine import runner as runner_module
-from panacea.engine.engine import Engine, RunningStep
+from panacea.engine.engine import Engine, RunningStep, StepRunner
 from panacea.engine.graphs import CudaGraphRecorder, Recorder, padded_sizes
 from panacea.engine.kv_cache import KVCache
 from panacea.engine.outputs import EngineInfo
@@ -26,11 +26,12 @@ from panacea.preference import Preference
 class KeepingRecorder:
     """Records decode steps as the engine does on this device, and keeps replays and logits, by number of rows."""
 
-    def __init__(self, max_batch: int, device: torch.device) -> None:
+    def __init__(self, max_batch: int, device: torch.device, record: Recorder | None = None) -> None:
+        """`record` None is CUDA graphs on CUDA, and `call_again` elsewhere."""
         self.replays: dict[int, Run] = {}
         self.results: dict[int, torch.Tensor] = {}
         self._sizes = iter(reversed(padded_sizes(max_batch)))  # the order in which the engine records
-        self._record: Recorder = CudaGraphRecorder() if device.type == "cuda" else _call_again
+        self._record = record or (CudaGraphRecorder() if device.type == "cuda" else call_again)
 
     def __call__(self, function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Run]:
         result, replay = self._record(function)
@@ -39,7 +40,7 @@ class KeepingRecorder:
         return result, replay
 
 
-def _call_again(function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Run]:
+def call_again(function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Run]:
     """Stands in for a graph where there is none: computes anew."""
     result = function()
 
@@ -95,6 +96,20 @@ def decoding_engine(
 ) -> Engine:
     """An engine that will run `steps` decode steps, a request of `context` tokens for each of `preferences`."""
     batch, model = len(preferences), runner.model
+    # All prompts in one step, so that all requests are equally long ever after.
+    engine = engine_over(PrefillSkipped(runner), runner, config, batch, step_tokens=batch * context)
+    params = SamplingParams(max_tokens=steps + 2, temperature=0, ignore_eos=True)
+    generator = torch.Generator().manual_seed(0)
+    for index, preference in enumerate(preferences):
+        prompt: list[int] = torch.randint(0, model.vocab_size, (context,), generator=generator).tolist()
+        engine.add(str(index), prompt, preference, params)
+    engine.step()
+    return engine
+
+
+def engine_over(steps: StepRunner, runner: Runner, config: EngineConfig, batch: int, step_tokens: int) -> Engine:
+    """An engine that runs its steps by `steps`, over the model and the cache of `runner`."""
+    model = runner.model
     info = EngineInfo(
         context_length=model.context_length,
         vocab_size=model.vocab_size,
@@ -106,17 +121,9 @@ def decoding_engine(
         dtype=str(model.dtype).removeprefix("torch."),
         parameters=model.parameters,
     )
-    # All prompts in one step, so that all requests are equally long ever after.
-    scheduler = Scheduler(runner.num_blocks, config.block_size, batch, batch * context, model.context_length)
+    scheduler = Scheduler(runner.num_blocks, config.block_size, batch, step_tokens, model.context_length)
     dimensions = len(model.adapter.config.space.dimensions) if model.adapter else None
-    engine = Engine(PrefillSkipped(runner), scheduler, info, dimensions)
-    params = SamplingParams(max_tokens=steps + 2, temperature=0, ignore_eos=True)
-    generator = torch.Generator().manual_seed(0)
-    for index, preference in enumerate(preferences):
-        prompt: list[int] = torch.randint(0, model.vocab_size, (context,), generator=generator).tolist()
-        engine.add(str(index), prompt, preference, params)
-    engine.step()
-    return engine
+    return Engine(steps, scheduler, info, dimensions)
 
 
 def weight_bytes(model: LoadedModel) -> int:
