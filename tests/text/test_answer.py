@@ -1,5 +1,7 @@
 """An answer as its tokens arrive: text, stop strings, log probabilities, the end."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +106,17 @@ def test_log_probabilities_tell_the_texts_bytes(token_ids: list[int]) -> None:
     assert reported(pieces).decode(errors="replace") == text_of(pieces)
 
 
+@given(st.text(max_size=30))
+def test_log_probabilities_tell_where_in_the_text_their_tokens_begin(text: str) -> None:
+    pieces = run(Answer(TEXT), outputs(ids(text), "length"))
+    logprobs = [logprob for piece in pieces for logprob in piece.logprobs]
+    said = b""
+    for logprob in logprobs:
+        assert logprob.start == len(said.decode(errors="ignore"))
+        said += logprob.chosen.token
+    assert said.decode() == text_of(pieces)
+
+
 def test_tokens_cut_off_by_a_stop_string_report_nothing() -> None:
     tokens = ids("How do I sharpen a knife?")
     pieces = run(Answer(TEXT, [" sharpen"]), outputs(tokens))
@@ -113,6 +126,13 @@ def test_tokens_cut_off_by_a_stop_string_report_nothing() -> None:
 def test_a_token_cut_in_two_by_a_stop_string_is_reported() -> None:
     assert TEXT.tokenizer.decode(ids("a knife")[-1:]) == " knife"
     assert reported(run(Answer(TEXT, ["if"]), outputs(ids("a knife")))) == b"a knife"
+
+
+def test_an_answer_goes_on_where_its_context_ends() -> None:
+    text = replace(TEXT, tokenizer=sentencepiece_tokenizer(), vocabulary=Vocabulary(sentencepiece_tokenizer()))
+    the, knife = (text.tokenizer.get_vocab()[word] for word in ("\u2581the", "\u2581knife"))
+    assert text_of(run(Answer(text), outputs([knife], "length"))) == "knife"
+    assert text_of(run(Answer(text, context=[the]), outputs([knife], "length"))) == " knife"
 
 
 def test_without_log_probabilities_there_are_none() -> None:

@@ -16,8 +16,8 @@ any_tokens = st.lists(st.integers(0, TEXT.tokenizer.get_vocab_size() + 5), max_s
 byte_tokens = st.lists(st.sampled_from(byte_ids("ðŁĺĢæ¯¨ÿÃ©a")), min_size=1, max_size=120)
 
 
-def pieces(tokenizer: Tokenizer, token_ids: list[int]) -> list[str]:
-    detokenizer = Detokenizer(tokenizer, SPECIAL if tokenizer is TEXT.tokenizer else {0})
+def pieces(tokenizer: Tokenizer, token_ids: list[int], context: list[int] | None = None) -> list[str]:
+    detokenizer = Detokenizer(tokenizer, SPECIAL if tokenizer is TEXT.tokenizer else {0}, context or ())
     return [*(detokenizer.push(token_id) for token_id in token_ids), detokenizer.flush()]
 
 
@@ -42,13 +42,38 @@ def test_any_text_survives_encoding_and_streaming(text: str) -> None:
     assert "".join(pieces(TEXT.tokenizer, ids)) == TEXT.tokenizer.decode(ids)
 
 
-@given(st.lists(st.sampled_from(["\u2581", "\u2581the", "\u2581knife", "the", "k", "!", "\u00e9", "\U0001f600", "毨"])))
-def test_sentencepiece_keeps_inner_spaces_and_drops_the_first(words: list[str]) -> None:
+any_words = st.lists(
+    st.sampled_from(["\u2581", "\u2581the", "\u2581knife", "the", "k", "!", "\u00e9", "\U0001f600", "毨"])
+)
+
+
+def sentencepiece_ids(words: list[str]) -> list[int]:
     ids: list[int] = []
     for word in words:
         known = SENTENCEPIECE.token_to_id(word)
         ids.extend([known] if known is not None else [byte + 1 for byte in word.encode()])
+    return ids
+
+
+@given(any_words)
+def test_sentencepiece_keeps_inner_spaces_and_drops_the_first(words: list[str]) -> None:
+    ids = sentencepiece_ids(words)
     assert "".join(pieces(SENTENCEPIECE, ids)) == SENTENCEPIECE.decode(ids)
+
+
+@given(any_words, any_words)
+def test_behind_a_context_text_goes_on_with_its_first_space(before: list[str], after: list[str]) -> None:
+    context, ids = sentencepiece_ids(before), sentencepiece_ids(after)
+    # Special tokens stand between the two in a prompt that ends with one.
+    assert SENTENCEPIECE.decode(context) + "".join(
+        pieces(SENTENCEPIECE, ids, [0, *context, 0])
+    ) == SENTENCEPIECE.decode(context + ids)
+
+
+def test_behind_a_context_that_ends_within_a_character_text_begins_anew() -> None:
+    first, *rest = byte_ids("ðŁĺĢ")
+    assert "".join(pieces(TEXT.tokenizer, [*rest, *byte_ids("a")], [first])) == "\ufffd\ufffd\ufffda"
+    assert pieces(TEXT.tokenizer, byte_ids("a"), TEXT.encode(["\ufffd"])[0]) == ["a", ""]
 
 
 def test_a_character_of_four_tokens_comes_with_the_last_of_them() -> None:

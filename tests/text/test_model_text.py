@@ -43,6 +43,23 @@ def test_prompts_equal_those_of_transformers(folder: Path) -> None:
         assert ours.prompt_ids([ChatMessage("system", words), ChatMessage("user", words * 2)]) == expected
 
 
+@pytest.mark.parametrize("begins", [False, True])
+def test_raw_prompts_are_those_of_transformers_with_its_special_tokens(folder: Path, begins: bool) -> None:
+    from transformers import AutoTokenizer
+
+    if begins:
+        template = [{"SpecialToken": {"id": "<|system|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+        tokens = {"<|system|>": {"id": "<|system|>", "ids": [2], "tokens": ["<|system|>"]}}
+        processor = {"type": "TemplateProcessing", "single": template, "pair": template, "special_tokens": tokens}
+        rewrite(folder / "tokenizer.json", post_processor=processor)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ours = load_model_text(folder)
+    texts = ["hello", "  two\n\nlines \n", "näive \U0001f600 text", "<|user|>hi<|end|> <|assistant|>", ""]
+    assert ours.encode(texts) == theirs(texts)["input_ids"]
+    assert ours.encode([""]) == [[2] if begins else []]
+    assert [ours.decode(ids) for ids in ours.encode(texts)] == [f"{'<|system|>' * begins}{text}" for text in texts]
+
+
 def test_reading_a_folder_does_not_import_torch() -> None:
     program = (
         "import sys; from pathlib import Path; import panacea.api; from panacea.text import load_model_text\n"

@@ -24,6 +24,8 @@ class TokenLogprob:
 
     chosen: Alternative
     top: tuple[Alternative, ...]
+    start: int
+    """Where in the answer's text its own begins; of a token within a character, where that character does."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,6 @@ class Piece:
 
 
 class _Pending(NamedTuple):
-    start: int
     end: int
     logprob: TokenLogprob
 
@@ -49,10 +50,12 @@ class Answer:
     probabilities are reported only for tokens that have a share in the text.
     """
 
-    def __init__(self, text: ModelText, stops: Sequence[str] = (), min_tokens: int = 0) -> None:
-        """Stop strings count only behind the first `min_tokens` tokens."""
+    def __init__(
+        self, text: ModelText, stops: Sequence[str] = (), min_tokens: int = 0, context: Sequence[int] = ()
+    ) -> None:
+        """Stop strings count only behind the first `min_tokens` tokens. The answer's text continues `context`'s."""
         self._vocabulary = text.vocabulary
-        self._detokenizer = Detokenizer(text.tokenizer, text.vocabulary.special_ids)
+        self._detokenizer = Detokenizer(text.tokenizer, text.vocabulary.special_ids, context)
         self._stops = StopStrings(stops)
         self._min_tokens = min_tokens
         self._tokens = 0
@@ -82,7 +85,7 @@ class Answer:
             chosen = self._alternative(output.token_id, output.logprob)
             top = tuple(self._alternative(token_id, logprob) for token_id, logprob in output.top_logprobs)
             # A token without text of its own belongs to what comes next: it may be a part of that character.
-            self._pending.append(_Pending(start, max(self._decoded, start + 1), TokenLogprob(chosen, top)))
+            self._pending.append(_Pending(max(self._decoded, start + 1), TokenLogprob(chosen, top, start)))
         return text
 
     def _alternative(self, token_id: int, logprob: float) -> Alternative:
@@ -93,5 +96,5 @@ class Answer:
         while self._pending and self._pending[0].end <= self._shown:
             ready.append(self._pending.popleft().logprob)
         if final:
-            ready.extend(pending.logprob for pending in self._pending if pending.start < self._shown)
+            ready.extend(pending.logprob for pending in self._pending if pending.logprob.start < self._shown)
         return ready

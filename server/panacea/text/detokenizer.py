@@ -1,6 +1,7 @@
 """Text from tokens, one at a time."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from itertools import islice
 
 from tokenizers import Tokenizer
 
@@ -23,14 +24,18 @@ class Detokenizer:
     time. Text is held back while its last character may be unfinished.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skipped: Container[int]) -> None:
-        """`skipped` are tokens that are no text (special tokens)."""
+    def __init__(self, tokenizer: Tokenizer, skipped: Container[int], context: Sequence[int] = ()) -> None:
+        """`skipped` are tokens that are no text (special tokens).
+
+        Behind `context` the text goes on, instead of beginning: SentencePiece's decoder drops a text's first space.
+        Behind a context that ends within a character (token ids may be cut there) it begins anew.
+        """
         self._tokenizer = tokenizer
         self._skipped = skipped
-        self._window: list[int] = []
-        self._finished = 0
+        self._window = self._last_character(context)
+        self._finished = len(self._window)
         """How many of the window's tokens end in a finished character."""
-        self._given = 0
+        self._given = len(self._decode())
         """How many characters of the window's text were returned."""
 
     def push(self, token_id: int) -> str:
@@ -60,6 +65,16 @@ class Detokenizer:
         rest = self._decode()[self._given :]
         self._given += len(rest)
         return rest
+
+    def _last_character(self, context: Sequence[int]) -> list[int]:
+        """The fewest last tokens of `context` that end in a finished character; none if they do not."""
+        shown = (token_id for token_id in reversed(context) if token_id not in self._skipped)
+        window: list[int] = []
+        for token_id in islice(shown, _LONGEST_TAIL + 1):
+            window.insert(0, token_id)
+            if not _unfinished(self._tokenizer.decode(window, skip_special_tokens=False)):
+                return window
+        return []
 
     def _decode(self) -> str:
         return self._tokenizer.decode(self._window, skip_special_tokens=False)

@@ -33,6 +33,20 @@ class ModelText:
             raise RequestError("messages: this model has no chat template", "messages")
         return self.prompts.encode(messages)
 
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, as transformers' `tokenizer(text)` gives them. Safe to call in any thread.
+
+        The tokens that the tokenizer adds are among them, such as one that begins a text, and the name of a special
+        token is that token: unlike a message, a raw prompt may write everything.
+        """
+        # Unlike `encode`, the batch call lets other threads run.
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of these tokens, special ones by name."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=False)
+
 
 def load_model_text(folder: Path) -> ModelText:
     """Read everything from a local model folder, as transformers saves it.
