@@ -4,11 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from panacea.api.response import AnswerHead, Usage, shown_logprob
 from panacea.engine.outputs import FinishReason
 from panacea.text import Piece, TokenLogprob
-
-_LEAST_LOGPROB = -9999.0
-"""OpenAI's stand-in for a logarithm that JSON cannot write."""
 
 
 class TopLogprob(BaseModel):
@@ -32,14 +30,6 @@ class ChoiceLogprobs(BaseModel):
     refusal: None = None
 
 
-class Usage(BaseModel):
-    """Tokens of the prompt, and of all choices together."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
 class AssistantMessage(BaseModel):
     """The model's answer."""
 
@@ -57,15 +47,7 @@ class Choice(BaseModel):
     finish_reason: FinishReason
 
 
-class _Answer(BaseModel):
-    id: str
-    created: int
-    model: str
-    preference: dict[str, float] | None
-    """The weights that were used, with sum 1; null for the bare base model."""
-
-
-class ChatCompletion(_Answer):
+class ChatCompletion(AnswerHead):
     """A whole answer."""
 
     object: Literal["chat.completion"] = "chat.completion"
@@ -89,7 +71,7 @@ class ChunkChoice(BaseModel):
     finish_reason: FinishReason | None
 
 
-class ChatCompletionChunk(_Answer):
+class ChatCompletionChunk(AnswerHead):
     """One event of a stream."""
 
     object: Literal["chat.completion.chunk"]
@@ -114,4 +96,4 @@ def _token_logprobs(token: TokenLogprob) -> TokenLogprobs:
 
 
 def _top_logprob(token: bytes, logprob: float) -> TopLogprob:
-    return TopLogprob(token=token.decode(errors="replace"), logprob=max(logprob, _LEAST_LOGPROB), bytes=list(token))
+    return TopLogprob(token=token.decode(errors="replace"), logprob=shown_logprob(logprob), bytes=list(token))

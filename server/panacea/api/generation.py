@@ -1,9 +1,10 @@
-"""A request's `n` answers, generated side by side."""
+"""The answers to a request's prompts, generated side by side."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from panacea.api.engine import EngineLike
 from panacea.engine.sampling_params import SamplingParams
@@ -12,14 +13,31 @@ from panacea.preference import Preference
 from panacea.text import Answer, ModelText, Piece
 
 
+class Prompt(NamedTuple):
+    """One prompt, and how each of its answers is sampled."""
+
+    ids: list[int]
+    params: tuple[SamplingParams, ...]
+
+
 @dataclass(frozen=True)
 class Generation:
-    """What the engine is asked for: one request per element of `params`."""
+    """What the engine is asked for: one request per prompt and element of its `params`."""
 
-    prompt_ids: list[int]
+    prompts: tuple[Prompt, ...]
     preference: Preference | None
-    params: tuple[SamplingParams, ...]
     stops: tuple[str, ...]
+    continues: bool
+    """Whether an answer's text goes on where its prompt's ends, as in the middle of a sentence, or begins anew."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(len(prompt.ids) for prompt in self.prompts)
+
+    @property
+    def choices(self) -> int:
+        """How many answers; those to the first prompt come first."""
+        return sum(len(prompt.params) for prompt in self.prompts)
 
 
 async def generate(engine: EngineLike, text: ModelText, generation: Generation) -> AsyncGenerator[tuple[int, Piece]]:
@@ -29,14 +47,15 @@ async def generate(engine: EngineLike, text: ModelText, generation: Generation) 
     """
     arrived: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
 
-    async def run(choice: int) -> None:
+    async def run(choice: int, prompt_ids: list[int], params: SamplingParams) -> None:
         try:
-            async for piece in _pieces(engine, text, generation, choice):
+            async for piece in _pieces(engine, text, generation, prompt_ids, params):
                 arrived.put_nowait((choice, piece))
         except Exception as error:
             arrived.put_nowait((choice, error))
 
-    tasks = [asyncio.create_task(run(choice)) for choice in range(len(generation.params))]
+    requests = [(prompt.ids, params) for prompt in generation.prompts for params in prompt.params]
+    tasks = [asyncio.create_task(run(choice, *request)) for choice, request in enumerate(requests)]
     unfinished = len(tasks)
     try:
         while unfinished:
@@ -52,10 +71,11 @@ async def generate(engine: EngineLike, text: ModelText, generation: Generation) 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pieces(engine: EngineLike, text: ModelText, generation: Generation, choice: int) -> AsyncGenerator[Piece]:
-    params = generation.params[choice]
-    answer = Answer(text, generation.stops, params.min_tokens)
-    async with aclosing(engine.generate(generation.prompt_ids, generation.preference, params)) as outputs:
+async def _pieces(
+    engine: EngineLike, text: ModelText, generation: Generation, prompt_ids: list[int], params: SamplingParams
+) -> AsyncGenerator[Piece]:
+    answer = Answer(text, generation.stops, params.min_tokens, prompt_ids if generation.continues else ())
+    async with aclosing(engine.generate(prompt_ids, generation.preference, params)) as outputs:
         async for output in outputs:
             piece = answer.push(output)
             yield piece

@@ -1,0 +1,121 @@
+"""What every request for generated text may say, whatever its prompt looks like."""
+
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from starlette.requests import Request
+
+from panacea.api.body import read_json
+from panacea.api.catalog import Catalog
+from panacea.api.errors import ApiError
+from panacea.api.fields import STRING_AS_LIST, only
+from panacea.errors import RequestError
+
+MAX_CHOICES = 16
+MAX_STOPS = 4
+MAX_STOP_LENGTH = 1024
+MAX_STOP_TOKENS = 128
+_INT64 = 2**63
+
+_StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+
+
+class Strict(BaseModel):
+    """Base of all that clients send: an unknown field is an error, and so are NaN and Infinity."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class StreamOptions(Strict):
+    """What a stream carries besides the answer."""
+
+    include_usage: bool | None = None
+    """Send the number of tokens in a last chunk."""
+    include_obfuscation: Annotated[bool | None, only(False)] = None
+
+
+class GenerationRequest(Strict):
+    """Which model, which preference, and how its tokens are chosen and sent."""
+
+    prompt_field: ClassVar[str]
+    """Name of the field that holds the prompt."""
+    default_max_tokens: ClassVar[int | None] = None
+    """None: what the context leaves."""
+
+    model: Annotated[str | None, Field(description="One of GET /v1/models; absent: the model itself.")] = None
+    preference: Annotated[
+        Any,
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1e6}},
+                    {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1e6}},
+                    {"type": "null"},
+                ],
+                "description": "Relative weights by dimension (absent ones are 0), or in the dimensions' order; "
+                "see GET /v1/preferences. Absent: the model id's preset, else the default.",
+            }
+        ),
+    ] = None
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, description="Absent: what the context leaves.")] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    seed: Annotated[int | None, Field(ge=-_INT64, lt=_INT64)] = None
+    stop: Annotated[
+        Annotated[list[_StopString], Field(max_length=MAX_STOPS)] | None,
+        STRING_AS_LIST,
+        WithJsonSchema(
+            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
+        ),
+    ] = None
+
+    # Extensions, as vLLM names them.
+    top_k: Annotated[int | None, Field(ge=-1, lt=_INT64, description="0 and -1 keep all tokens.")] = None
+    min_tokens: Annotated[int | None, Field(ge=0)] = None
+    ignore_eos: bool | None = None
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOP_TOKENS)] | None = None
+
+    # OpenAI's field that changes no token, whatever it says.
+    user: str | None = None
+
+    # Fields of OpenAI's that would: taken where they ask for nothing.
+    frequency_penalty: Annotated[float | None, only(0.0)] = None
+    logit_bias: Annotated[Any, only({})] = None
+    presence_penalty: Annotated[float | None, only(0.0)] = None
+
+    @property
+    @abstractmethod
+    def alternatives(self) -> int | None:
+        """Most likely tokens to report at each position, beside the chosen one's log probability; None: neither."""
+
+    @property
+    def limit(self) -> tuple[str, int | None]:
+        """The field that limits the answer's tokens, and what it says."""
+        return "max_tokens", self.max_tokens
+
+    @property
+    def includes_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def check(self) -> None:
+        """Raises `RequestError` for fields that do not fit together."""
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("stream_options needs stream: true", "stream_options")
+
+
+Wanted = TypeVar("Wanted", bound=GenerationRequest)
+
+
+async def read_generation_request(request: Request, model: type[Wanted], max_bytes: int, catalog: Catalog) -> Wanted:
+    """The request's body as `model`, with fields that fit together. Raises `ApiError` or `RequestError`."""
+    try:
+        wanted = await read_json(request, model, max_bytes)
+    except ApiError as error:
+        raise catalog.explained(error) from None
+    wanted.check()
+    return wanted

@@ -1,0 +1,136 @@
+"""From a checked request to its answer, whole or as a stream; the routes say what each part of it looks like."""
+
+import asyncio
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic, TypedDict, TypeVar
+
+from fastapi import Response
+from pydantic import BaseModel
+
+from panacea.api.catalog import Catalog, Choice
+from panacea.api.engine import EngineLike
+from panacea.api.errors import as_api_error
+from panacea.api.event_stream import EventStream, sse
+from panacea.api.generation import Generation, generate
+from panacea.api.generation_request import GenerationRequest
+from panacea.api.response import Usage
+from panacea.text import ModelText, Piece
+
+_LONG_PROMPT_CHARS = 20_000
+"""From here on a prompt is encoded in a thread: 1 us a character, during which nobody else would be served."""
+
+Encoded = TypeVar("Encoded")
+Wanted = TypeVar("Wanted", bound=GenerationRequest)
+
+
+class Head(TypedDict):
+    """What a whole answer and each of its chunks carry."""
+
+    id: str
+    created: int
+    model: str
+    preference: dict[str, float] | None
+
+
+def new_head(prefix: str, choice: Choice, catalog: Catalog) -> Head:
+    """The head of an answer that begins now."""
+    return Head(
+        id=f"{prefix}-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=choice.model,
+        preference=catalog.shown(choice.preference),
+    )
+
+
+async def encoded(encode: Callable[[], Encoded], chars: int) -> Encoded:
+    """What `encode` makes of so many characters; others are served meanwhile if they are many."""
+    return await asyncio.to_thread(encode) if chars > _LONG_PROMPT_CHARS else encode()
+
+
+@dataclass(frozen=True)
+class Job(ABC, Generic[Wanted]):
+    """A checked request, and what all of its answer's parts have in common."""
+
+    request: Wanted
+    generation: Generation
+    head: Head
+
+    @abstractmethod
+    def whole(self, choices: list[list[Piece]], usage: Usage) -> BaseModel:
+        """The answer that does not stream."""
+
+    @abstractmethod
+    def opening(self, index: int) -> BaseModel | None:
+        """The chunk that opens a choice, if there is anything to say before its first token."""
+
+    @abstractmethod
+    def part(self, index: int, piece: Piece) -> BaseModel:
+        """The chunk that adds a piece to a choice."""
+
+    @abstractmethod
+    def closing(self, usage: Usage) -> BaseModel:
+        """The chunk behind all choices."""
+
+    def usage(self, completion_tokens: int) -> Usage:
+        prompt_tokens = self.generation.prompt_tokens
+        return Usage(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+        )
+
+    def event(self, chunk: BaseModel) -> bytes:
+        hidden = None if self.request.includes_usage else {"usage"}
+        return sse(chunk.model_dump_json(exclude_unset=True, exclude=hidden).encode())
+
+
+async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted]) -> Response:
+    """The answer as the request wants it. Raises what the engine raises before the answer's first byte."""
+    pieces = generate(engine, text, job.generation)
+    if not job.request.stream:
+        return await _complete(job, pieces)
+    # Waiting for the first token keeps the status open: until then an error is a 400 or 503.
+    first = await anext(pieces)
+    return EventStream(_events(job, first, pieces), pieces)
+
+
+async def _complete(job: Job[Wanted], pieces: AsyncGenerator[tuple[int, Piece]]) -> Response:
+    choices: list[list[Piece]] = [[] for _ in range(job.generation.choices)]
+    async for choice, piece in pieces:
+        choices[choice].append(piece)
+    whole = job.whole(choices, job.usage(sum(map(len, choices))))
+    return Response(whole.model_dump_json(), media_type="application/json")
+
+
+async def _events(
+    job: Job[Wanted], first: tuple[int, Piece], rest: AsyncGenerator[tuple[int, Piece]]
+) -> AsyncGenerator[bytes]:
+    completion_tokens = 0
+    try:
+        for index in range(job.generation.choices):
+            if opening := job.opening(index):
+                yield job.event(opening)
+        async with aclosing(_chain(first, rest)) as pieces:
+            async for index, piece in pieces:
+                completion_tokens += 1
+                if piece.text or piece.logprobs or piece.finish_reason:
+                    yield job.event(job.part(index, piece))
+        if job.request.includes_usage:
+            yield job.event(job.closing(job.usage(completion_tokens)))
+        yield sse(b"[DONE]")
+    # The status is out, so an error of any kind can only be told here.
+    except Exception as error:
+        yield sse(as_api_error(error).body(), "error")
+
+
+async def _chain(
+    first: tuple[int, Piece], rest: AsyncGenerator[tuple[int, Piece]]
+) -> AsyncGenerator[tuple[int, Piece]]:
+    yield first
+    async for item in rest:
+        yield item
