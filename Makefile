@@ -46,6 +46,7 @@ clean:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable .
 	@touch $@
 
-.venv/dev.done: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
+.venv/dev.done: .venv/bin/python pyproject.toml clients/python/pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]' \
+	  --editable './clients/python[cli]'
 	@touch $@ .venv/run.done

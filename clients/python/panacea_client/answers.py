@@ -1,0 +1,119 @@
+"""What a server answers to a question."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Answered(BaseModel):
+    # A newer server may say more than this; it stays readable.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Usage(_Answered):
+    """Tokens of the prompt, and of all choices together."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AssistantMessage(_Answered):
+    """The text of one choice."""
+
+    content: str
+
+
+class Choice(_Answered):
+    """One of the `n` answers."""
+
+    index: int
+    message: AssistantMessage
+    finish_reason: str
+    """`stop`: the answer is complete. `length`: it reached `max_tokens` or the context's end."""
+
+
+class TextChoice(_Answered):
+    """One of the `n` continuations of one prompt."""
+
+    index: int
+    text: str
+    finish_reason: str
+
+
+class _Answer(_Answered):
+    id: str
+    created: int
+    """Seconds since 1970."""
+    model: str
+    preference: dict[str, float] | None
+    """The weights that the server used, with sum 1; None for the bare base model."""
+    usage: Usage
+    request_id: str | None = None
+    """The name under which the server's log knows the request."""
+
+
+class ChatAnswer(_Answer):
+    """The answer to a question or conversation."""
+
+    choices: Annotated[tuple[Choice, ...], Field(min_length=1)]
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        return self.choices[0].message.content
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of all choices."""
+        return [choice.message.content for choice in self.choices]
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the first choice ends."""
+        return self.choices[0].finish_reason
+
+    @property
+    def message(self) -> dict[str, str]:
+        """The first choice as a message, to go on with: `[*messages, answer.message, {"role": "user", ...}]`."""
+        return {"role": "assistant", "content": self.text}
+
+
+class TextAnswer(_Answer):
+    """Continuations of one or several prompts."""
+
+    choices: Annotated[tuple[TextChoice, ...], Field(min_length=1)]
+
+    @property
+    def text(self) -> str:
+        """The first continuation."""
+        return self.choices[0].text
+
+    @property
+    def texts(self) -> list[str]:
+        """All continuations: `n` for each prompt, in the prompts' order."""
+        return [choice.text for choice in self.choices]
+
+
+class Delta(_Answered):
+    """What a chunk adds to its choice's text."""
+
+    content: str | None = None
+
+
+class ChunkChoice(_Answered):
+    """A chunk's part of one choice."""
+
+    index: int
+    delta: Delta
+    finish_reason: str | None
+
+
+class Chunk(_Answered):
+    """One event of a stream."""
+
+    id: str
+    model: str
+    preference: dict[str, float] | None
+    choices: tuple[ChunkChoice, ...]
+    usage: Usage | None = None

@@ -1,0 +1,226 @@
+"""The blocking client."""
+
+import ssl
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Self, Unpack
+
+from panacea_client import calls
+from panacea_client.answers import ChatAnswer, TextAnswer
+from panacea_client.calls import Call
+from panacea_client.errors import UnavailableError
+from panacea_client.gathering import gather, gather_apart
+from panacea_client.grid import preference_grid
+from panacea_client.information import Evaluation, Model, Preferences
+from panacea_client.options import ChatOptions, CompletionOptions, Preference, Question, StreamOptions
+from panacea_client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, Settings
+from panacea_client.streams import ChatStream
+from panacea_client.transports import AsyncTransport, Transport
+
+DEFAULT_CONCURRENCY = 16
+"""Enough to fill a batch. The server queues what its own batch has no room for."""
+
+
+class Panacea:
+    """A client of one server. It may be shared by threads.
+
+    >>> from panacea_client import Panacea
+    >>> client = Panacea()
+    >>> answer = client.chat("How do I sharpen a knife?", preference={"concise": 1}, temperature=0)
+    >>> print(answer.text)
+    Soak the whetstone in water. Lay the blade nearly flat. Stroke the blade along the stone. Wipe the sharp blade dry.
+    >>> answer.preference
+    {'helpful': 0.0, 'harmless': 0.0, 'concise': 1.0}
+
+    base_url: where the server is, with or without `/v1`; by default PANACEA_BASE_URL, else http://localhost:8000.
+    api_key: the server's key, if it needs one; by default PANACEA_API_KEY.
+    timeout: seconds without a byte from the server after which a request fails. It is not for the whole answer, so a
+        stream may take as long as it takes; an answer that does not stream comes all at once.
+    max_retries: further attempts after a lost connection, a status of 408, 409, 429 or 5xx, with growing pauses, or
+        after the pause that the server asks for if that is at most a minute. Nothing is tried again behind the first
+        byte of a stream, or when the server was silent for the whole timeout.
+    headers: sent with every request, for gateways that want some.
+    verify: False takes any certificate; an `ssl.SSLContext` says which.
+    proxy: URL of a proxy; by default HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are obeyed.
+
+    Every method raises `RequestError` when there is no answer, and `TypeError` or `ValueError` for arguments that make
+    no request. The constructor raises `SettingsError`.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        max_retries: int = DEFAULT_RETRIES,
+        headers: Mapping[str, str] | None = None,
+        verify: ssl.SSLContext | bool = True,
+        proxy: str | None = None,
+    ) -> None:
+        self._settings = Settings.of(base_url, api_key, timeout, max_retries, headers, verify, proxy)
+        self._transport = Transport(self._settings)
+        # A client that is dropped leaves no open connections behind, with or without `close`.
+        self._closing = weakref.finalize(self, self._transport.close)
+
+    def __repr__(self) -> str:
+        return f"Panacea({self.base_url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is, without `/v1`."""
+        return self._settings.base_url
+
+    def close(self) -> None:
+        """Closes all connections. Leaving the `with` block does it too."""
+        self._closing()
+
+    def chat(self, question: Question, *, preference: Preference = None, **options: Unpack[ChatOptions]) -> ChatAnswer:
+        """The answer to a question, or to a conversation.
+
+        >>> answer = client.chat("How do I sharpen a knife?", preference={"helpful": 2, "concise": 1}, max_tokens=8)
+        >>> answer.usage.completion_tokens
+        8
+
+        A conversation goes on with the answer's message:
+
+        >>> messages = [{"role": "user", "content": "How do I boil an egg?"}]
+        >>> messages.append(client.chat(messages).message)
+        >>> messages.append({"role": "user", "content": "How do I sharpen a knife?"})
+        >>> len(client.chat(messages, n=2).texts)
+        2
+        """
+        return self._transport.ask(calls.chat(question, preference, options))
+
+    def stream(
+        self, question: Question, *, preference: Preference = None, **options: Unpack[StreamOptions]
+    ) -> ChatStream:
+        """The answer piece by piece, as the model writes it.
+
+        >>> with client.stream("How do I sharpen a knife?", preference=[0, 0, 1], temperature=0) as stream:
+        ...     for piece in stream:
+        ...         print(piece, end="")
+        Soak the whetstone in water. Lay the blade nearly flat. Stroke the blade along the stone.
+        Wipe the sharp blade dry.
+        >>> stream.finish_reason
+        'stop'
+        """
+        return ChatStream(partial(self._transport.open, calls.stream(question, preference, options)))
+
+    def compare(
+        self,
+        question: Question,
+        preferences: Iterable[Preference],
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        on_answer: Callable[[ChatAnswer], object] | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> list[ChatAnswer]:
+        """The same question at several preferences, `concurrency` at a time. Answers are in the preferences' order.
+
+        >>> answers = client.compare("How do I boil an egg?", [{"helpful": 1}, {"concise": 1}], temperature=0)
+        >>> [len(answer.text.split()) for answer in answers]
+        [45, 32]
+
+        `on_answer` is called with each answer when it comes, in this thread; for a progress bar of tqdm's:
+        `on_answer=lambda _: bar.update()`. If one request fails for good, the others are cancelled, on the server too,
+        and its error is raised. Ctrl-C cancels them as well.
+        """
+        return self._gather(
+            [calls.chat(question, preference, options) for preference in preferences], concurrency, on_answer
+        )
+
+    def sweep(
+        self,
+        question: Question,
+        *,
+        steps: int = 5,
+        between: tuple[str, str] | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        on_answer: Callable[[ChatAnswer], object] | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> list[ChatAnswer]:
+        """The same question all over the server's preferences, in the order of `preference_grid`; else as `compare`.
+
+        `steps` is the number of points on an edge of the space: three dimensions and 5 steps are 15 answers. `between`
+        sweeps the edge between two dimensions alone.
+
+        >>> answers = client.sweep("How do I boil an egg?", steps=3, between=("helpful", "concise"), temperature=0)
+        >>> [(answer.preference["concise"], len(answer.text.split())) for answer in answers]
+        [(0.0, 45), (0.5, 32), (1.0, 32)]
+        """
+        grid = preference_grid(self.preferences().names, steps, between)
+        return self.compare(question, grid, concurrency=concurrency, on_answer=on_answer, **options)
+
+    def complete(
+        self,
+        prompt: str | Sequence[str] | Sequence[int],
+        *,
+        preference: Preference = None,
+        **options: Unpack[CompletionOptions],
+    ) -> TextAnswer:
+        """Continues a text, several texts, or token ids, without a chat template around them.
+
+        >>> client.complete("To boil an egg,", preference={"concise": 1}, max_tokens=5).usage.completion_tokens
+        5
+        """
+        return self._transport.ask(calls.complete(prompt, preference, options))
+
+    def preferences(self) -> Preferences:
+        """The server's dimensions, its default and its presets.
+
+        >>> client.preferences().names
+        ['helpful', 'harmless', 'concise']
+        """
+        return self._transport.ask(calls.preferences())
+
+    def models(self) -> list[Model]:
+        """The server's model ids: the model, its bare base, and every preset as a model of its own.
+
+        >>> [model.id for model in client.models()][:2]
+        ['panacea-demo', 'panacea-demo:base']
+        """
+        return self._transport.ask(calls.models())
+
+    def evaluation(self) -> Evaluation:
+        """The adapter's measured front. Raises `NotFoundError` if it was never measured.
+
+        >>> sweep = client.evaluation().sweeps[0]
+        >>> sweep.spearman["concise"] > 0.8
+        True
+        """
+        return self._transport.ask(calls.evaluation())
+
+    def ready(self) -> bool:
+        """Whether the server can answer now. Asks once, and raises `NetworkError` if nobody is there at all.
+
+        >>> client.ready()
+        True
+        """
+        try:
+            self._transport.ask(calls.ready())
+        except UnavailableError:
+            return False
+        return True
+
+    def _gather(
+        self, asked: Sequence[Call[ChatAnswer]], concurrency: int, on_answer: Callable[[ChatAnswer], object] | None
+    ) -> list[ChatAnswer]:
+        async def work(report: Callable[[ChatAnswer], object]) -> list[ChatAnswer]:
+            transport = AsyncTransport(self._settings)
+            try:
+                return await gather([partial(transport.ask, call) for call in asked], concurrency, report)
+            finally:
+                await transport.aclose()
+
+        return gather_apart(work, on_answer)

@@ -1,0 +1,119 @@
+"""One request's way to its answer, retries and all, without doing any I/O itself.
+
+`exchange` is a generator: it yields what is to be done, a transport does it, blocking or not, and sends back what came
+of it.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import TypeVar
+from uuid import uuid4
+
+import httpx2
+from pydantic import ValidationError
+
+from panacea_client.calls import Call
+from panacea_client.errors import RequestError, StatusError
+from panacea_client.failures import invalid_response, status_error, transport_error
+from panacea_client.retries import delay_before_retry_s
+from panacea_client.settings import Settings, timeouts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send this. With `stream` a success is sent back unread; anything else is sent back read and closed."""
+
+    request: httpx2.Request
+    stream: bool
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+Outcome = httpx2.Response | httpx2.RequestError | None
+"""What came of `Send`; None came of `Wait`."""
+
+Exchange = Generator[Send | Wait, Outcome, T]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A success, and the name its request goes by in the server's log."""
+
+    response: httpx2.Response
+    request_id: str
+
+
+def exchange(settings: Settings, call: Call[T]) -> Exchange[T]:
+    """Ends with what the answer says. Raises `RequestError`."""
+    opened = yield from opening(settings, call, stream=False)
+    try:
+        return call.read(opened.response.content, opened.request_id)
+    except ValidationError as error:
+        raise invalid_response(opened.response, _first_problem(error), opened.request_id) from error
+
+
+def opening(settings: Settings, call: Call[object], *, stream: bool) -> Exchange[Opened]:
+    """Ends with a success, read unless `stream`. Raises `RequestError`."""
+    request_id = uuid4().hex
+    request = _request(settings, call, request_id)
+    attempt = 0
+    while True:
+        outcome = yield Send(request, stream)
+        if isinstance(outcome, httpx2.Response) and outcome.is_success:
+            return Opened(outcome, outcome.headers.get("x-request-id", request_id))
+        assert outcome is not None
+        error, delay_s = _judged(outcome, request, request_id, attempt)
+        if delay_s is None or attempt == settings.max_retries:
+            raise error from (outcome if isinstance(outcome, httpx2.RequestError) else None)
+        yield Wait(delay_s)
+        attempt += 1
+
+
+def _judged(
+    outcome: httpx2.Response | httpx2.RequestError, request: httpx2.Request, request_id: str, attempt: int
+) -> tuple[RequestError, float | None]:
+    """The error that a failure is, and how long to wait before the next attempt."""
+    if isinstance(outcome, httpx2.RequestError):
+        return transport_error(outcome, request, request_id), delay_before_retry_s(outcome, attempt)
+    error: StatusError = status_error(outcome, request_id)
+    return error, delay_before_retry_s(error, attempt)
+
+
+def _request(settings: Settings, call: Call[object], request_id: str) -> httpx2.Request:
+    headers = {name.lower(): value for name, value in settings.headers.items()} | {
+        "accept": "application/json, text/event-stream",
+        "user-agent": _user_agent(),
+        "x-request-id": request_id,
+    }
+    if settings.api_key is not None:
+        headers["authorization"] = f"Bearer {settings.api_key}"
+    if call.body is not None:
+        headers["content-type"] = "application/json"
+    return httpx2.Request(
+        call.method,
+        settings.base_url + call.path,
+        # As UTF-8, which a key may need: httpx2 would write ASCII.
+        headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+        content=call.body,
+        extensions={"timeout": timeouts(call.timeout_s or settings.timeout_s)},
+    )
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    path = ".".join(map(str, problem["loc"]))
+    return f"{path}: {problem['msg']}" if path else problem["msg"]
+
+
+@cache
+def _user_agent() -> str:
+    return f"panacea-client/{version('panacea-client')}"

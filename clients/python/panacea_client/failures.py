@@ -1,0 +1,115 @@
+"""From what httpx2 reports and servers answer to the client's own errors."""
+
+import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import httpx2
+
+from panacea_client.errors import (
+    BY_STATUS,
+    InvalidResponseError,
+    NetworkError,
+    RedirectError,
+    RequestError,
+    ServerError,
+    StatusError,
+    TimedOutError,
+)
+
+_MAX_SHOWN = 500
+_NEEDS_KEY = "; give the key as api_key=... or in the environment as PANACEA_API_KEY"
+
+
+def status_error(response: httpx2.Response, request_id: str) -> StatusError:
+    """The error for an answer that is no success and has been read."""
+    status = response.status_code
+    said = _error_object(response)
+    message = word(said, "message") or _without_words(response)
+    kind = RedirectError if 300 <= status < 400 else ServerError if status >= 500 else StatusError
+    return BY_STATUS.get(status, kind)(
+        message + (_NEEDS_KEY if status == 401 else ""),
+        status=status,
+        retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
+        url=str(response.request.url),
+        request_id=response.headers.get("x-request-id", request_id),
+        param=word(said, "param"),
+        code=word(said, "code"),
+    )
+
+
+def transport_error(error: httpx2.RequestError, request: httpx2.Request, request_id: str) -> RequestError:
+    """The error for a request that got no whole answer."""
+    url = str(request.url)
+    reason = shown(str(error)) or type(error).__name__
+    match error:
+        case httpx2.ConnectTimeout():
+            return TimedOutError(f"nobody answers at {url}: timed out while connecting", url=url, request_id=request_id)
+        case httpx2.TimeoutException():
+            message = f"{url} was silent for longer than the timeout allows"
+            return TimedOutError(message, url=url, request_id=request_id)
+        case httpx2.ConnectError():
+            message = f"nobody answers at {url}: {reason}; is the server running there? (base_url, PANACEA_BASE_URL)"
+            return NetworkError(message, url=url, request_id=request_id)
+        case httpx2.DecodingError():
+            return InvalidResponseError(f"{url} answers what cannot be read: {reason}", url=url, request_id=request_id)
+        case _:
+            return NetworkError(f"the connection to {url} failed: {reason}", url=url, request_id=request_id)
+
+
+def invalid_response(response: httpx2.Response, problem: str, request_id: str) -> InvalidResponseError:
+    """The error for a success that is not what was asked for."""
+    url, kind = str(response.request.url), shown(response.headers.get("content-type", "without content-type"))
+    return InvalidResponseError(
+        f"{url} does not answer as a Panacea server: {shown(problem)} ({kind})",
+        url=url,
+        request_id=response.headers.get("x-request-id", request_id),
+    )
+
+
+def word(said: dict[str, Any], name: str) -> str | None:
+    """A field of an error object, if it is a text."""
+    value = said.get(name)
+    return shown(value) if isinstance(value, str) else None
+
+
+def error_object(content: object) -> dict[str, Any]:
+    """The object under `error` in a parsed body; empty if there is none."""
+    said = cast("dict[str, Any]", content).get("error") if isinstance(content, dict) else None
+    return cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+
+
+def shown(text: str) -> str:
+    """Another's words as an error may repeat them: one line, not too long, and nothing that moves a cursor."""
+    line = " ".join(text.split())
+    return "".join(character if character.isprintable() else "?" for character in line[:_MAX_SHOWN])
+
+
+def _error_object(response: httpx2.Response) -> dict[str, Any]:
+    try:
+        return error_object(json.loads(response.content))
+    # RecursionError: a hundred thousand brackets.
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _without_words(response: httpx2.Response) -> str:
+    location = response.headers.get("location")
+    if location:
+        return f"{response.request.url} redirects to {shown(location)}; if that is right, make it the base_url"
+    reason = shown(response.reason_phrase or "an error without words")
+    return f"{response.request.url} answers {reason}"
+
+
+def _retry_after_s(header: str) -> float | None:
+    """Seconds from now; the header holds a number of them, or a date."""
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        date = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max((date - datetime.now(UTC)).total_seconds(), 0.0)

@@ -1,0 +1,107 @@
+"""Where the server is and how it is asked."""
+
+import math
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from panacea_client.errors import SettingsError
+
+DEFAULT_BASE_URL = "http://localhost:8000"
+DEFAULT_TIMEOUT_S = 600.0
+"""An answer that does not stream comes all at once, and a long one behind a queue takes minutes."""
+DEFAULT_RETRIES = 2
+_CONNECT_TIMEOUT_S = 10.0
+"""A server that is there accepts within milliseconds, so waiting longer for that finds nobody."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both clients are made of. `Settings.of` checks what users give."""
+
+    base_url: str
+    """Without `/v1` and without a slash at its end."""
+    api_key: str | None = field(repr=False)
+    timeout_s: float
+    max_retries: int
+    headers: Mapping[str, str] = field(repr=False)
+    verify: ssl.SSLContext | bool
+    proxy: str | None = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        base_url: str | None,
+        api_key: str | None,
+        timeout: float,
+        max_retries: int,
+        headers: Mapping[str, str] | None,
+        verify: ssl.SSLContext | bool,
+        proxy: str | None,
+    ) -> "Settings":
+        """Checked settings; an absent URL and key come from the environment. Raises `SettingsError`."""
+        if isinstance(max_retries, bool) or max_retries < 0:
+            raise SettingsError("max_retries must be 0 or more")
+        return cls(
+            base_url=_base_url(base_url or os.environ.get("PANACEA_BASE_URL") or DEFAULT_BASE_URL),
+            api_key=_api_key(api_key or os.environ.get("PANACEA_API_KEY") or ""),
+            timeout_s=checked_timeout_s(timeout),
+            max_retries=max_retries,
+            headers=dict(headers or {}),
+            verify=verify,
+            proxy=proxy,
+        )
+
+    def http_options(self) -> dict[str, Any]:
+        """How httpx2's clients, blocking or not, are made."""
+        # How many requests run at a time is for the caller to say; here none waits for a connection.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
+        return {"verify": self.verify, "proxy": self.proxy, "limits": limits, "follow_redirects": False}
+
+
+def timeouts(timeout_s: float) -> dict[str, float | None]:
+    """httpx2's four timeouts: all are between two bytes and not for the whole."""
+    return httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S), pool=None).as_dict()
+
+
+def checked_timeout_s(timeout: float) -> float:
+    """`timeout` as it is. Raises `SettingsError` unless it is a number of seconds above 0."""
+    if isinstance(timeout, bool) or not 0 < timeout < math.inf:
+        raise SettingsError("timeout must be a number of seconds above 0")
+    return timeout
+
+
+def _base_url(given: str) -> str:
+    problem = _problem_of(given.strip())
+    if problem:
+        raise SettingsError(f"base_url (or PANACEA_BASE_URL) {problem}; it looks like {DEFAULT_BASE_URL}")
+    return given.strip().rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _problem_of(given: str) -> str | None:
+    """What is wrong with a URL. Says nothing of its content: a password may be in it."""
+    try:
+        url = httpx2.URL(given)
+    except httpx2.InvalidURL as error:
+        return f"is no URL ({error})" if "@" not in given else "is no URL"
+    if url.scheme not in {"http", "https"}:
+        return "must begin with http:// or https://"
+    if not url.host:
+        return "names no host"
+    if url.userinfo:
+        return "has a user name or password; give the server's key as api_key"
+    if url.query or url.fragment:
+        return "must end before any ? or #"
+    return None
+
+
+def _api_key(given: str) -> str | None:
+    key = given.strip()
+    # h11 would refuse the header with an error that shows it.
+    if any(ord(character) < 0x21 or ord(character) == 0x7F for character in key):
+        raise SettingsError("api_key (or PANACEA_API_KEY) has spaces or control characters inside")
+    return key or None
