@@ -1,7 +1,6 @@
-"""What a server tells about itself: models, preferences, evaluation, health, welcome, documentation."""
+"""What a server tells about itself: models, preferences, evaluation, health, documentation."""
 
 import json
-import shlex
 from typing import Any
 
 import httpx2
@@ -13,7 +12,7 @@ from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
 from tests.api.chatting import CHAT, ask, body, error_of
 from tests.api.fake_engine import FakeEngine
-from tests.api.serving import NAME, SPACE, TEXT, Served, serving
+from tests.api.serving import NAME, SPACE, TEXT, serving
 
 POINT = {
     "preference": [1.0, 0.0],
@@ -47,11 +46,6 @@ EVALUATION: dict[str, Any] = {
 
 async def make_engine() -> FakeEngine:
     return FakeEngine()
-
-
-def curl_command(text: str) -> list[str]:
-    """The command as a shell takes it apart."""
-    return shlex.split(text[text.index("curl ") :].partition("\n\n")[0].replace("\\\n", ""))
 
 
 def app_with(evaluation: bytes | None) -> None:
@@ -106,7 +100,6 @@ def test_a_bare_base_model_serves_without_preferences() -> None:
         repeated = json.dumps(body()).replace("{", '{"preference": {"a": 1, "a": 2}, ', 1)
         headers = {"content-type": "application/json"}
         assert error_of(client.post(CHAT, content=repeated, headers=headers))["param"] == "preference.a"
-        assert NAME in client.get("/").text
 
 
 def test_an_adapter_without_dimensions_has_one_preference() -> None:
@@ -163,27 +156,6 @@ def test_ready_asks_the_engine(own_client: httpx2.Client, engine: FakeEngine) ->
     engine.heartbeat_age_s, engine.alive = 0, False
     dead = own_client.get("/ready")
     assert (dead.status_code, error_of(dead)["code"]) == (503, "engine_unavailable")
-
-
-def test_the_welcomes_command_works_as_it_stands(server: Served, client: httpx2.Client) -> None:
-    welcome = client.get("/")
-    assert welcome.headers["content-type"].startswith("text/plain")
-    assert NAME in welcome.text
-    assert SPACE.example_prompts[0] in welcome.text
-    curl, url, *options = curl_command(welcome.text)
-    assert (curl, url) == ("curl", f"{server.url}{CHAT}")
-    given = dict(zip(options[::2], options[1::2], strict=True))
-    name, _, value = given.pop("-H").partition(": ")
-    answer = client.post(url, content=given.pop("-d"), headers={name: value})
-    assert answer.json()["choices"][0]["message"]["content"]
-    assert not given
-
-
-def test_a_prompt_with_quotes_is_one_argument_of_the_welcomes_command() -> None:
-    space = PreferenceSpace(SPACE.dimensions, (1, 1, 1), {}, ('What\'s "this"? $(x) `y`',))
-    with serving(make_engine, space=space) as served:
-        text = httpx2.get(f"{served.url}/").text
-    assert json.loads(curl_command(text)[-1])["messages"][0]["content"] == space.example_prompts[0]
 
 
 def test_the_documentation_knows_all_bodies(client: httpx2.Client) -> None:

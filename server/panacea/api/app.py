@@ -20,9 +20,9 @@ from panacea.api.evaluation import Evaluation
 from panacea.api.health import health_router
 from panacea.api.hosts import HostAllowList
 from panacea.api.models import models_router
+from panacea.api.page import add_page
 from panacea.api.preferences import preferences_router
 from panacea.api.request_id import RequestId
-from panacea.api.welcome import welcome_router
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
@@ -67,7 +67,7 @@ def create_app(
         ],
     )
     handle_errors(app)
-    app.include_router(welcome_router(catalog, needs_key=bool(config.api_keys)))
+    add_page(app)
     app.include_router(health_router(engine, config.heartbeat_limit_s))
     app.include_router(models_router(catalog))
     app.include_router(preferences_router(catalog, evaluation))

@@ -8,9 +8,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from panacea.api.errors import ApiError
+from panacea.api.page import FOLDER
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
-"""Paths that need no key. Everything else does, whether it exists or not."""
+"""Paths that need no key, beside the page's files. Everything else does, whether it exists or not."""
 
 
 class BearerKeys:
@@ -33,7 +34,8 @@ class BearerKeys:
         await error.response()(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
-        return scope["path"] in PUBLIC_PATHS or self._is_known(Headers(scope=scope))
+        path: str = scope["path"]
+        return path in PUBLIC_PATHS or path.startswith(f"{FOLDER}/") or self._is_known(Headers(scope=scope))
 
     def _is_known(self, headers: Headers) -> bool:
         scheme, _, key = headers.get("authorization", "").partition(" ")

@@ -1,0 +1,141 @@
+/** The server's HTTP API, as far as the page needs it. Its errors say what happened and what to do about it. */
+
+import { serverEvents } from "./event_stream.js";
+
+/**
+ * @typedef {{name: string, description: string}} Dimension
+ * @typedef {{dimensions: Dimension[], default: Record<string, number>, presets: Record<string, Record<string, number>>,
+ *   example_prompts: string[]}} Preferences
+ * @typedef {{preference: number[], rewards: number[], standard_errors: number[], mean_words: number, faithful: number,
+ *   non_dominated: boolean}} EvaluationPoint
+ * @typedef {{temperature: number, samples_per_prompt: number, points: EvaluationPoint[]}} EvaluationSweep
+ * @typedef {{model: string, created: string, dimensions: string[], prompts: number, sweeps: EvaluationSweep[]}} Evaluation
+ * @typedef {{id: string, preference: Record<string, number> | null}} ModelCard
+ * @typedef {{role: "system" | "user" | "assistant", content: string}} Message
+ * @typedef {{model: string, messages: Message[], preference?: Record<string, number>, temperature?: number,
+ *   max_tokens?: number, seed?: number, top_p?: number}} ChatRequest
+ * @typedef {{prompt_tokens: number, completion_tokens: number}} Usage
+ * @typedef {{delta: {content?: string}, finish_reason: string | null}} ChunkChoice
+ * @typedef {{preference: Record<string, number> | null, choices: ChunkChoice[], usage?: Usage | null}} Chunk
+ */
+
+/** @typedef {"refused" | "key" | "lost" | "busy" | "broken"} FailureKind */
+
+/** Why an answer is missing. */
+export class Failure extends Error {
+  /**
+   * @param {FailureKind} kind "refused" by the server, it wants a "key", it cannot be reached ("lost"), cannot serve now
+   *   ("busy"), or its answer was cut off ("broken")
+   * @param {string} message what happened and what to do, in full sentences
+   */
+  constructor(kind, message) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
+export class Api {
+  /** @param {string | null} key */
+  constructor(key) {
+    this.key = key;
+  }
+
+  /** @param {AbortSignal} [signal] @returns {Promise<ModelCard[]>} */
+  async models(signal) {
+    return (await this.#read("v1/models", signal)).data;
+  }
+
+  /** @param {AbortSignal} [signal] @returns {Promise<Preferences>} */
+  preferences(signal) {
+    return this.#read("v1/preferences", signal);
+  }
+
+  /** The measured front; null if the adapter brings none. @param {AbortSignal} [signal] @returns {Promise<Evaluation | null>} */
+  async evaluation(signal) {
+    const response = await this.#fetch("v1/evaluation", { signal: signal ?? null });
+    if (response.status === 404) return null;
+    return json(await checked(response));
+  }
+
+  /** Whether the server can serve; a `Failure` says why not. @param {AbortSignal} [signal] @returns {Promise<void>} */
+  async ready(signal) {
+    await this.#read("ready", signal);
+  }
+
+  /**
+   * The chunks of an answer as they come; the last one has the usage.
+   * @param {ChatRequest} request @param {AbortSignal} signal ends the answer on the server too
+   * @returns {AsyncGenerator<Chunk>}
+   */
+  async *stream(request, signal) {
+    const response = await checked(
+      await this.#fetch("v1/chat/completions", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } }),
+        signal,
+      }),
+    );
+    try {
+      for await (const { event, data } of serverEvents(/** @type {ReadableStream} */ (response.body))) {
+        if (data === "[DONE]") return;
+        if (event === "error") throw new Failure("broken", `The answer broke off: ${messageOf(data)} Ask again.`);
+        yield JSON.parse(data);
+      }
+    } catch (error) {
+      if (error instanceof Failure || signal.aborted) throw error;
+      throw new Failure("broken", "The connection broke in the middle of the answer. Ask again.");
+    }
+    throw new Failure("broken", "The answer ended too early. Ask again.");
+  }
+
+  /** @param {string} path @param {AbortSignal | undefined} signal */
+  async #read(path, signal) {
+    return json(await checked(await this.#fetch(path, { signal: signal ?? null })));
+  }
+
+  /** @param {string} path @param {RequestInit} options */
+  async #fetch(path, options) {
+    const headers = new Headers(options.headers);
+    if (this.key) headers.set("authorization", `Bearer ${this.key}`);
+    try {
+      // Relative, so that the page works behind a proxy that adds a prefix.
+      return await fetch(new URL(path, document.baseURI), { ...options, headers, cache: "no-store" });
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      throw new Failure("lost", `The server at ${location.host} does not answer. Is it running?`);
+    }
+  }
+}
+
+/** @param {Response} response */
+async function checked(response) {
+  if (response.ok) return response;
+  const message = messageOf(await response.text().catch(() => ""));
+  const id = response.headers.get("x-request-id");
+  const trace = id ? ` (request ${id})` : "";
+  if (response.status === 401) throw new Failure("key", "This server needs a key, and this one is not among its keys.");
+  if (response.status === 429) throw new Failure("busy", `The server is busy: ${message} Try again in a moment.${trace}`);
+  if (response.status >= 500) throw new Failure("busy", `The server cannot answer now: ${message} Try again soon.${trace}`);
+  throw new Failure("refused", `The server refused this request: ${message}${trace}`);
+}
+
+/** @param {Response} response */
+async function json(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new Failure("broken", `What answers at ${location.host} does not speak as a Panacea server does.`);
+  }
+}
+
+/** An error's own words as a sentence. @param {string} body */
+function messageOf(body) {
+  let message = "";
+  try {
+    message = String(JSON.parse(body).error.message);
+  } catch {
+    message = body.slice(0, 200) || "it gave no reason";
+  }
+  return /[.!?]$/.test(message) ? message : `${message}.`;
+}

@@ -1,0 +1,290 @@
+/** The views of one model, what they share, and the link that reproduces it. */
+
+import { html } from "../html.js";
+import { useEffect, useRef, useState } from "../vendor/hooks.js";
+import { chatRequest, column, fromFragment, rangeRows, toFragment, viewsOf } from "../view_state.js";
+import { Chat } from "./chat.js";
+import { Compare, columnKey } from "./compare.js";
+import { CopyDialog, copied } from "./dialogs.js";
+import { Icon } from "./icon.js";
+import { Measured } from "./measured.js";
+import { PromptBox } from "./prompt_box.js";
+import { RANGE, RangeView, rangeKey } from "./range_view.js";
+import { Settings } from "./settings.js";
+import { Steering } from "./steering.js";
+import { Triangle } from "./triangle.js";
+
+/** @typedef {import("../simplex.js").Preference} Preference */
+/** @typedef {import("../view_state.js").ViewState} ViewState */
+/** @typedef {import("../view_state.js").Column} Column */
+/** @typedef {import("../view_state.js").ViewName} ViewName */
+/** @typedef {import("../api.js").ChatRequest} ChatRequest */
+/** @typedef {import("../api.js").Message} Message */
+/** @typedef {import("./chat.js").Turn} Turn */
+
+/** @type {Record<ViewName, {title: string, lead: string}>} */
+const TITLES = {
+  compare: { title: "Compare", lead: "Drag a point. Its answer follows." },
+  range: { title: "Range", lead: "One question over the whole range." },
+  chat: { title: "Chat", lead: "Steer every turn." },
+  measured: { title: "Trade-off", lead: "What each preference was measured to do." },
+};
+const LINK_MS = 250; // browsers refuse to change the address more often than some 100 times in half a minute
+const QUIET_MS = 120; // a point that rests this long is asked for,
+const PATIENCE_MS = 450; // and one that keeps moving this often
+
+let lastTurn = 0;
+
+/**
+ * @param {{space: import("../view_state.js").Space, server: import("../use_server.js").Server,
+ *   answers: import("../use_answers.js").Answers, canAsk: boolean}} props
+ */
+export function Workbench({ space, server, answers, canAsk }) {
+  const [opened] = useState(() => fromFragment(location.hash, space));
+  const [state, setState] = useState(opened.state);
+  const [ignored, setIgnored] = useState(opened.ignored);
+  const [turns, setTurns] = useState(/** @type {readonly Turn[]} */ ([]));
+  const [draft, setDraft] = useState("");
+  const [asCode, setAsCode] = useState(/** @type {ChatRequest | null} */ (null));
+  const [linkNote, setLinkNote] = useState("");
+  const { names } = space;
+  const { view, prompt, columns, chosen, settings } = state;
+  const change = (/** @type {Partial<ViewState>} */ part) => setState((before) => ({ ...before, ...part }));
+
+  useLink(state, space, (link) => {
+    answers.forget([...answers.all.keys()]);
+    setTurns([]);
+    setState(link.state);
+    setIgnored(link.ignored);
+  });
+
+  // Asking.
+  const question = (/** @type {string} */ content) => [/** @type {Message} */ ({ role: "user", content })];
+  const request = (/** @type {Preference | null} */ preference, text = prompt) =>
+    chatRequest(space, settings, preference, question(text));
+  const askColumn = (/** @type {Column} */ each, text = prompt) =>
+    answers.start(columnKey(each), request(each.preference, text));
+  const follow = useFollowing((/** @type {Column} */ each) => {
+    const answer = answers.all.get(columnKey(each));
+    // What was asked, whatever has been typed since.
+    if (canAsk && answer !== undefined && answer.status !== "stopped") askColumn(each, questionOf(answer));
+  });
+  const askAll = (/** @type {string} */ text) => {
+    for (const each of columns) askColumn(each, text);
+  };
+  const askRange = (/** @type {readonly Preference[]} */ preferences, text = prompt) => {
+    // One picture shows answers to one question.
+    const others = [...answers.all].filter(([key, answer]) => key.startsWith(RANGE) && questionOf(answer) !== text);
+    answers.forget(others.map(([key]) => key));
+    for (const preference of preferences) answers.start(rangeKey(preference), request(preference, text));
+  };
+  const conversation = (/** @type {readonly Turn[]} */ earlier, /** @type {string} */ text) => [
+    ...earlier.flatMap(({ id, question: content }) => {
+      const reply = answers.all.get(id)?.text;
+      return [...question(content), ...(reply ? [/** @type {Message} */ ({ role: "assistant", content: reply })] : [])];
+    }),
+    ...question(text),
+  ];
+  const askTurn = (/** @type {readonly Turn[]} */ earlier, /** @type {string} */ text) => {
+    const turn = { id: `turn-${(lastTurn += 1)}`, question: text, preference: state.chat };
+    answers.forget(turns.slice(earlier.length).map(({ id }) => id));
+    setTurns([...earlier, turn]);
+    answers.start(turn.id, chatRequest(space, settings, state.chat, conversation(earlier, text)));
+  };
+
+  // Steering: in a chat the next turn, elsewhere the chosen column.
+  const isChat = view === "chat";
+  const handles = isChat
+    ? [{ label: "", preference: state.chat }]
+    : columns.map(({ preference }, index) => ({ label: String(index + 1), preference }));
+  const steer = (/** @type {Preference | null} */ preference) => {
+    if (isChat) {
+      change({ chat: preference });
+      return;
+    }
+    const moved = columns.map((each, index) => (index === chosen ? { ...each, preference } : each));
+    change({ columns: moved });
+    const each = moved[chosen];
+    if (view === "compare" && each !== undefined) follow(each);
+  };
+  const current = isChat ? state.chat : (columns[chosen]?.preference ?? null);
+  const rangePoints = rangeRows(state.range, names.length).flat();
+  const marks = rangePoints.map((preference) => ({
+    preference,
+    isDone: answers.all.get(rangeKey(preference))?.status === "done",
+  }));
+
+  const remove = (/** @type {number} */ id) => {
+    const gone = columns.find((each) => each.id === id);
+    if (gone) answers.forget([columnKey(gone)]);
+    const left = columns.filter((each) => each.id !== id);
+    change({ columns: left, chosen: Math.min(chosen, left.length - 1), pinned: state.pinned === id ? null : state.pinned });
+  };
+  const add = (/** @type {Preference | null} */ preference) => {
+    const added = column(preference);
+    change({ view: "compare", columns: [...columns, added], chosen: columns.length });
+    return added;
+  };
+  const compareFrom = (/** @type {Preference} */ preference) => {
+    if (columns.length < 6) askColumn(add(preference));
+    else change({ view: "compare", columns: columns.map((each, index) => (index === chosen ? { ...each, preference } : each)) });
+  };
+  const copyLink = async () => {
+    writeLink(state, space);
+    setLinkNote((await copied(location.href, null)) ? "Link copied." : "Copy it from the address bar.");
+  };
+  const singles = [...answers.all.values()].filter(
+    (answer) => answer.status === "done" && answer.preference !== null && answer.text !== "",
+  );
+  const views = viewsOf(space);
+
+  return html`<div class="workbench">
+    <aside>
+      <p class="lead">${TITLES[view].lead}</p>
+      ${names.length < 2 &&
+      html`<p class="hint">
+        ${names.length === 0 ? "This server has no preference to steer" : `This adapter has one dimension, ${names[0]}`}:
+        compare it with its bare base model.
+      </p>`}
+      ${view === "range"
+        ? names.length === 3 && html`<${Triangle} names=${names} handles=${[]} chosen=${-1} marks=${marks} />`
+        : html`<${Steering} space=${space} handles=${handles} chosen=${isChat ? 0 : chosen} onChoose=${(/** @type {number} */ index) => change({ chosen: index })} onChange=${steer} />`}
+      <${Settings} settings=${settings} onChange=${(/** @type {ViewState["settings"]} */ value) => change({ settings: value })} />
+      <div class="row">
+        <button type="button" class="quiet" onClick=${copyLink}><${Icon} name="link" /> Copy link to this view</button>
+        <span role="status" class="hint">${linkNote}</span>
+      </div>
+    </aside>
+    <main>
+      <nav class="tabs" aria-label="Views">
+        ${views.map(
+          (each) =>
+            html`<button type="button" key=${each} aria-current=${each === view ? "page" : undefined} onClick=${() => change({ view: each })}>${TITLES[each].title}</button>`,
+        )}
+      </nav>
+      ${ignored.length > 0 &&
+      html`<div class="notice" role="alert">
+        <p>This link has parts that mean nothing on this server and were left out: ${ignored.join(", ")}.</p>
+        <button type="button" onClick=${() => setIgnored([])}>Close</button>
+      </div>`}
+      ${(view === "compare" || view === "range") &&
+      html`<${PromptBox}
+        prompt=${prompt}
+        prompts=${space.prompts}
+        action=${view === "range" ? "Show the range" : "Ask"}
+        isRunning=${answers.running}
+        isDisabled=${!canAsk}
+        onPrompt=${(/** @type {string} */ text) => change({ prompt: text })}
+        onAsk=${(/** @type {string} */ text) => (view === "range" ? askRange(rangePoints, text) : askAll(text))}
+        onStop=${() => answers.stop()}
+      />`}
+      ${view === "compare" &&
+      html`<${Compare}
+        columns=${columns}
+        chosen=${chosen}
+        pinned=${state.pinned}
+        names=${names}
+        answers=${answers}
+        canAsk=${canAsk}
+        onChoose=${(/** @type {number} */ index) => change({ chosen: index })}
+        onPin=${(/** @type {number | null} */ id) => change({ pinned: id })}
+        onAdd=${() => {
+          const added = add(current ?? space.start);
+          const neighbour = columns.map((each) => answers.all.get(columnKey(each))).find((answer) => answer !== undefined);
+          if (neighbour) askColumn(added, questionOf(neighbour));
+        }}
+        onRemove=${remove}
+        onAsk=${askColumn}
+        onCopy=${(/** @type {Column} */ each) => setAsCode(request(each.preference))}
+      />`}
+      ${view === "range" &&
+      html`<${RangeView}
+        range=${state.range}
+        names=${names}
+        answers=${answers}
+        onRange=${(/** @type {ViewState["range"]} */ range) => change({ range })}
+        onAsk=${askRange}
+        onSteer=${compareFrom}
+      />`}
+      ${view === "measured" &&
+      html`<${Measured} evaluation=${server.evaluation} names=${names} chosen=${current} answers=${singles} onChoose=${steer} />`}
+      ${isChat &&
+      html`<${Chat}
+          turns=${turns}
+          names=${names}
+          answers=${answers}
+          onResend=${(/** @type {number} */ index, /** @type {string} */ text) => askTurn(turns.slice(0, index), text)}
+          onCopy=${(/** @type {number} */ index) => {
+            const sent = answers.all.get(turns[index]?.id ?? "")?.request;
+            if (sent) setAsCode(sent);
+          }}
+        />
+        <div class="composer"><${PromptBox}
+          prompt=${draft}
+          prompts=${turns.length === 0 ? space.prompts : []}
+          action="Send"
+          placeholder="Write a message"
+          isRunning=${answers.running}
+          isDisabled=${!canAsk || answers.running}
+          onPrompt=${setDraft}
+          onAsk=${(/** @type {string} */ text) => {
+            setDraft("");
+            askTurn(turns, text);
+          }}
+          onStop=${() => answers.stop()}
+        /></div>`}
+    </main>
+    ${asCode && html`<${CopyDialog} request=${asCode} needsKey=${server.needsKey} onClose=${() => setAsCode(null)} />`}
+  </div>`;
+}
+
+/** @param {import("../answer.js").Answer} answer */
+const questionOf = (answer) => answer.request.messages.at(-1)?.content ?? "";
+
+/** @param {ViewState} state @param {import("../view_state.js").Space} space */
+function writeLink(state, space) {
+  const fragment = toFragment(state, space);
+  history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search);
+}
+
+/**
+ * Keeps the address in step with the state, and follows a link that is opened on this page.
+ * @param {ViewState} state @param {import("../view_state.js").Space} space
+ * @param {(link: ReturnType<typeof fromFragment>) => void} onLink
+ */
+function useLink(state, space, onLink) {
+  useEffect(() => {
+    const timer = setTimeout(() => writeLink(state, space), LINK_MS);
+    return () => clearTimeout(timer);
+  }, [state]);
+  const latest = useRef(onLink);
+  latest.current = onLink;
+  useEffect(() => {
+    const open = () => latest.current(fromFragment(location.hash, space));
+    addEventListener("hashchange", open);
+    return () => removeEventListener("hashchange", open);
+  }, []);
+}
+
+/**
+ * Calls back for something that keeps changing, once it rests and now and then before.
+ * @template T
+ * @param {(value: T) => void} onRest
+ * @returns {(value: T) => void}
+ */
+function useFollowing(onRest) {
+  const latest = useRef(onRest);
+  latest.current = onRest;
+  const timer = useRef({ id: 0, since: 0 });
+  return (value) => {
+    const { current } = timer;
+    const now = performance.now();
+    if (current.id === 0) current.since = now;
+    window.clearTimeout(current.id);
+    const wait = Math.max(0, Math.min(QUIET_MS, current.since + PATIENCE_MS - now));
+    current.id = window.setTimeout(() => {
+      current.id = 0;
+      latest.current(value);
+    }, wait);
+  };
+}

@@ -1,0 +1,36 @@
+/** Server-sent events as the HTML standard defines them, from bytes that may be cut anywhere. */
+
+/** @typedef {{event: string, data: string}} ServerEvent */
+
+/**
+ * The events of a response's body as they come. An event that the end cuts off is no event.
+ * @param {ReadableStream<Uint8Array<ArrayBuffer>>} body
+ * @returns {AsyncGenerator<ServerEvent>}
+ */
+export async function* serverEvents(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let event = "";
+  /** @type {string[]} */
+  let data = [];
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      rest += value;
+      // A carriage return at the end may be half of a line's end.
+      const lines = rest.slice(0, rest.endsWith("\r") ? -1 : undefined).split(/\r\n|\n|\r/);
+      rest = (lines.pop() ?? "") + (rest.endsWith("\r") ? "\r" : "");
+      for (const line of lines) {
+        const [, field, text] = /^([^:]*)(?:: ?)?(.*)$/s.exec(line) ?? [];
+        if (line === "") {
+          if (data.length > 0) yield { event: event || "message", data: data.join("\n") };
+          [event, data] = ["", []];
+        } else if (field === "event") event = text ?? "";
+        else if (field === "data") data.push(text ?? "");
+      }
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}

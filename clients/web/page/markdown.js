@@ -1,0 +1,120 @@
+/**
+ * Markdown as the page shows it. The parser is marked's; what it found becomes elements made here, so a model's text can
+ * only ever be text: HTML in it is shown as it was written, and nothing is fetched for it.
+ */
+
+import { html } from "./html.js";
+import { lexer } from "./vendor/marked.js";
+
+/** @typedef {import("./html.js").Children} Children */
+/** @typedef {import("./vendor/marked.js").Token} AnyToken */
+/** @typedef {import("./vendor/marked.js").MarkedToken} Token */
+
+const MOST_CHARACTERS = 200_000;
+const DEEPEST = 40;
+const LINK_PROTOCOLS = ["http:", "https:", "mailto:"];
+/** @type {Record<string, string>} */
+const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
+
+/** @param {{text: string}} props */
+export function Markdown({ text }) {
+  return html`<div class="markdown">${rendered(text)}</div>`;
+}
+
+/** @param {string} text @returns {Children} */
+function rendered(text) {
+  if (text.length > MOST_CHARACTERS) return plain(text);
+  /** @type {readonly AnyToken[]} */
+  let tokens;
+  try {
+    tokens = lexer(text);
+  } catch {
+    return plain(text); // thousands of nested quotes, say, are too deep for a parser that calls itself
+  }
+  return all(tokens, 0);
+}
+
+/** @param {string} text */
+const plain = (text) => html`<p class="plain">${text}</p>`;
+
+/** @param {readonly AnyToken[] | undefined} tokens @param {number} depth @returns {Children} */
+function all(tokens, depth) {
+  return (tokens ?? []).map((token) => (depth > DEEPEST ? token.raw : one(/** @type {Token} */ (token), depth + 1)));
+}
+
+/** @param {Token} token @param {number} depth @returns {Children} */
+function one(token, depth) {
+  switch (token.type) {
+    case "space":
+    case "def":
+      return null;
+    case "paragraph":
+      return html`<p>${all(token.tokens, depth)}</p>`;
+    case "heading":
+      // The page's own headings end at the third level.
+      return html`<div class="heading" role="heading" aria-level=${Math.min(token.depth + 3, 9)}>
+        ${all(token.tokens, depth)}
+      </div>`;
+    case "code":
+      return html`<pre tabindex="0"><code>${token.text}</code></pre>`;
+    case "blockquote":
+      return html`<blockquote>${all(token.tokens, depth)}</blockquote>`;
+    case "hr":
+      return html`<hr />`;
+    case "list": {
+      const items = token.items.map((item) => html`<li>${all(item.tokens, depth)}</li>`);
+      return token.ordered ? html`<ol start=${token.start || 1}>${items}</ol>` : html`<ul>${items}</ul>`;
+    }
+    case "checkbox":
+      return token.checked ? "☑ " : "☐ ";
+    case "table": {
+      const cell = (/** @type {import("./vendor/marked.js").Tokens.TableCell} */ each) =>
+        each.header
+          ? html`<th scope="col">${all(each.tokens, depth)}</th>`
+          : html`<td>${all(each.tokens, depth)}</td>`;
+      return html`<div class="table" tabindex="0" role="region" aria-label="Table">
+        <table>
+          <thead><tr>${token.header.map(cell)}</tr></thead>
+          <tbody>${token.rows.map((row) => html`<tr>${row.map(cell)}</tr>`)}</tbody>
+        </table>
+      </div>`;
+    }
+    case "strong":
+      return html`<strong>${all(token.tokens, depth)}</strong>`;
+    case "em":
+      return html`<em>${all(token.tokens, depth)}</em>`;
+    case "del":
+      return html`<del>${all(token.tokens, depth)}</del>`;
+    case "codespan":
+      return html`<code>${token.text}</code>`;
+    case "br":
+      return html`<br />`;
+    case "link":
+      return link(token.href, all(token.tokens, depth));
+    case "image": // a picture would be a request to whoever the model names
+      return link(token.href, `[picture: ${withoutEntities(token.text) || token.href}]`);
+    case "text":
+      return token.tokens ? all(token.tokens, depth) : withoutEntities(token.text);
+    case "escape":
+      return token.text;
+    default:
+      return token.raw; // HTML among them
+  }
+}
+
+/** @param {string} address @param {Children} content @returns {Children} */
+function link(address, content) {
+  const target = URL.canParse(address) ? new URL(address) : null;
+  if (target === null || !LINK_PROTOCOLS.includes(target.protocol)) return content;
+  return html`<a href=${target.href} title=${target.href} target="_blank" rel="noopener noreferrer nofollow">${content}</a>`;
+}
+
+/** @param {string} text */
+function withoutEntities(text) {
+  return text.replace(/&(?:#(\d{1,7})|#[xX]([\da-fA-F]{1,6})|(\w{2,6}));/g, (written, decimal, hex, name) => {
+    if (name !== undefined) return Object.hasOwn(ENTITIES, name) ? (ENTITIES[name] ?? written) : written;
+    const code = decimal === undefined ? Number.parseInt(hex, 16) : Number(decimal);
+    const isCharacter = code > 0 && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff);
+    return isCharacter ? String.fromCodePoint(code) : "\ufffd";
+  });
+}

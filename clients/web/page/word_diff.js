@@ -1,0 +1,76 @@
+/** Which words two texts share. */
+
+/** @typedef {{kind: "same" | "added" | "removed", text: string}} Part */
+
+const MOST_CELLS = 4_000_000;
+
+/** Words and what is between them. @param {string} text @returns {string[]} */
+export const words = (text) => text.match(/[\p{L}\p{N}\p{M}_'’-]+|\s+|[^\p{L}\p{N}\p{M}_'’\s-]/gu) ?? [];
+
+/**
+ * `after` as a change of `before`, with as many words kept as can be (a longest common subsequence). Texts whose changed
+ * middles are longer than some 2,000 words each come out as replaced there.
+ * @param {string} before @param {string} after
+ * @returns {Part[]} the parts of `before` are "same" and "removed", those of `after` "same" and "added", both in order
+ */
+export function wordDiff(before, after) {
+  const [a, b] = [words(before), words(after)];
+  let start = 0;
+  while (start < a.length && start < b.length && a[start] === b[start]) start += 1;
+  let [aEnd, bEnd] = [a.length, b.length];
+  while (aEnd > start && bEnd > start && a[aEnd - 1] === b[bEnd - 1]) [aEnd, bEnd] = [aEnd - 1, bEnd - 1];
+  const middle = changes(a.slice(start, aEnd), b.slice(start, bEnd));
+  return merged([
+    { kind: "same", text: a.slice(0, start).join("") },
+    ...middle,
+    { kind: "same", text: a.slice(aEnd).join("") },
+  ]);
+}
+
+/** @param {readonly string[]} a @param {readonly string[]} b @returns {Part[]} */
+function changes(a, b) {
+  if (a.length * b.length > MOST_CELLS) {
+    return [
+      { kind: "removed", text: a.join("") },
+      { kind: "added", text: b.join("") },
+    ];
+  }
+  // longest[i * width + j]: words kept of a from i on and b from j on.
+  const width = b.length + 1;
+  const longest = new Uint32Array((a.length + 1) * width);
+  const at = (/** @type {number} */ i, /** @type {number} */ j) => longest[i * width + j] ?? 0;
+  for (let i = a.length - 1; i >= 0; i -= 1) {
+    for (let j = b.length - 1; j >= 0; j -= 1) {
+      longest[i * width + j] = a[i] === b[j] ? at(i + 1, j + 1) + 1 : Math.max(at(i + 1, j), at(i, j + 1));
+    }
+  }
+  /** @type {Part[]} */
+  const parts = [];
+  let [i, j] = [0, 0];
+  while (i < a.length || j < b.length) {
+    const [left, right] = [a[i], b[j]];
+    if (left !== undefined && left === right) {
+      parts.push({ kind: "same", text: left });
+      [i, j] = [i + 1, j + 1];
+    } else if (left !== undefined && (right === undefined || at(i + 1, j) >= at(i, j + 1))) {
+      parts.push({ kind: "removed", text: left });
+      i += 1;
+    } else {
+      parts.push({ kind: "added", text: right ?? "" });
+      j += 1;
+    }
+  }
+  return parts;
+}
+
+/** Neighbours of one kind as one part. @param {readonly Part[]} parts @returns {Part[]} */
+function merged(parts) {
+  /** @type {Part[]} */
+  const result = [];
+  for (const part of parts) {
+    const last = result.at(-1);
+    if (last?.kind === part.kind) last.text += part.text;
+    else if (part.text) result.push({ ...part });
+  }
+  return result;
+}
