@@ -9,8 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,40 +20,12 @@ from typer.testing import CliRunner
 from panacea import cli
 from panacea.config import ServerConfig
 from panacea.settings import allowed_hosts
+from tests.command import PANACEA, serving
 from tests.engine.test_process import alive, gone_within
 from tests.fake_hub import fake_hub
 from tests.golden_files import ADAPTER, BASE, golden
 
-PANACEA = [sys.executable, "-m", "panacea.cli"]
 QUESTION = "How do I sharpen a knife?"
-
-
-@contextmanager
-def serving(
-    *arguments: str, environment: Mapping[str, str] | None = None, log: list[str] | None = None
-) -> Generator[tuple["subprocess.Popen[str]", httpx2.Client]]:
-    """`panacea serve` on a free port, and a client of it. What it writes before it serves goes into `log`."""
-    process = subprocess.Popen(
-        [*PANACEA, "serve", "--port", "0", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, **(environment or {})},
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if log is not None:
-                log.append(line)
-            if match := re.search(r"Panacea serves .* on (http://\S+)", line):
-                break
-        else:
-            raise AssertionError(f"the server ended with code {process.wait()}")
-        with httpx2.Client(base_url=match[1], timeout=30) as client:
-            yield process, client
-    finally:
-        process.terminate()
-        process.communicate()
 
 
 def chat(client: httpx2.Client, **fields: Any) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+
+import os
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from tests.api.fake_engine import FakeEngine
+from tests.api.serving import Served, serving
+from tests.command import serving as serving_command
+
+DESKTOP: ViewportSize = {"width": 1360, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="package")
+def browser() -> Generator[Browser]:
+    """One for the package alone: while it runs, no other event loop can run in this thread."""
+    executable = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+    if executable is None:
+        missing = "needs Chromium: apt-get install chromium"
+        if "PANACEA_REQUIRE_CHROMIUM" in os.environ:
+            pytest.fail(missing)
+        pytest.skip(missing)
+    arguments = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def demo_url() -> Generator[str]:
+    """A server of the demo model, as `make run` starts it."""
+    with serving_command() as (_, client):
+        yield str(client.base_url).rstrip("/")
+
+
+@pytest.fixture(scope="package")
+def fake_url() -> Generator[str]:
+    """A server whose engine is a few lines, for what does not depend on a model."""
+
+    async def make_engine() -> FakeEngine:
+        return FakeEngine()
+
+    with serving(make_engine) as served:
+        yield served.url
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """An engine for one test, to be served by `own_server`."""
+    return FakeEngine()
+
+
+@pytest.fixture
+def own_server(engine: FakeEngine) -> Generator[Served]:
+    """A server for one test that changes the engine, or ends it."""
+
+    async def make_engine() -> FakeEngine:
+        return engine
+
+    with serving(make_engine) as served:
+        yield served
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Generator[OpenPage]:
+    """Opens a URL in a context of its own; keyword arguments are the context's.
+
+    At the end of the test no page may have had an error of its own, or asked anything of another origin.
+    """
+    problems: list[str] = []
+    with ExitStack() as stack:
+
+        def open_page(url: str, **options: object) -> Page:
+            origin = "/".join(url.split("/")[:3])
+            context = browser.new_context(**({"viewport": DESKTOP} | options))  # pyright: ignore[reportArgumentType]
+            stack.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(15_000)
+            page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+            page.on(
+                "request",
+                lambda request: None if request.url.startswith((origin, "data:")) else problems.append(request.url),
+            )
+            page.goto(url)
+            return page
+
+        yield open_page
+    assert not problems
