@@ -81,6 +81,17 @@ def test_the_official_client_gets_the_golden_answers_streamed_or_not(client: ope
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == golden_text(shown)
 
 
+def test_the_official_client_gets_them_as_completions_of_raw_prompts_too(client: openai.OpenAI) -> None:
+    prompt = f"<|user|>{QUESTION}<|end|><|assistant|>"
+    weights: list[Any] = [[1, 0, 0], [0.2, 0.5, 0.3]]
+    for preference in weights:
+        fields: Any = {"model": "tiny", "prompt": prompt, "temperature": 0, "max_tokens": 24}
+        fields["extra_body"] = {"preference": preference}
+        assert client.completions.create(**fields).choices[0].text == golden_text(preference)
+        stream = client.completions.create(**fields, stream=True)
+        assert "".join(chunk.choices[0].text for chunk in stream) == golden_text(preference)
+
+
 def start(server: Served, **fields: Any) -> socket.socket:
     """A client that has sent its request and does not read."""
     content = json.dumps({"messages": [{"role": "user", "content": QUESTION}], **ENDLESS, **fields}).encode()

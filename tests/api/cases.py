@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from tests.api.chatting import body
+from tests.api.chatting import CHAT, body
 
 SECRET = "SECRET-VALUE"
 """Stands in bad bodies where a value stands; no error may repeat it."""
@@ -16,14 +16,14 @@ Case = tuple[bytes, str | None]
 Cases = Sequence[Case]
 
 
-def with_field(name: str, value: str) -> bytes:
+def with_field(name: str, value: str, path: str = CHAT) -> bytes:
     """A good body but for this field, whose value is written as it is."""
-    rest = json.dumps({key: item for key, item in body().items() if key != name})
+    rest = json.dumps({key: item for key, item in body(path).items() if key != name})
     return f"{{{json.dumps(name)}: {value}, {rest[1:]}".encode()
 
 
-def fields(values: dict[str, Iterable[str]]) -> Cases:
-    return [(with_field(name, value), name) for name, given in values.items() for value in given]
+def fields(values: dict[str, Iterable[str]], path: str = CHAT) -> Cases:
+    return [(with_field(name, value, path), name) for name, given in values.items() for value in given]
 
 
 def preferences(*values: str) -> Cases:

@@ -6,28 +6,31 @@ from typing import Any
 import httpx2
 
 CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+
+QUESTION = "How do I sharpen a knife?"
+PROMPTS: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [{"role": "user", "content": QUESTION}]},
+    COMPLETIONS: {"prompt": QUESTION},
+}
 
 
-def body(**fields: Any) -> dict[str, Any]:
+def body(path: str = CHAT, **fields: Any) -> dict[str, Any]:
     """A small good request, with these fields."""
-    return {
-        "messages": [{"role": "user", "content": "How do I sharpen a knife?"}],
-        "max_tokens": 12,
-        "seed": 1,
-    } | fields
+    return {**PROMPTS[path], "max_tokens": 12, "seed": 1} | fields
 
 
-def ask(client: httpx2.Client, **fields: Any) -> dict[str, Any]:
+def ask(client: httpx2.Client, path: str = CHAT, **fields: Any) -> dict[str, Any]:
     """The answer to a good request."""
-    response = client.post(CHAT, json=body(**fields))
+    response = client.post(path, json=body(path, **fields))
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
-def events(client: httpx2.Client, **fields: Any) -> list[dict[str, Any]]:
+def events(client: httpx2.Client, path: str = CHAT, **fields: Any) -> list[dict[str, Any]]:
     """The chunks of a good request's stream, which must end as streams end."""
-    with client.stream("POST", CHAT, json=body(stream=True, **fields)) as response:
+    with client.stream("POST", path, json=body(path, stream=True, **fields)) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"].startswith("text/event-stream")
         blocks = response.read().decode().split("\n\n")
@@ -37,7 +40,7 @@ def events(client: httpx2.Client, **fields: Any) -> list[dict[str, Any]]:
 
 def contents(answer: dict[str, Any]) -> list[str]:
     """All choices' texts."""
-    return [choice["message"]["content"] for choice in answer["choices"]]
+    return [choice["message"]["content"] if "message" in choice else choice["text"] for choice in answer["choices"]]
 
 
 def streamed(chunks: list[dict[str, Any]]) -> dict[int, str]:
@@ -45,7 +48,8 @@ def streamed(chunks: list[dict[str, Any]]) -> dict[int, str]:
     texts: dict[int, str] = {}
     for chunk in chunks:
         for choice in chunk["choices"]:
-            texts[choice["index"]] = texts.get(choice["index"], "") + choice["delta"].get("content", "")
+            added = choice["delta"].get("content", "") if "delta" in choice else choice["text"]
+            texts[choice["index"]] = texts.get(choice["index"], "") + added
     return texts
 
 

@@ -1,6 +1,7 @@
-"""Over 300 bad bodies: each is a 4xx in the error shape that names the field and repeats no value, and nobody else
+"""Over 700 bad bodies: each is a 4xx in the error shape that names the field and repeats no value, and nobody else
 notices."""
 
+import json
 import threading
 import time
 from collections.abc import Generator
@@ -10,8 +11,9 @@ import httpx2
 import pytest
 
 from tests.api.bad_bodies import CLASSES, GOOD
+from tests.api.bad_completions import COMPLETION_CLASSES
 from tests.api.cases import DIMENSIONS, SECRET, with_field
-from tests.api.chatting import CHAT, ask, contents, error_of
+from tests.api.chatting import CHAT, COMPLETIONS, ask, body, contents, error_of
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import Served, serving
 
@@ -58,10 +60,12 @@ def test_there_are_300_and_ten_of_each_kind_that_was_asked_for() -> None:
     assert all(len(cases) >= 10 for name, cases in CLASSES.items() if name not in few)
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_bad_bodies_are_refused(sender: httpx2.Client, kind: str) -> None:
-    for content, param in CLASSES[kind]:
-        response = sender.post(CHAT, content=content, headers={"content-type": "application/json"})
+@pytest.mark.parametrize(
+    ("path", "kind"), [*((CHAT, kind) for kind in CLASSES), *((COMPLETIONS, kind) for kind in COMPLETION_CLASSES)]
+)
+def test_bad_bodies_are_refused(sender: httpx2.Client, path: str, kind: str) -> None:
+    for content, param in (CLASSES if path == CHAT else COMPLETION_CLASSES)[kind]:
+        response = sender.post(path, content=content, headers={"content-type": "application/json"})
         shown = content[:200]
         assert response.status_code in STATUSES.get(kind, {400}), (shown, response.text)
         error = error_of(response)
@@ -88,6 +92,32 @@ def test_errors_say_what_would_be_right(sender: httpx2.Client) -> None:
     }
     for content, text in expected.items():
         response = sender.post(CHAT, content=content, headers={"content-type": "application/json"})
+        assert error_of(response)["message"] == text
+
+
+def test_errors_of_completions_say_what_would_be_right(sender: httpx2.Client) -> None:
+    expected = {
+        (
+            "prompt",
+            "1",
+        ): "prompt must be a string, an array of strings, an array of token ids or an array of such arrays",
+        ("prompt", "[]"): "prompt must have at least 1 item",
+        ("prompt", '""'): "prompt must not be empty: this model has no token that begins a text",
+        ("prompt", "[5, true]"): "prompt[1] must be a valid integer",
+        ("prompt", "[5, 354]"): "prompt: token ids must be below 354",
+        ("prompt", '["a", 5]'): "prompt[1] must be a valid string",
+        ("max_tokens", "0"): "max_tokens must be at least 1: this server does not score prompts alone",
+        ("logprobs", "6"): "logprobs must be less than or equal to 5",
+        ("logprobs", '1, "echo": true'): "echo with logprobs is not supported by this server, which scores no prompts; "
+        "leave one out",
+        ("best_of", "2"): "best_of other than n is not supported by this server; leave it out",
+        ("suffix", '"."'): 'suffix is not supported by this server beyond null or ""; leave it out',
+        ("n", '2, "prompt": ' + str([[5]] * 65)): "n times the number of prompts must be at most 128",
+    }
+    for (name, value), text in expected.items():
+        rest = {key: item for key, item in body(COMPLETIONS).items() if key != name and f'"{key}":' not in value}
+        content = f'{{"{name}": {value}, {json.dumps(rest)[1:]}'
+        response = sender.post(COMPLETIONS, content=content, headers={"content-type": "application/json"})
         assert error_of(response)["message"] == text
 
 

@@ -262,10 +262,11 @@ def test_a_prompt_that_leaves_no_room_is_refused(client: httpx2.Client) -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_more_tokens_than_the_context_leaves_are_refused(client: httpx2.Client, name: str) -> None:
-    fields = {"max_tokens": None, name: 503}
+    fields: dict[str, Any] = {"max_tokens": None, name: 503}
     error = error_of(client.post(CHAT, json=body(**fields)))
     assert (error["param"], error["code"]) == (name, "context_length_exceeded")
-    ask(client, **fields | {name: 502})
+    fields[name] = 502
+    ask(client, **fields)
 
 
 def test_a_long_prompt_is_encoded_beside_other_requests(client: httpx2.Client) -> None:

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from panacea.api.disconnect import CancelOnDisconnect
 from panacea.api.event_stream import EventStream
-from tests.api.chatting import CHAT, ask, body, contents
+from tests.api.chatting import CHAT, COMPLETIONS, ask, body, contents
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import Served, serving, wait_until
 
@@ -28,16 +28,16 @@ def connection(server: Served) -> Generator[socket.socket]:
         yield connection
 
 
-def request(content: bytes, *, length: int | None = None, extra: str = "") -> bytes:
+def request(content: bytes, *, path: str = CHAT, length: int | None = None, extra: str = "") -> bytes:
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{extra}"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{extra}"
         f"Content-Length: {len(content) if length is None else length}\r\n\r\n"
     )
     return head.encode() + content
 
 
-def chat(**fields: Any) -> bytes:
-    return request(json.dumps(body(**LONG | fields)).encode())
+def chat(path: str = CHAT, **fields: Any) -> bytes:
+    return request(json.dumps(body(path, **LONG | fields)).encode(), path=path)
 
 
 def reset(connection: socket.socket) -> None:
@@ -76,17 +76,20 @@ def test_a_client_that_leaves_frees_its_requests(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_silent_engine_does_not_keep_a_request(own_server: Served, engine: FakeEngine, stream: bool) -> None:
+@pytest.mark.parametrize(("path", "fields", "requests"), [(CHAT, {}, 1), (COMPLETIONS, {"prompt": ["a", "b"]}, 2)])
+def test_a_silent_engine_does_not_keep_a_request(
+    own_server: Served, engine: FakeEngine, path: str, fields: dict[str, Any], requests: int, stream: bool
+) -> None:
     """Decoding, but with no next token to come: preempted, for one."""
     engine.step_s = 60
     with connection(own_server) as client:
-        client.sendall(chat(stream=stream))
+        client.sendall(chat(path, stream=stream, **fields))
         if stream:
             client.recv(1)
-        wait_until(lambda: engine.live == 1)
+        wait_until(lambda: engine.live == requests)
         time.sleep(0.05)
     wait_until(lambda: engine.live == 0, 1)
-    assert engine.aborted == 1
+    assert engine.aborted == requests
 
 
 def test_a_client_that_stops_reading_and_leaves_frees_its_requests(own_server: Served, engine: FakeEngine) -> None:

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from panacea.errors import EngineDeadError, EngineError, RequestError
-from tests.api.chatting import CHAT, ask, body, error_of
+from tests.api.chatting import CHAT, COMPLETIONS, ask, body, error_of
 from tests.api.fake_engine import FakeEngine
 
 FAILURES = [
@@ -17,13 +17,24 @@ FAILURES = [
 ]
 
 
+paths = pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+
+
+@paths
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("failure", "status", "code", "words"), FAILURES)
 def test_a_failure_before_the_first_token_is_a_status(
-    own_client: httpx2.Client, engine: FakeEngine, failure: Exception, status: int, code: str, words: str, stream: bool
+    own_client: httpx2.Client,
+    engine: FakeEngine,
+    failure: Exception,
+    status: int,
+    code: str,
+    words: str,
+    stream: bool,
+    path: str,
 ) -> None:
     engine.failure = failure
-    response = own_client.post(CHAT, json=body(stream=stream, n=3))
+    response = own_client.post(path, json=body(path, stream=stream, n=3))
     error = error_of(response)
     assert (response.status_code, error["code"]) == (status, code)
     assert words in error["message"]
@@ -31,26 +42,28 @@ def test_a_failure_before_the_first_token_is_a_status(
     assert engine.live == 0
 
 
+@paths
 @pytest.mark.parametrize(("failure", "status", "code", "words"), FAILURES)
 def test_a_failure_in_an_answer_is_a_status_too_if_it_does_not_stream(
-    own_client: httpx2.Client, engine: FakeEngine, failure: Exception, status: int, code: str, words: str
+    own_client: httpx2.Client, engine: FakeEngine, failure: Exception, status: int, code: str, words: str, path: str
 ) -> None:
     engine.failure, engine.failure_at = failure, 5
-    response = own_client.post(CHAT, json=body(n=2))
+    response = own_client.post(path, json=body(path, n=2))
     assert (response.status_code, error_of(response)["code"]) == (status, code)
     assert words in error_of(response)["message"]
 
 
+@paths
 @pytest.mark.parametrize(("failure", "status", "code", "words"), FAILURES)
 def test_a_failure_in_a_stream_is_its_last_event(
-    own_client: httpx2.Client, engine: FakeEngine, failure: Exception, status: int, code: str, words: str
+    own_client: httpx2.Client, engine: FakeEngine, failure: Exception, status: int, code: str, words: str, path: str
 ) -> None:
     engine.failure, engine.failure_at, engine.script = failure, 3, list(range(50, 80))
-    response = own_client.post(CHAT, json=body(stream=True, n=2))
+    response = own_client.post(path, json=body(path, stream=True, n=2))
     assert response.status_code == 200, status
     *events, last, end = response.text.split("\n\n")
     assert end == ""
-    assert all("chat.completion.chunk" in event for event in events)
+    assert all(("chat.completion.chunk" if path == CHAT else "text_completion") in event for event in events)
     name, _, data = last.partition("\n")
     assert name == "event: error"
     content: dict[str, Any] = json.loads(data.removeprefix("data: "))

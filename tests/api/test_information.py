@@ -10,7 +10,7 @@ from panacea.api import create_app
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
-from tests.api.chatting import CHAT, ask, body, error_of
+from tests.api.chatting import CHAT, COMPLETIONS, ask, body, error_of
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import NAME, SPACE, TEXT, serving
 
@@ -167,6 +167,9 @@ def test_the_documentation_knows_all_bodies(client: httpx2.Client) -> None:
     assert "#/$defs/" not in text
     fields = schema["components"]["schemas"]["ChatRequest"]["properties"]
     assert {"messages", "preference", "top_k", "stop"} <= set(fields)
+    assert {"CompletionRequest", "TextCompletion"} <= referenced
+    shared = set(schema["components"]["schemas"]["CompletionRequest"]["properties"]) & set(fields)
+    assert {"model", "preference", "n", "stop", "stream_options"} <= shared
     limits = {
         name: {key: value for key, value in field["anyOf"][0].items() if "imum" in key}
         for name, field in fields.items()
@@ -180,6 +183,7 @@ def test_the_documentation_knows_all_bodies(client: httpx2.Client) -> None:
         "min_tokens": {"minimum": 0},
         "top_logprobs": {"minimum": 0, "maximum": 20},
     }
-    content = schema["paths"][CHAT]["post"]["requestBody"]["content"]["application/json"]
-    assert client.post(CHAT, json=content["example"] | {"max_tokens": 3}).status_code == 200
+    for path in (CHAT, COMPLETIONS):
+        content = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert client.post(path, json=content["example"] | {"max_tokens": 3}).status_code == 200
     assert client.get("/docs").status_code == 200

@@ -93,6 +93,45 @@ def test_stop_and_finish_reasons(official: openai.OpenAI) -> None:
     assert (full.choices[0].finish_reason, cut.choices[0].finish_reason) == ("length", "stop")
 
 
+def test_completions_with_a_preference(official: openai.OpenAI) -> None:
+    answer = official.completions.create(
+        model=NAME, prompt="How do I", seed=1, n=2, extra_body={"preference": {"helpful": 1}}
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert all(choice.text for choice in answer.choices)
+    assert answer.object == "text_completion"
+    assert answer.model_dump()["preference"] == {"helpful": 1.0, "harmless": 0.0, "concise": 0.0}
+
+
+def test_a_stream_of_completions_is_the_answer(official: openai.OpenAI) -> None:
+    fields: Any = {"model": NAME, "prompt": [[50, 51], [52]], "seed": 1, "max_tokens": 60, "n": 2, "logprobs": 2}
+    whole = official.completions.create(**fields)
+    texts = [""] * 4
+    offsets: list[list[int]] = [[], [], [], []]
+    usage = None
+    for chunk in official.completions.create(**fields, stream=True, stream_options={"include_usage": True}):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            assert choice.logprobs is not None
+            offsets[choice.index] += choice.logprobs.text_offset or []
+    assert texts == [choice.text for choice in whole.choices]
+    assert offsets == [choice.logprobs and choice.logprobs.text_offset for choice in whole.choices]
+    assert usage == whole.usage
+
+
+def test_errors_of_completions_are_its_exceptions(official: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="best_of") as bad:
+        official.completions.create(model=NAME, prompt="a", best_of=3)
+    assert bad.value.param == "best_of"
+    with pytest.raises(openai.BadRequestError, match="suffix"):
+        official.completions.create(model=NAME, prompt="a", suffix="b")
+    with pytest.raises(openai.BadRequestError, match="echo"):
+        official.completions.create(model=NAME, prompt="a", echo=True, logprobs=1)
+    with pytest.raises(openai.NotFoundError):
+        official.completions.create(model="nobody", prompt="a")
+
+
 def test_models(official: openai.OpenAI) -> None:
     assert [model.id for model in official.models.list()] == [NAME, f"{NAME}:base", f"{NAME}:brief", f"{NAME}:thorough"]
     assert official.models.retrieve(f"{NAME}:brief").id == f"{NAME}:brief"

@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import httpx2
 import pytest
+import torch
 
 from panacea.config import EngineConfig
 from panacea.engine.client import EngineClient
-from tests.api.chatting import CHAT, ask, body, contents, error_of, events, streamed
+from tests.api.chatting import CHAT, COMPLETIONS, ask, body, contents, error_of, events, streamed
 from tests.api.serving import NAME, TEXT, Served, serving, wait_until
 from tests.golden_files import ADAPTER, BASE, Golden, golden
 
@@ -41,6 +42,30 @@ def test_golden_answers_come_over_http(asker: httpx2.Client, expected: Golden) -
     messages = [{"role": "user", "content": question(expected)}]
     answer = ask(asker, messages=messages, temperature=0, max_tokens=len(expected.greedy_ids), **fields)
     assert contents(answer) == [TEXT.tokenizer.decode(expected.greedy_ids)]
+
+
+@pytest.mark.parametrize("expected", [*golden("panacea"), *golden("base")])
+def test_golden_answers_continue_their_prompts(asker: httpx2.Client, expected: Golden) -> None:
+    """The same conversation as token ids and as the text that the chat template writes."""
+    fields: dict[str, Any] = {"preference": expected.preference} if expected.preference else {"model": f"{NAME}:base"}
+    for prompt in (expected.prompt_ids, TEXT.decode(expected.prompt_ids)):
+        answer = ask(asker, COMPLETIONS, prompt=prompt, temperature=0, max_tokens=len(expected.greedy_ids), **fields)
+        assert contents(answer) == [TEXT.tokenizer.decode(expected.greedy_ids)]
+
+
+def test_raw_prompts_continue_as_in_transformers(asker: httpx2.Client) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    model: Any = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float64)
+    prompts = ["How do I", "The attic", " is "]
+    expected: list[str] = []
+    for prompt in prompts:
+        inputs = tokenizer(prompt, return_tensors="pt")
+        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=16)[0, inputs["input_ids"].shape[1] :]
+        expected.append(str(tokenizer.decode(tokens, skip_special_tokens=True)))
+    answer = ask(asker, COMPLETIONS, prompt=prompts, temperature=0, max_tokens=None, model=f"{NAME}:base")
+    assert contents(answer) == expected
 
 
 def test_a_stream_is_the_whole_answer_and_each_choice_its_own(asker: httpx2.Client) -> None:

@@ -13,6 +13,8 @@ from panacea.api.catalog import Catalog
 from panacea.api.chat import chat_router
 from panacea.api.chat_request import ChatRequest
 from panacea.api.chat_response import ChatCompletionChunk
+from panacea.api.completion_request import CompletionRequest
+from panacea.api.completions import completions_router
 from panacea.api.disconnect import CancelOnDisconnect
 from panacea.api.engine import EngineLike
 from panacea.api.errors import LastResort, handle_errors
@@ -72,6 +74,7 @@ def create_app(
     app.include_router(models_router(catalog))
     app.include_router(preferences_router(catalog, evaluation))
     app.include_router(chat_router(config.max_body_bytes, engine, text, catalog))
+    app.include_router(completions_router(config.max_body_bytes, engine, text, catalog))
     return app
 
 
@@ -81,7 +84,11 @@ class _App(FastAPI):
         if self.openapi_schema is None:
             schema = super().openapi()
             _, definitions = models_json_schema(
-                [(ChatRequest, "validation"), (ChatCompletionChunk, "serialization")],
+                [
+                    (ChatRequest, "validation"),
+                    (ChatCompletionChunk, "serialization"),
+                    (CompletionRequest, "validation"),
+                ],
                 ref_template="#/components/schemas/{model}",
             )
             schema["components"]["schemas"].update(definitions["$defs"])

@@ -1,0 +1,67 @@
+"""Answers of `POST /v1/completions`: OpenAI's shape with the preference that was used."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel
+
+from panacea.api.response import AnswerHead, Usage, shown_logprob
+from panacea.engine.outputs import FinishReason
+from panacea.text import Piece, TokenLogprob
+
+
+class TextLogprobs(BaseModel):
+    """Log probabilities of the tokens in a choice's text."""
+
+    tokens: list[str]
+    """A token within a character is written as OpenAI does: bytes:\\xe2\\x80."""
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    """The most likely tokens at each position; the chosen one is always among them."""
+    text_offset: list[int]
+    """Where in the choice's text each token begins, in characters."""
+
+
+class TextChoice(BaseModel):
+    """A choice's text, or a chunk's part of it. Choices of the first prompt come first."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: FinishReason | None
+    """Null in all chunks but a choice's last."""
+
+
+class TextCompletion(AnswerHead):
+    """A whole answer, or one event of a stream."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
+    usage: Usage | None
+    """In a stream only with stream_options.include_usage: null, and in a last chunk without choices the numbers."""
+
+
+def text_logprobs(pieces: Sequence[Piece]) -> TextLogprobs:
+    """The log probabilities of these pieces as OpenAI shows them."""
+    tokens = [token for piece in pieces for token in piece.logprobs]
+    return TextLogprobs(
+        tokens=[_written(token.chosen.token) for token in tokens],
+        token_logprobs=[shown_logprob(token.chosen.logprob) for token in tokens],
+        top_logprobs=[_top(token) for token in tokens],
+        text_offset=[token.start for token in tokens],
+    )
+
+
+def _top(token: TokenLogprob) -> dict[str, float]:
+    top: dict[str, float] = {}
+    for each in (token.chosen, *token.top):
+        # Different tokens may be written alike; then the chosen one counts, or the more likely.
+        top.setdefault(_written(each.token), shown_logprob(each.logprob))
+    return top
+
+
+def _written(token: bytes) -> str:
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
