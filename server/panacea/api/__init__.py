@@ -1,4 +1,4 @@
-"""The HTTP half: OpenAI's chat completions, each with its own preference. Knows no tensors."""
+"""The HTTP half: OpenAI's chat and text completions, each with its own preference. Knows no tensors."""
 
 from panacea.api.app import create_app
 from panacea.api.engine import EngineLike
