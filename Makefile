@@ -25,6 +25,9 @@ check: .venv/dev.done
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/pyright
+	@if command -v npm >/dev/null; then \
+	  cd clients/web && npm install --silent --no-audit --no-fund --no-package-lock && npm run --silent check; \
+	else echo "The page's types and format are not checked: npm is not installed."; fi
 
 setup: .venv/dev.done
 

@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
+from typing import Literal, Protocol
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
@@ -15,7 +16,19 @@ from tests.command import serving as serving_command
 DESKTOP: ViewportSize = {"width": 1360, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
-OpenPage = Callable[..., Page]
+
+class OpenPage(Protocol):
+    """Opens a URL in a context of its own."""
+
+    def __call__(
+        self,
+        url: str,
+        *,
+        viewport: ViewportSize = DESKTOP,
+        has_touch: bool = False,
+        color_scheme: Literal["light", "dark"] = "light",
+        permissions: Sequence[str] = (),
+    ) -> Page: ...
 
 
 @pytest.fixture(scope="package")
@@ -71,16 +84,22 @@ def own_server(engine: FakeEngine) -> Generator[Served]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Generator[OpenPage]:
-    """Opens a URL in a context of its own; keyword arguments are the context's.
-
-    At the end of the test no page may have had an error of its own, or asked anything of another origin.
-    """
+    """At the end of the test no page may have had an error of its own, or asked anything of another origin."""
     problems: list[str] = []
     with ExitStack() as stack:
 
-        def open_page(url: str, **options: object) -> Page:
+        def open_page(
+            url: str,
+            *,
+            viewport: ViewportSize = DESKTOP,
+            has_touch: bool = False,
+            color_scheme: Literal["light", "dark"] = "light",
+            permissions: Sequence[str] = (),
+        ) -> Page:
             origin = "/".join(url.split("/")[:3])
-            context = browser.new_context(**({"viewport": DESKTOP} | options))  # pyright: ignore[reportArgumentType]
+            context = browser.new_context(
+                viewport=viewport, has_touch=has_touch, color_scheme=color_scheme, permissions=permissions
+            )
             stack.callback(context.close)
             page = context.new_page()
             page.set_default_timeout(15_000)

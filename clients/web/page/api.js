@@ -115,8 +115,10 @@ async function checked(response) {
   const id = response.headers.get("x-request-id");
   const trace = id ? ` (request ${id})` : "";
   if (response.status === 401) throw new Failure("key", "This server needs a key, and this one is not among its keys.");
-  if (response.status === 429) throw new Failure("busy", `The server is busy: ${message} Try again in a moment.${trace}`);
-  if (response.status >= 500) throw new Failure("busy", `The server cannot answer now: ${message} Try again soon.${trace}`);
+  if (response.status === 429)
+    throw new Failure("busy", `The server is busy: ${message} Try again in a moment.${trace}`);
+  if (response.status >= 500)
+    throw new Failure("busy", `The server cannot answer now: ${message} Try again soon.${trace}`);
   throw new Failure("refused", `The server refused this request: ${message}${trace}`);
 }
 

@@ -57,7 +57,9 @@ function python(value, level = 0) {
     return `[\n${value.map((each) => `${indent}${python(each, level + 1)},\n`).join("")}${"    ".repeat(level)}]`;
   }
   if (typeof value === "object" && value !== null) {
-    return `{${Object.entries(value).map(([name, each]) => `${python(name)}: ${python(each, level)}`).join(", ")}}`;
+    return `{${Object.entries(value)
+      .map(([name, each]) => `${python(name)}: ${python(each, level)}`)
+      .join(", ")}}`;
   }
   if (value === true || value === false) return value ? "True" : "False";
   return value === null ? "None" : JSON.stringify(value);

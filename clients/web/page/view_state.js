@@ -121,12 +121,20 @@ export function fromFragment(fragment, space) {
   const view = (/** @type {string} */ text) => viewsOf(space).find((each) => each === text);
   read("view", view, (value) => (state.view = value));
   read("q", String, (value) => (state.prompt = value));
-  read("columns", (text) => parsedColumns(text, preference), (value) => (state.columns = value.map(column)));
+  read(
+    "columns",
+    (text) => parsedColumns(text, preference),
+    (value) => (state.columns = value.map(column)),
+  );
   const index = number(1, state.columns.length, true);
   read("steer", index, (value) => (state.chosen = value - 1));
   read("pin", index, (value) => (state.pinned = state.columns[value - 1]?.id ?? null));
   read("chat", preference, (value) => (state.chat = value));
-  read("range", (text) => parsedRange(text, space.names.length), (value) => (state.range = value));
+  read(
+    "range",
+    (text) => parsedRange(text, space.names.length),
+    (value) => (state.range = value),
+  );
   const { settings } = state;
   read("system", String, (value) => (settings.system = value));
   read("temperature", orAuto(number(0, 2)), (value) => (settings.temperature = value));
@@ -185,8 +193,7 @@ export function chatRequest(space, settings, preference, messages) {
   return {
     model: preference === null ? `${space.model}:base` : space.model,
     messages: system.trim() ? [{ role: "system", content: system }, ...messages] : [...messages],
-    ...(preference !== null &&
-      preference.length > 0 && { preference: asObject(preference, space.names) }),
+    ...(preference !== null && preference.length > 0 && { preference: asObject(preference, space.names) }),
     ...(temperature !== null && { temperature }),
     ...(topP !== null && { top_p: topP }),
     ...(maxTokens !== null && { max_tokens: maxTokens }),

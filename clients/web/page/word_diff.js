@@ -3,6 +3,7 @@
 /** @typedef {{kind: "same" | "added" | "removed", text: string}} Part */
 
 const MOST_CELLS = 4_000_000;
+const HAS_WORD = /[\p{L}\p{N}]/u;
 
 /** Words and what is between them. @param {string} text @returns {string[]} */
 export const words = (text) => text.match(/[\p{L}\p{N}\p{M}_'’-]+|\s+|[^\p{L}\p{N}\p{M}_'’\s-]/gu) ?? [];
@@ -20,7 +21,7 @@ export function wordDiff(before, after) {
   let [aEnd, bEnd] = [a.length, b.length];
   while (aEnd > start && bEnd > start && a[aEnd - 1] === b[bEnd - 1]) [aEnd, bEnd] = [aEnd - 1, bEnd - 1];
   const middle = changes(a.slice(start, aEnd), b.slice(start, bEnd));
-  return merged([
+  return phrases([
     { kind: "same", text: a.slice(0, start).join("") },
     ...middle,
     { kind: "same", text: a.slice(aEnd).join("") },
@@ -63,14 +64,38 @@ function changes(a, b) {
   return parts;
 }
 
-/** Neighbours of one kind as one part. @param {readonly Part[]} parts @returns {Part[]} */
-function merged(parts) {
+/**
+ * Neighbours as one part, so that changes read as phrases: spaces and commas alone, between two changes, change too.
+ * @param {readonly Part[]} parts @returns {Part[]}
+ */
+function phrases(parts) {
   /** @type {Part[]} */
   const result = [];
-  for (const part of parts) {
-    const last = result.at(-1);
-    if (last?.kind === part.kind) last.text += part.text;
-    else if (part.text) result.push({ ...part });
+  let [same, removed, added] = ["", "", ""];
+  const endChange = () => {
+    if (removed) result.push({ kind: "removed", text: removed });
+    if (added) result.push({ kind: "added", text: added });
+    [removed, added] = ["", ""];
+  };
+  const endSame = () => {
+    if (same) result.push({ kind: "same", text: same });
+    same = "";
+  };
+  for (const { kind, text } of parts) {
+    if (kind === "same") {
+      same += text;
+      continue;
+    }
+    if (same && (removed || added) && !HAS_WORD.test(same)) {
+      [removed, added, same] = [removed + same, added + same, ""];
+    } else if (same) {
+      endChange();
+      endSame();
+    }
+    if (kind === "removed") removed += text;
+    else added += text;
   }
+  endChange();
+  endSame();
   return result;
 }

@@ -17,15 +17,19 @@ export function AnswerText({ answer, comparedWith, onRetry }) {
       ? html`<${Markdown} text=${text} />`
       : html`<${Difference} before=${comparedWith} after=${text} />`;
   return html`<div class="answer-text" aria-busy=${isRunning(answer)}>
-    ${isWaiting && !text
-      ? html`<p class="hint waiting">Waiting for the first token…</p>`
-      : html`<div class=${isWaiting ? "stale" : ""}>${body}</div>`}
+    ${
+      isWaiting && !text
+        ? html`<p class="hint waiting">Waiting for the first token…</p>`
+        : html`<div class=${isWaiting ? "stale" : ""}>${body}</div>`
+    }
     ${answer.status === "done" && !text && html`<p class="hint">The model ended without a word.</p>`}
-    ${answer.failure !== null &&
-    html`<div class="failure" role="alert">
+    ${
+      answer.failure !== null &&
+      html`<div class="failure" role="alert">
       <p>${answer.failure.message}</p>
       <button type="button" onClick=${onRetry}>Ask again</button>
-    </div>`}
+    </div>`
+    }
   </div>`;
 }
 
@@ -38,11 +42,12 @@ function Difference({ before, after }) {
   </p>`;
 }
 
-/** @param {{answer: Answer | undefined}} props */
-export function AnswerNumbers({ answer }) {
+/** @param {{answer: Answer | undefined, at?: string}} props `at` is the preference it was asked at, if that needs saying */
+export function AnswerNumbers({ answer, at }) {
   if (answer === undefined || answer.status === "failed") return null;
   const { status, text, firstTokenS, tokensPerS, tokens, finishReason } = answer;
   const parts = [
+    at && `answered at ${at}`,
     status === "stopped" && "stopped",
     finishReason === "length" && "cut off at its token limit",
     text && `${wordCount(text)} words`,

@@ -19,9 +19,13 @@ export function App() {
   const isRefused = failure?.kind === "key";
 
   useEffect(() => {
-    const isInDoubt = [...answers.all.values()].some((answer) => answer.failure !== null && answer.failure.kind !== "refused");
+    const isInDoubt = [...answers.all.values()].some(
+      (answer) => answer.failure !== null && answer.failure.kind !== "refused",
+    );
     setTraffic((before) =>
-      before.isRunning === answers.running && before.isInDoubt === isInDoubt ? before : { isRunning: answers.running, isInDoubt },
+      before.isRunning === answers.running && before.isInDoubt === isInDoubt
+        ? before
+        : { isRunning: answers.running, isInDoubt },
     );
   }, [answers.all]);
   useEffect(() => {
@@ -33,7 +37,7 @@ export function App() {
 
   return html`<header class="masthead">
       <div class="brand">
-        <img src="page/icon.svg" alt="" width="28" height="28" />
+        <svg viewBox="0 0 32 32" aria-hidden="true"><path d="M16 4 3.5 26h25z" /><circle cx="18" cy="19" r="4.5" /></svg>
         <h1>Panacea</h1>
         ${space && html`<span class="model">${space.model}</span>`}
       </div>
@@ -44,16 +48,20 @@ export function App() {
       </div>
     </header>
     <${ConnectionNotice} failure=${failure} />
-    ${space
-      ? html`<${Workbench} key=${[space.model, ...space.names].join("|")} space=${space} server=${server} answers=${answers} canAsk=${failure === null} />`
-      : html`<main class="loading"><p class="hint">${failure ? "" : "Asking the server what it can do…"}</p></main>`}
-    ${isAskingForKey &&
-    html`<${KeyDialog}
+    ${
+      space
+        ? html`<${Workbench} key=${[space.model, ...space.names].join("|")} space=${space} server=${server} answers=${answers} canAsk=${failure === null} />`
+        : html`<main class="loading"><p class="hint">${failure ? "" : "Asking the server what it can do…"}</p></main>`
+    }
+    ${
+      isAskingForKey &&
+      html`<${KeyDialog}
       isWrong=${isRefused && server.api.key !== null}
       onKey=${(/** @type {string} */ key) => {
         setAskingForKey(false);
         server.setKey(key);
       }}
       onClose=${() => setAskingForKey(false)}
-    />`}`;
+    />`
+    }`;
 }

@@ -21,8 +21,10 @@ export function Chat({ turns, names, answers, onResend, onCopy }) {
     if (turns.length > 0) end.current?.scrollIntoView?.({ block: "nearest" });
   }, [turns.length]);
   return html`<div class="chat" role="log" aria-label="Conversation">
-    ${turns.length === 0 &&
-    html`<p class="hint">Each turn is answered with the preference of that moment. Move it between turns.</p>`}
+    ${
+      turns.length === 0 &&
+      html`<p class="hint">Each turn is answered with the preference of that moment. Move it between turns.</p>`
+    }
     ${turns.map((turn, index) => {
       const answer = answers.all.get(turn.id);
       return html`<div class="turn" key=${turn.id}>

@@ -1,6 +1,8 @@
 /** The same question at several preferences, side by side. */
 
+import { isRunning } from "../answer.js";
 import { html } from "../html.js";
+import { described, fromObject, isSame } from "../simplex.js";
 import { useState } from "../vendor/hooks.js";
 import { FEWEST_COLUMNS, MOST_COLUMNS } from "../view_state.js";
 import { AnswerNumbers, AnswerText } from "./answer_text.js";
@@ -13,12 +15,36 @@ import { PreferenceBar } from "./preference_bar.js";
 export const columnKey = ({ id }) => `column-${id}`;
 
 /**
+ * What an answer was asked at, if its column has moved on since; else "".
+ * @param {import("./answer_text.js").Answer | undefined} answer @param {import("../simplex.js").Preference | null} preference
+ * @param {readonly string[]} names
+ */
+function elsewhere(answer, preference, names) {
+  if (answer === undefined || isRunning(answer) || answer.failure !== null) return "";
+  const asked = answer.request.preference ? fromObject(answer.request.preference, names) : null;
+  return isSame(asked, preference) || names.length === 0 ? "" : described(asked, names);
+}
+
+/**
  * @param {{columns: readonly Column[], chosen: number, pinned: number | null, names: readonly string[],
  *   answers: import("../use_answers.js").Answers, canAsk: boolean, onChoose: (index: number) => void,
  *   onPin: (id: number | null) => void, onAdd: () => void, onRemove: (id: number) => void,
  *   onAsk: (column: Column) => void, onCopy: (column: Column) => void}} props
  */
-export function Compare({ columns, chosen, pinned, names, answers, canAsk, onChoose, onPin, onAdd, onRemove, onAsk, onCopy }) {
+export function Compare({
+  columns,
+  chosen,
+  pinned,
+  names,
+  answers,
+  canAsk,
+  onChoose,
+  onPin,
+  onAdd,
+  onRemove,
+  onAsk,
+  onCopy,
+}) {
   const [expanded, setExpanded] = useState(/** @type {number | null} */ (null));
   const pinnedColumn = columns.find(({ id }) => id === pinned);
   const pinnedText = pinnedColumn && answers.all.get(columnKey(pinnedColumn))?.text;
@@ -37,7 +63,7 @@ export function Compare({ columns, chosen, pinned, names, answers, canAsk, onCho
       </header>
       <${AnswerText} answer=${answer} comparedWith=${id === pinned ? undefined : pinnedText || undefined} onRetry=${() => onAsk(column)} />
       <footer>
-        <${AnswerNumbers} answer=${answer} />
+        <${AnswerNumbers} answer=${answer} at=${elsewhere(answer, preference, names)} />
         <div class="tools">
           <${IconButton} icon="pin" label=${id === pinned ? `Unpin answer ${label}` : `Compare the others with answer ${label}`} isPressed=${id === pinned} onClick=${() => onPin(id === pinned ? null : id)} />
           <${IconButton} icon=${isExpanded ? "shrink" : "expand"} label=${isExpanded ? `Shrink answer ${label}` : `Expand answer ${label}`} isPressed=${isExpanded} onClick=${() => setExpanded(isExpanded ? null : id)} />
@@ -50,12 +76,16 @@ export function Compare({ columns, chosen, pinned, names, answers, canAsk, onCho
   return html`<div class="compare">
     <div class=${`columns of-${columns.length}`}>${columns.map(one)}</div>
     <div class="row">
-      ${columns.length < MOST_COLUMNS &&
-      html`<button type="button" disabled=${!canAsk} onClick=${onAdd}>Add an answer</button>`}
-      ${pinnedColumn &&
-      html`<p class="hint">
+      ${
+        columns.length < MOST_COLUMNS &&
+        html`<button type="button" disabled=${!canAsk} onClick=${onAdd}>Add an answer</button>`
+      }
+      ${
+        pinnedColumn &&
+        html`<p class="hint">
         Compared with answer ${columns.indexOf(pinnedColumn) + 1}: <ins>only here</ins>, <del>only there</del>.
-      </p>`}
+      </p>`
+      }
     </div>
   </div>`;
 }

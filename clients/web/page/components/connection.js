@@ -13,6 +13,12 @@ export function ConnectionNotice({ failure }) {
 /** @param {{failure: import("../api.js").Failure | null, isLoaded: boolean}} props */
 export function ConnectionState({ failure, isLoaded }) {
   const [state, words] =
-    failure?.kind === "key" ? ["away", "key needed"] : failure ? ["away", "not reachable"] : isLoaded ? ["ready", "ready"] : ["", "connecting"];
+    failure?.kind === "key"
+      ? ["away", "key needed"]
+      : failure
+        ? ["away", "not reachable"]
+        : isLoaded
+          ? ["ready", "ready"]
+          : ["", "connecting"];
   return html`<span class=${`connection ${state}`} role="status"><span class="light" aria-hidden="true"></span>${words}</span>`;
 }

@@ -53,7 +53,8 @@ export function CopyDialog({ request, needsKey, onClose }) {
     { name: "openai client", text: asOpenAI(request, server) },
   ];
   const text = ways[chosen]?.text ?? "";
-  const copy = async () => setNote((await copied(text, code.current)) ? "Copied." : "Selected: copy it with the keyboard.");
+  const copy = async () =>
+    setNote((await copied(text, code.current)) ? "Copied." : "Selected: copy it with the keyboard.");
   return html`<${Dialog} title="This request as code" onClose=${onClose}>
     <div class="tabs" role="group" aria-label="Language">
       ${ways.map(

@@ -2,7 +2,7 @@
 
 import { html } from "../html.js";
 import { described, distance, fromObject } from "../simplex.js";
-import { useState } from "../vendor/hooks.js";
+import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { wordCount } from "./answer_text.js";
 
 /** @typedef {import("../simplex.js").Preference} Preference */
@@ -16,8 +16,8 @@ import { wordCount } from "./answer_text.js";
  * @property {(answer: Answer) => number} [live] what can be told of a single answer
  */
 
-const WIDTH = 640;
-const HEIGHT = 440;
+const TALLEST = 460;
+const SHAPE = 0.72; // height over width, up to that
 const LEFT = 58;
 const RIGHT = 16;
 const TOP = 14;
@@ -39,16 +39,26 @@ export function Measured({ evaluation, names, chosen, answers, onChoose }) {
   const [x, y] = [all[axes.x], all[axes.y]];
   if (x === undefined || y === undefined) return null;
   const preferenceOf = (/** @type {Point} */ point) =>
-    fromObject(Object.fromEntries(evaluation.dimensions.map((name, index) => [name, point.preference[index] ?? 0])), names);
+    fromObject(
+      Object.fromEntries(evaluation.dimensions.map((name, index) => [name, point.preference[index] ?? 0])),
+      names,
+    );
   const points = sweep.points.map((point) => ({ point, preference: preferenceOf(point) }));
   const nearest =
-    chosen && points.reduce((best, each) => (distance(each.preference, chosen) < distance(best.preference, chosen) ? each : best));
+    chosen &&
+    points.reduce((best, each) =>
+      distance(each.preference, chosen) < distance(best.preference, chosen) ? each : best,
+    );
   const away = nearest && chosen ? distance(nearest.preference, chosen) : 0;
   const { live: liveX } = x;
   const { live: liveY } = y;
   const live =
     liveX && liveY
-      ? answers.map((answer) => ({ x: liveX(answer), y: liveY(answer), what: described(fromObject(answer.preference ?? {}, names), names) }))
+      ? answers.map((answer) => ({
+          x: liveX(answer),
+          y: liveY(answer),
+          what: described(fromObject(answer.preference ?? {}, names), names),
+        }))
       : [];
   const pick = (/** @type {"x" | "y"} */ axis) => html`<label>
     ${axis === "x" ? "Across" : "Up"}
@@ -59,22 +69,26 @@ export function Measured({ evaluation, names, chosen, answers, onChoose }) {
   return html`<div class="measured">
     <div class="row">
       ${pick("x")} ${pick("y")}
-      ${evaluation.sweeps.length > 1 &&
-      html`<label>
+      ${
+        evaluation.sweeps.length > 1 &&
+        html`<label>
         Temperature
         <select value=${String(sweepIndex)} onChange=${(/** @type {Event} */ event) => setSweep(Number(/** @type {HTMLSelectElement} */ (event.target).value))}>
           ${evaluation.sweeps.map(({ temperature }, index) => html`<option key=${index} value=${String(index)}>${temperature}</option>`)}
         </select>
-      </label>`}
+      </label>`
+      }
     </div>
     <${Chart} x=${x} y=${y} points=${points} nearest=${nearest ?? null} live=${live} names=${names} onChoose=${onChoose} />
     <ul class="legend">
       <li><span class="sample best"></span>nothing measured is better in every dimension</li>
       <li><span class="sample"></span>something is</li>
       ${nearest && html`<li><span class="sample ring"></span>${away < 0.001 ? "the chosen preference" : `measured nearest to the chosen preference: ${described(nearest.preference, names)}`}</li>`}
-      ${live.length > 0
-        ? html`<li><span class="sample live"></span>answers on this page, each a single sample</li>`
-        : html`<li class="hint">Single answers have words and weights, but no measured reward: they show on those axes.</li>`}
+      ${
+        live.length > 0
+          ? html`<li><span class="sample live"></span>answers on this page, each a single sample</li>`
+          : html`<li class="hint">Single answers have words and weights, but no measured reward: they show on those axes.</li>`
+      }
     </ul>
     <p class="hint">
       Means over ${evaluation.prompts} held-out questions, ${sweep.samples_per_prompt === 1 ? "one answer" : `${sweep.samples_per_prompt} answers`} each, at
@@ -113,26 +127,39 @@ function axesOf({ dimensions }) {
  */
 function Chart({ x, y, points, nearest, live, names, onChoose }) {
   const [shown, setShown] = useState("");
-  const across = scale([...points.map(({ point }) => x.of(point)), ...live.map((each) => each.x)], LEFT, WIDTH - RIGHT);
-  const up = scale([...points.map(({ point }) => y.of(point)), ...live.map((each) => each.y)], HEIGHT - BOTTOM, TOP);
+  const figure = useRef(/** @type {HTMLElement | null} */ (null));
+  // Drawn in the page's own pixels, so that its words are as large on a phone.
+  const [width, setWidth] = useState(640);
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => entry && setWidth(Math.round(entry.contentRect.width)));
+    if (figure.current) observer.observe(figure.current);
+    return () => observer.disconnect();
+  }, []);
+  const height = Math.min(TALLEST, Math.round(width * SHAPE) + BOTTOM);
+  const across = scale([...points.map(({ point }) => x.of(point)), ...live.map((each) => each.x)], LEFT, width - RIGHT);
+  const up = scale([...points.map(({ point }) => y.of(point)), ...live.map((each) => each.y)], height - BOTTOM, TOP);
   const bar = (/** @type {Point} */ point) => {
     const [cx, cy] = [across.at(x.of(point)), up.at(y.of(point))];
     const [dx, dy] = [x.error?.(point) ?? 0, y.error?.(point) ?? 0];
     const [w, h] = [across.at(dx) - across.at(0), up.at(0) - up.at(dy)];
     return `M${cx - w} ${cy}H${cx + w}M${cx} ${cy - h}V${cy + h}`;
   };
-  return html`<figure class="chart">
-    <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="group" aria-label=${`${y.name} over ${x.name}`}>
-      ${across.ticks.map((tick) => html`<g key=${tick}>
-        <path class="grid" d=${`M${across.at(tick)} ${TOP}V${HEIGHT - BOTTOM}`} />
-        <text class="tick" x=${across.at(tick)} y=${HEIGHT - BOTTOM + 18}>${tick}</text>
-      </g>`)}
-      ${up.ticks.map((tick) => html`<g key=${tick}>
-        <path class="grid" d=${`M${LEFT} ${up.at(tick)}H${WIDTH - RIGHT}`} />
+  return html`<figure class="chart" ref=${figure}>
+    <svg viewBox=${`0 0 ${width} ${height}`} role="group" aria-label=${`${y.name} over ${x.name}`}>
+      ${across.ticks.map(
+        (tick) => html`<g key=${tick}>
+        <path class="grid" d=${`M${across.at(tick)} ${TOP}V${height - BOTTOM}`} />
+        <text class="tick" x=${across.at(tick)} y=${height - BOTTOM + 18}>${tick}</text>
+      </g>`,
+      )}
+      ${up.ticks.map(
+        (tick) => html`<g key=${tick}>
+        <path class="grid" d=${`M${LEFT} ${up.at(tick)}H${width - RIGHT}`} />
         <text class="tick up" x=${LEFT - 8} y=${up.at(tick) + 4}>${tick}</text>
-      </g>`)}
-      <text class="axis" x=${(LEFT + WIDTH - RIGHT) / 2} y=${HEIGHT - 8}>${x.name}</text>
-      <text class="axis" transform=${`translate(14 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)`}>${y.name}</text>
+      </g>`,
+      )}
+      <text class="axis" x=${(LEFT + width - RIGHT) / 2} y=${height - 8}>${x.name}</text>
+      <text class="axis" transform=${`translate(14 ${(TOP + height - BOTTOM) / 2}) rotate(-90)`}>${y.name}</text>
       ${points.map(({ point }, index) => html`<path key=${index} class="error" d=${bar(point)} />`)}
       ${nearest && html`<circle class="ring" cx=${across.at(x.of(nearest.point))} cy=${up.at(y.of(nearest.point))} r="11" />`}
       ${points.map(({ point, preference }, index) => {

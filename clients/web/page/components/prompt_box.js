@@ -38,17 +38,17 @@ export function PromptBox({ prompt, prompts, action, isRunning, isDisabled, onPr
         <button type="submit" class="primary" disabled=${isDisabled || !prompt.trim()}>${action}</button>
       </div>
     </div>
-    ${prompts.length > 0 &&
-    html`<div class="chips examples" role="group" aria-label="Example questions">
-      ${prompts
-        .slice(0, PROMPTS_SHOWN)
-        .map(
-          (each) =>
-            html`<button type="button" key=${each} disabled=${isDisabled} onClick=${() => {
-              onPrompt(each);
-              onAsk(each);
-            }}>${each}</button>`,
-        )}
-    </div>`}
+    ${
+      prompts.length > 0 &&
+      html`<div class="chips examples" role="group" aria-label="Example questions">
+      ${prompts.slice(0, PROMPTS_SHOWN).map(
+        (each) =>
+          html`<button type="button" key=${each} disabled=${isDisabled} onClick=${() => {
+            onPrompt(each);
+            onAsk(each);
+          }}>${each}</button>`,
+      )}
+    </div>`
+    }
   </form>`;
 }

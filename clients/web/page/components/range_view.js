@@ -26,11 +26,13 @@ export function RangeView({ range, names, answers, onRange, onAsk, onSteer }) {
   const finished = asked.filter((answer) => !isRunning(answer));
   return html`<div class="range">
     <${RangeChoice} range=${range} names=${names} onRange=${onRange} />
-    ${asked.length > 0 &&
-    html`<div class="progress">
+    ${
+      asked.length > 0 &&
+      html`<div class="progress">
       <progress max=${all.length} value=${finished.length} aria-label="Answers finished"></progress>
       <span>${finished.length} of ${all.length}</span>
-    </div>`}
+    </div>`
+    }
     <div class=${"over" in range ? "places over-triangle" : "places along-edge"}>
       ${rows.map(
         (row, index) =>
@@ -55,7 +57,9 @@ function RangeChoice({ range, names, onRange }) {
   const { count } = range;
   const [from, to] = "over" in range ? [0, 1] : [range.from, range.to];
   const ways = names.flatMap((name, first) =>
-    names.slice(first + 1).map((other, offset) => ({ text: `${name} to ${other}`, from: first, to: first + 1 + offset })),
+    names
+      .slice(first + 1)
+      .map((other, offset) => ({ text: `${name} to ${other}`, from: first, to: first + 1 + offset })),
   );
   const choose = (/** @type {string} */ value) => {
     const way = ways[Number(value)];

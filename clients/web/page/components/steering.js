@@ -2,6 +2,7 @@
 
 import { html } from "../html.js";
 import { centre, isSame, shares, vertex } from "../simplex.js";
+import { useState } from "../vendor/hooks.js";
 import { Sliders } from "./sliders.js";
 import { Triangle } from "./triangle.js";
 
@@ -18,20 +19,31 @@ const MOST_EDGES = 6; // of four dimensions; beyond that presets would fill the 
 export function Steering({ space, handles, chosen, onChoose, onChange }) {
   const { names, descriptions } = space;
   const preference = handles[chosen]?.preference ?? null;
+  // Where the triangle and the answers would not fit on the screen together, sliders are a step away.
+  const [isNarrow] = useState(() => names.length === 3 && matchMedia("(max-width: 59.99rem)").matches);
   return html`<section class="steering" aria-label="Preference">
-    ${handles.length > 1 &&
-    html`<div class="tabs small" role="group" aria-label="Which answer to steer">
+    ${
+      handles.length > 1 &&
+      html`<div class="tabs small" role="group" aria-label="Which answer to steer">
       ${handles.map(
         ({ label }, index) =>
           html`<button type="button" key=${index} aria-pressed=${index === chosen} onClick=${() => onChoose(index)}>${label}</button>`,
       )}
-    </div>`}
-    ${names.length === 3 &&
-    html`<${Triangle} names=${names} handles=${handles} chosen=${chosen} onChoose=${onChoose} onChange=${onChange} />`}
-    ${names.length > 1 &&
-    (preference === null
-      ? html`<p class="hint">The bare base model has no preference. Choose a preset to steer again.</p>`
-      : html`<${Sliders} names=${names} descriptions=${descriptions} preference=${preference} onChange=${onChange} />`)}
+    </div>`
+    }
+    ${
+      names.length === 3 &&
+      html`<${Triangle} names=${names} handles=${handles} chosen=${chosen} onChoose=${onChoose} onChange=${onChange} />`
+    }
+    ${
+      names.length > 1 &&
+      (preference === null
+        ? html`<p class="hint">The bare base model has no preference. Choose a preset to steer again.</p>`
+        : html`<details class="exact" open=${!isNarrow}>
+          <summary>Exact weights</summary>
+          <${Sliders} names=${names} descriptions=${descriptions} preference=${preference} onChange=${onChange} />
+        </details>`)
+    }
     <${Presets} space=${space} preference=${preference} onChange=${onChange} />
   </section>`;
 }

@@ -42,9 +42,9 @@ export function Triangle({ names, handles, chosen, marks = [], onChoose, onChang
     if (nearest !== chosen) onChoose?.(nearest);
     else onChange(fromPoint(at));
     event.preventDefault();
-    /** @type {SVGElement | null | undefined} */ (
-      drawing.current?.querySelector(`[data-handle="${nearest}"]`)
-    )?.focus({ preventScroll: true });
+    /** @type {SVGElement | null | undefined} */ (drawing.current?.querySelector(`[data-handle="${nearest}"]`))?.focus({
+      preventScroll: true,
+    });
   };
   const drag = (/** @type {PointerEvent} */ event) => {
     if (drawing.current?.hasPointerCapture(event.pointerId)) onChange?.(fromPoint(place(event)));
@@ -130,4 +130,3 @@ function gridLines(part) {
     line([rest, 0, whole], [0, rest, whole]),
   ].join(" ");
 }
-

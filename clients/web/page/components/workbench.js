@@ -2,7 +2,7 @@
 
 import { html } from "../html.js";
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
-import { chatRequest, column, fromFragment, rangeRows, toFragment, viewsOf } from "../view_state.js";
+import { MOST_COLUMNS, chatRequest, column, fromFragment, rangeRows, toFragment, viewsOf } from "../view_state.js";
 import { Chat } from "./chat.js";
 import { Compare, columnKey } from "./compare.js";
 import { CopyDialog, copied } from "./dialogs.js";
@@ -118,7 +118,11 @@ export function Workbench({ space, server, answers, canAsk }) {
     const gone = columns.find((each) => each.id === id);
     if (gone) answers.forget([columnKey(gone)]);
     const left = columns.filter((each) => each.id !== id);
-    change({ columns: left, chosen: Math.min(chosen, left.length - 1), pinned: state.pinned === id ? null : state.pinned });
+    change({
+      columns: left,
+      chosen: Math.min(chosen, left.length - 1),
+      pinned: state.pinned === id ? null : state.pinned,
+    });
   };
   const add = (/** @type {Preference | null} */ preference) => {
     const added = column(preference);
@@ -126,8 +130,14 @@ export function Workbench({ space, server, answers, canAsk }) {
     return added;
   };
   const compareFrom = (/** @type {Preference} */ preference) => {
-    if (columns.length < 6) askColumn(add(preference));
-    else change({ view: "compare", columns: columns.map((each, index) => (index === chosen ? { ...each, preference } : each)) });
+    const answer = answers.all.get(rangeKey(preference));
+    const moved = columns[chosen];
+    if (columns.length === MOST_COLUMNS && moved) {
+      steer(preference);
+      change({ view: "compare" });
+    }
+    const place = columns.length === MOST_COLUMNS && moved ? { ...moved, preference } : add(preference);
+    if (answer) askColumn(place, questionOf(answer));
   };
   const copyLink = async () => {
     writeLink(state, space);
@@ -139,36 +149,23 @@ export function Workbench({ space, server, answers, canAsk }) {
   const views = viewsOf(space);
 
   return html`<div class="workbench">
-    <aside>
-      <p class="lead">${TITLES[view].lead}</p>
-      ${names.length < 2 &&
-      html`<p class="hint">
-        ${names.length === 0 ? "This server has no preference to steer" : `This adapter has one dimension, ${names[0]}`}:
-        compare it with its bare base model.
-      </p>`}
-      ${view === "range"
-        ? names.length === 3 && html`<${Triangle} names=${names} handles=${[]} chosen=${-1} marks=${marks} />`
-        : html`<${Steering} space=${space} handles=${handles} chosen=${isChat ? 0 : chosen} onChoose=${(/** @type {number} */ index) => change({ chosen: index })} onChange=${steer} />`}
-      <${Settings} settings=${settings} onChange=${(/** @type {ViewState["settings"]} */ value) => change({ settings: value })} />
-      <div class="row">
-        <button type="button" class="quiet" onClick=${copyLink}><${Icon} name="link" /> Copy link to this view</button>
-        <span role="status" class="hint">${linkNote}</span>
-      </div>
-    </aside>
-    <main>
+    <div class="top">
       <nav class="tabs" aria-label="Views">
         ${views.map(
           (each) =>
             html`<button type="button" key=${each} aria-current=${each === view ? "page" : undefined} onClick=${() => change({ view: each })}>${TITLES[each].title}</button>`,
         )}
       </nav>
-      ${ignored.length > 0 &&
-      html`<div class="notice" role="alert">
+      ${
+        ignored.length > 0 &&
+        html`<div class="notice" role="alert">
         <p>This link has parts that mean nothing on this server and were left out: ${ignored.join(", ")}.</p>
         <button type="button" onClick=${() => setIgnored([])}>Close</button>
-      </div>`}
-      ${(view === "compare" || view === "range") &&
-      html`<${PromptBox}
+      </div>`
+      }
+      ${
+        (view === "compare" || view === "range") &&
+        html`<${PromptBox}
         prompt=${prompt}
         prompts=${space.prompts}
         action=${view === "range" ? "Show the range" : "Ask"}
@@ -177,9 +174,37 @@ export function Workbench({ space, server, answers, canAsk }) {
         onPrompt=${(/** @type {string} */ text) => change({ prompt: text })}
         onAsk=${(/** @type {string} */ text) => (view === "range" ? askRange(rangePoints, text) : askAll(text))}
         onStop=${() => answers.stop()}
-      />`}
-      ${view === "compare" &&
-      html`<${Compare}
+      />`
+      }
+    </div>
+    <div class="side">
+    <aside>
+      <p class="lead">${TITLES[view].lead}</p>
+      ${
+        names.length < 2 &&
+        html`<p class="hint">
+        ${names.length === 0 ? "This server has no preference to steer" : `This adapter has one dimension, ${names[0]}`}:
+        compare it with its bare base model.
+      </p>`
+      }
+      ${
+        view === "range"
+          ? names.length === 3 && html`<${Triangle} names=${names} handles=${[]} chosen=${-1} marks=${marks} />`
+          : html`<${Steering} space=${space} handles=${handles} chosen=${isChat ? 0 : chosen} onChoose=${(/** @type {number} */ index) => change({ chosen: index })} onChange=${steer} />`
+      }
+    </aside>
+    <section class="more" aria-label="Settings and link">
+      <${Settings} settings=${settings} onChange=${(/** @type {ViewState["settings"]} */ value) => change({ settings: value })} />
+      <div class="row">
+        <button type="button" class="quiet" onClick=${copyLink}><${Icon} name="link" /> Copy link to this view</button>
+        <span role="status" class="hint">${linkNote}</span>
+      </div>
+    </section>
+    </div>
+    <main>
+      ${
+        view === "compare" &&
+        html`<${Compare}
         columns=${columns}
         chosen=${chosen}
         pinned=${state.pinned}
@@ -190,26 +215,34 @@ export function Workbench({ space, server, answers, canAsk }) {
         onPin=${(/** @type {number | null} */ id) => change({ pinned: id })}
         onAdd=${() => {
           const added = add(current ?? space.start);
-          const neighbour = columns.map((each) => answers.all.get(columnKey(each))).find((answer) => answer !== undefined);
+          const neighbour = columns
+            .map((each) => answers.all.get(columnKey(each)))
+            .find((answer) => answer !== undefined);
           if (neighbour) askColumn(added, questionOf(neighbour));
         }}
         onRemove=${remove}
         onAsk=${askColumn}
         onCopy=${(/** @type {Column} */ each) => setAsCode(request(each.preference))}
-      />`}
-      ${view === "range" &&
-      html`<${RangeView}
+      />`
+      }
+      ${
+        view === "range" &&
+        html`<${RangeView}
         range=${state.range}
         names=${names}
         answers=${answers}
         onRange=${(/** @type {ViewState["range"]} */ range) => change({ range })}
         onAsk=${askRange}
         onSteer=${compareFrom}
-      />`}
-      ${view === "measured" &&
-      html`<${Measured} evaluation=${server.evaluation} names=${names} chosen=${current} answers=${singles} onChoose=${steer} />`}
-      ${isChat &&
-      html`<${Chat}
+      />`
+      }
+      ${
+        view === "measured" &&
+        html`<${Measured} evaluation=${server.evaluation} names=${names} chosen=${current} answers=${singles} onChoose=${steer} />`
+      }
+      ${
+        isChat &&
+        html`<${Chat}
           turns=${turns}
           names=${names}
           answers=${answers}
@@ -232,7 +265,8 @@ export function Workbench({ space, server, answers, canAsk }) {
             askTurn(turns, text);
           }}
           onStop=${() => answers.stop()}
-        /></div>`}
+        /></div>`
+      }
     </main>
     ${asCode && html`<${CopyDialog} request=${asCode} needsKey=${server.needsKey} onClose=${() => setAsCode(null)} />`}
   </div>`;
@@ -268,23 +302,27 @@ function useLink(state, space, onLink) {
 
 /**
  * Calls back for something that keeps changing, once it rests and now and then before.
- * @template T
+ * @template {{id: number}} T
  * @param {(value: T) => void} onRest
  * @returns {(value: T) => void}
  */
 function useFollowing(onRest) {
   const latest = useRef(onRest);
   latest.current = onRest;
-  const timer = useRef({ id: 0, since: 0 });
+  const pending = useRef(/** @type {{value: T, timer: number, since: number} | null} */ (null));
+  const settle = () => {
+    if (pending.current === null) return;
+    const { value, timer } = pending.current;
+    window.clearTimeout(timer);
+    pending.current = null;
+    latest.current(value);
+  };
   return (value) => {
-    const { current } = timer;
+    if (pending.current !== null && pending.current.value.id !== value.id) settle();
     const now = performance.now();
-    if (current.id === 0) current.since = now;
-    window.clearTimeout(current.id);
-    const wait = Math.max(0, Math.min(QUIET_MS, current.since + PATIENCE_MS - now));
-    current.id = window.setTimeout(() => {
-      current.id = 0;
-      latest.current(value);
-    }, wait);
+    const since = pending.current?.since ?? now;
+    window.clearTimeout(pending.current?.timer);
+    const wait = Math.max(0, Math.min(QUIET_MS, since + PATIENCE_MS - now));
+    pending.current = { value, timer: window.setTimeout(settle, wait), since };
   };
 }
