@@ -2,9 +2,11 @@
 
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
+from weakref import WeakSet
 
 from panacea_client import calls
 from panacea_client.answers import ChatAnswer, TextAnswer
@@ -48,6 +50,7 @@ class AsyncPanacea:
     ) -> None:
         self._settings = Settings.of(base_url, api_key, timeout, max_retries, headers, verify, proxy)
         self._transport = AsyncTransport(self._settings)
+        self._streams: WeakSet[AsyncChatStream] = WeakSet()
 
     def __repr__(self) -> str:
         return f"AsyncPanacea({self.base_url!r})"
@@ -66,7 +69,12 @@ class AsyncPanacea:
         return self._settings.base_url
 
     async def aclose(self) -> None:
-        """Closes all connections. Leaving the `async with` block does it too."""
+        """Ends all streams and closes all connections. Leaving the `async with` block does it too."""
+        # A stream that was left and is still referred to would only be closed when the event loop ends, which closes
+        # what the stream reads from at the same time and complains about it.
+        for stream in tuple(self._streams):
+            with suppress(RuntimeError):  # another task reads from it, and gets an error for it
+                await stream.aclose()
         await self._transport.aclose()
 
     async def chat(
@@ -87,7 +95,9 @@ class AsyncPanacea:
         >>> asyncio.run(main())
         Have an egg and a small pot ready. Boil water in the egg pot. ...
         """
-        return AsyncChatStream(partial(self._transport.open, calls.stream(question, preference, options)))
+        stream = AsyncChatStream(partial(self._transport.open, calls.stream(question, preference, options)))
+        self._streams.add(stream)
+        return stream
 
     async def compare(
         self,

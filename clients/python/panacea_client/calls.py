@@ -26,6 +26,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 AnswerT = TypeVar("AnswerT", ChatAnswer, TextAnswer)
 
 _NOT_IN_THE_BODY = ("system", "extra", "timeout")
+_NOT_EXTRA = ChatOptions.__optional_keys__ | {"messages", "prompt", "preference", "stream", "stream_options"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Call(Generic[T_co]):
     body: bytes | None = None
     timeout_s: float | None = None
     """None: the client's own."""
+    once: bool = False
+    """Whether a failure is an answer too, and no reason to try again."""
 
 
 def chat(question: Question, preference: Preference, options: ChatOptions) -> Call[ChatAnswer]:
@@ -77,7 +80,7 @@ def evaluation() -> Call[Evaluation]:
 
 
 def ready() -> Call[Readiness]:
-    return Call("GET", "/ready", _information(Readiness))
+    return Call("GET", "/ready", _information(Readiness), once=True)
 
 
 def _information(kind: type[ModelT]) -> Callable[[bytes, str | None], ModelT]:
@@ -92,7 +95,7 @@ def _generating(
     path: str, fields: dict[str, Any], options: SamplingOptions, read: Callable[[bytes, str | None], T]
 ) -> Call[T]:
     for name, value in (options.get("extra") or {}).items():
-        if name in fields or name in ChatOptions.__optional_keys__ | {"preference"}:
+        if name in _NOT_EXTRA:
             raise ValueError(f"extra names {name!r}, which is an argument of its own or not for this method")
         fields[name] = value
     timeout = options.get("timeout")
@@ -105,8 +108,8 @@ def _fields(options: SamplingOptions, known: frozenset[str]) -> dict[str, Any]:
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
         raise TypeError(
-            f"unexpected keyword argument {unknown!r}; there are {', '.join(sorted(known))}; other fields of the request "
-            "go into extra={...}"
+            f"unexpected keyword argument {unknown!r}; there are {', '.join(sorted(known))}; "
+            "other fields of the request go into extra={...}"
         )
     fields = {name: value for name, value in options.items() if name not in _NOT_IN_THE_BODY and value is not None}
     if not isinstance(fields.get("stop", ""), str):

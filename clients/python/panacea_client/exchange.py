@@ -72,7 +72,7 @@ def opening(settings: Settings, call: Call[object], *, stream: bool) -> Exchange
             return Opened(outcome, outcome.headers.get("x-request-id", request_id))
         assert outcome is not None
         error, delay_s = _judged(outcome, request, request_id, attempt)
-        if delay_s is None or attempt == settings.max_retries:
+        if delay_s is None or call.once or attempt == settings.max_retries:
             raise error from (outcome if isinstance(outcome, httpx2.RequestError) else None)
         yield Wait(delay_s)
         attempt += 1

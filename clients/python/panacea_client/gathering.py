@@ -50,7 +50,8 @@ def gather_apart(
 
     Only a coroutine can be stopped while it waits for a server, and the caller may have an event loop already: Jupyter
     has. Anything that interrupts the waiting, Ctrl-C above all, cancels the coroutine, and is raised when that has let
-    go of what it held. `make` gets a function that it is to call with each result; `on_result` is called with them here.
+    go of what it held. `make` gets a function that it is to call with each result; `on_result` is called with them in
+    the waiting thread.
     """
     reports: SimpleQueue[_Report[T] | None] = SimpleQueue()
     outcome: Future[list[T]] = Future()

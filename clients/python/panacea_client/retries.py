@@ -21,7 +21,7 @@ def delay_before_retry_s(failure: httpx2.RequestError | StatusError, attempt: in
     that was silent for the whole timeout is not, because it may be at work on the answer still, and would be twice.
     """
     # A quarter at random, or clients that failed together would come back together.
-    backoff_s = min(_FIRST_DELAY_S * 2**attempt, _MAX_DELAY_S) * uniform(0.75, 1.0)  # noqa: S311
+    backoff_s = min(_FIRST_DELAY_S * 2.0 ** min(attempt, 8), _MAX_DELAY_S) * uniform(0.75, 1.0)  # noqa: S311
     match failure:
         case StatusError():
             if failure.status not in RETRIED_STATUSES and failure.status < 500:
