@@ -14,7 +14,7 @@ import uvicorn
 from panacea.api import EngineLike, create_app
 from panacea.config import ServerConfig
 from panacea.preference import Dimension, PreferenceSpace
-from panacea.text import load_model_text
+from panacea.text import ModelText, load_model_text
 from tests.golden_files import BASE
 
 TEXT = load_model_text(BASE)
@@ -57,6 +57,7 @@ class Served:
 def serving(
     make_engine: EngineMaker,
     *,
+    text: ModelText = TEXT,
     space: PreferenceSpace | None = SPACE,
     evaluation: bytes | None = None,
     api_keys: tuple[str, ...] = (),
@@ -75,7 +76,7 @@ def serving(
 
     async def serve() -> None:
         engine = await make_engine()
-        app = create_app(config, engine, TEXT, space, evaluation)
+        app = create_app(config, engine, text, space, evaluation)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
         started.append((server, engine))
         await server.serve(sockets=[listener])

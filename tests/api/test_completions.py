@@ -1,15 +1,21 @@
 """Text completions: raw prompts, several at once, token ids, echo and OpenAI's older shape of log probabilities."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import httpx2
 import pytest
 
+from panacea.api.completion_response import text_logprobs
+from panacea.text import Piece, TokenLogprob
+from panacea.text.answer import Alternative
+from panacea.text.vocabulary import Vocabulary
 from tests.api.chatting import COMPLETIONS, QUESTION, body, contents, error_of, streamed
 from tests.api.chatting import ask as ask_path
 from tests.api.chatting import events as events_of
 from tests.api.fake_engine import FakeEngine, Submitted
-from tests.api.serving import NAME, SPACE, TEXT, Served
+from tests.api.serving import NAME, SPACE, TEXT, Served, serving
+from tests.text.tiny import sentencepiece_tokenizer
 
 OTHER = "The attic is"
 
@@ -168,6 +174,21 @@ def test_a_stop_string_in_the_prompt_ends_nothing(own_client: httpx2.Client, eng
     assert contents(ask(own_client, prompt="a knife", stop="knife", echo=True)) == ["a knife and a "]
 
 
+def test_an_answers_first_space_is_part_of_it(engine: FakeEngine) -> None:
+    """Decoded alone, a SentencePiece tokenizer's text loses it."""
+    tokenizer = sentencepiece_tokenizer()
+    the, knife = (tokenizer.get_vocab()[word] for word in ("\u2581the", "\u2581knife"))
+    engine.script = [knife]
+
+    async def make_engine() -> FakeEngine:
+        return engine
+
+    text = replace(TEXT, tokenizer=tokenizer, vocabulary=Vocabulary(tokenizer))
+    with serving(make_engine, text=text) as served, httpx2.Client(base_url=served.url) as client:
+        assert contents(ask(client, prompt=[the], max_tokens=1)) == [" knife"]
+        assert contents(ask(client, prompt=[the], max_tokens=1, echo=True)) == ["the knife"]
+
+
 # Log probabilities.
 
 
@@ -183,6 +204,13 @@ def test_logprobs_have_tokens_offsets_and_the_chosen_one_among_the_top(
     assert logprobs["token_logprobs"] == [-0.25 * position for position in range(1, 9)]
     assert [next(iter(top)) for top in logprobs["top_logprobs"]] == logprobs["tokens"]
     assert logprobs["top_logprobs"][0] == {"a": -0.25}
+
+
+def test_a_chosen_token_counts_before_others_that_are_written_alike() -> None:
+    top = (Alternative(b"b", -0.1), Alternative(b"a", -0.5), Alternative(b"b", -3.0))
+    shown = text_logprobs([Piece("a", (TokenLogprob(Alternative(b"a", float("-inf")), top, 0),), None)])
+    assert shown.top_logprobs == [{"a": -9999.0, "b": -0.1}]
+    assert shown.token_logprobs == [-9999.0]
 
 
 @pytest.mark.parametrize("count", [0, 3, 5])

@@ -45,7 +45,7 @@ def _as_prompts(value: Any) -> list[str] | list[list[int]]:
 
 
 def _refuse_zero(value: Any) -> Any:
-    if value == 0 and type(value) is int:
+    if value == 0:
         raise PydanticCustomError("unsupported", "must be at least 1: this server does not score prompts alone")
     return value
 
