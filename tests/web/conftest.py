@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Literal, Protocol
 
 import pytest
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import Served, serving
 from tests.command import serving as serving_command
+from tests.web.modules import CallModule, call_module
 
 DESKTOP: ViewportSize = {"width": 1360, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
@@ -113,3 +115,15 @@ def open_page(browser: Browser) -> Generator[OpenPage]:
 
         yield open_page
     assert not problems
+
+
+@pytest.fixture(scope="package")
+def modules(browser: Browser, fake_url: str) -> Generator[CallModule]:
+    """The page's modules, in one page for all tests that only compute something with them."""
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(fake_url)
+    yield partial(call_module, page)
+    page.close()
+    assert not errors
