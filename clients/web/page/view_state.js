@@ -77,20 +77,22 @@ export function toFragment(state, space) {
     "over" in each ? `triangle.${each.count}` : `${each.from}.${each.to}.${each.count}`;
   const pinned = state.columns.findIndex(({ id }) => id === state.pinned);
   const parts = {
-    view: state.view === start.view ? "" : state.view,
-    q: state.prompt === start.prompt ? "" : state.prompt,
-    columns: columns(state) === columns(start) ? "" : columns(state),
-    steer: state.chosen === start.chosen ? "" : String(state.chosen + 1),
-    pin: pinned < 0 ? "" : String(pinned + 1),
-    chat: isSame(state.chat, start.chat) ? "" : write(state.chat),
-    range: range(state.range) === range(start.range) ? "" : range(state.range),
-    system: settings.system,
-    temperature: settings.temperature === start.settings.temperature ? "" : String(settings.temperature ?? "auto"),
-    top_p: settings.topP === null ? "" : String(settings.topP),
-    max_tokens: settings.maxTokens === start.settings.maxTokens ? "" : String(settings.maxTokens ?? "auto"),
-    seed: settings.seed === null ? "" : String(settings.seed),
+    view: state.view === start.view ? null : state.view,
+    q: state.prompt === start.prompt ? null : state.prompt,
+    columns: columns(state) === columns(start) ? null : columns(state),
+    steer: state.chosen === start.chosen ? null : state.chosen + 1,
+    pin: pinned < 0 ? null : pinned + 1,
+    chat: isSame(state.chat, start.chat) ? null : write(state.chat),
+    range: range(state.range) === range(start.range) ? null : range(state.range),
+    system: settings.system === start.settings.system ? null : settings.system,
+    temperature: settings.temperature === start.settings.temperature ? null : (settings.temperature ?? "auto"),
+    top_p: settings.topP,
+    max_tokens: settings.maxTokens === start.settings.maxTokens ? null : (settings.maxTokens ?? "auto"),
+    seed: settings.seed,
   };
-  const query = new URLSearchParams(Object.entries(parts).filter(([, value]) => value !== ""));
+  const query = new URLSearchParams(
+    Object.entries(parts).flatMap(([name, value]) => (value === null ? [] : [[name, String(value)]])),
+  );
   // Commas, semicolons and spaces are fine in a fragment, and a link is there to be read.
   return query.toString().replaceAll("%2C", ",").replaceAll("%3B", ";");
 }
@@ -101,7 +103,7 @@ export function toFragment(state, space) {
  * @returns {{state: ViewState, ignored: string[]}} `ignored` names the parts left out
  */
 export function fromFragment(fragment, space) {
-  const query = new URLSearchParams(fragment.replace(/^#/, ""));
+  const given = Map.groupBy(new URLSearchParams(fragment.replace(/^#/, "")), ([name]) => name);
   const state = initial(space);
   /** @type {string[]} */
   const ignored = [];
@@ -110,10 +112,10 @@ export function fromFragment(fragment, space) {
    * @param {string} name @param {(text: string) => T | undefined} parse @param {(value: T) => void} accept
    */
   const read = (name, parse, accept) => {
-    const text = query.get(name);
-    query.delete(name);
-    if (text === null) return;
-    const value = parse(text);
+    const [first, ...others] = given.get(name) ?? [];
+    given.delete(name);
+    if (first === undefined) return;
+    const value = others.length === 0 ? parse(first[1]) : undefined; // what is said twice says nothing
     if (value === undefined) ignored.push(name);
     else accept(value);
   };
@@ -141,7 +143,7 @@ export function fromFragment(fragment, space) {
   read("top_p", number(0.01, 1), (value) => (settings.topP = value));
   read("max_tokens", orAuto(number(1, 1e6, true)), (value) => (settings.maxTokens = value));
   read("seed", number(0, Number.MAX_SAFE_INTEGER, true), (value) => (settings.seed = value));
-  return { state, ignored: [...ignored, ...query.keys()] };
+  return { state, ignored: [...ignored, ...given.keys()] };
 }
 
 /** @param {string} text @param {number} dimensions @returns {number[] | null | undefined} */
@@ -202,8 +204,10 @@ export function chatRequest(space, settings, preference, messages) {
 }
 
 /**
- * The preferences of a range, in rows as they are shown.
+ * The preferences of a range, in rows as they are shown; none where there is nothing between two dimensions.
  * @param {Range} range @param {number} dimensions @returns {readonly Preference[][]}
  */
-export const rangeRows = (range, dimensions) =>
-  "over" in range ? triangleRows(range.count) : [edge(dimensions, range.from, range.to, range.count)];
+export function rangeRows(range, dimensions) {
+  if (dimensions < 2) return [];
+  return "over" in range ? triangleRows(range.count) : [edge(dimensions, range.from, range.to, range.count)];
+}
