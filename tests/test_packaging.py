@@ -1,5 +1,6 @@
 """What a user of the wheel gets."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -33,3 +34,32 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
         assert name in sizes, f"{name} is not in the wheel"
     assert sum(size for name, size in sizes.items() if name.startswith("panacea/demo/")) < 16 * 2**20
     assert not [name for name in sizes if not name.startswith(("panacea", "panacea_server"))]
+
+
+def test_the_clients_wheel_is_small_typed_and_needs_two_packages(tmp_path: Path) -> None:
+    for kind in ("sdist", "wheel"):
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(tmp_path)],
+            cwd=ROOT / "clients" / "python",
+            check=True,
+        )
+    (wheel,) = tmp_path.glob("panacea_client-*.whl")
+    assert len(list(tmp_path.glob("panacea_client-*.tar.gz"))) == 1
+    assert wheel.stat().st_size < 100_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
+        (scripts,) = (archive.read(name).decode() for name in names if name.endswith("/entry_points.txt"))
+    assert {"panacea_client/__init__.py", "panacea_client/py.typed", "panacea_client/terminal/loop.py"} < {*names}
+    assert any(name.endswith("/LICENSE") for name in names)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"panacea_client"}
+    needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;]*$", metadata, re.MULTILINE)
+    assert sorted(needed) == ["httpx2", "pydantic"]
+    assert "panacea-chat = panacea_client.cli:main" in scripts
+
+
+def test_importing_the_client_brings_nothing_of_the_server() -> None:
+    program = "import sys, panacea_client, panacea_client.cli; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "httpx2" in modules
+    assert not {"torch", "transformers", "panacea", "panacea_kernels", "numpy", "rich", "httpx"} & {*modules}
