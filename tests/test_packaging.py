@@ -53,7 +53,7 @@ def test_the_clients_wheel_is_small_typed_and_needs_two_packages(tmp_path: Path)
     assert {"panacea_client/__init__.py", "panacea_client/py.typed", "panacea_client/terminal/loop.py"} < {*names}
     assert any(name.endswith("/LICENSE") for name in names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"panacea_client"}
-    needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;]*$", metadata, re.MULTILINE)
+    needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert sorted(needed) == ["httpx2", "pydantic"]
     assert "panacea-chat = panacea_client.cli:main" in scripts
 
