@@ -10,6 +10,7 @@
 export async function* serverEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let afterReturn = false;
   let event = "";
   /** @type {string[]} */
   let data = [];
@@ -17,10 +18,11 @@ export async function* serverEvents(body) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      rest += value;
-      // A carriage return at the end may be half of a line's end.
-      const lines = rest.slice(0, rest.endsWith("\r") ? -1 : undefined).split(/\r\n|\n|\r/);
-      rest = (lines.pop() ?? "") + (rest.endsWith("\r") ? "\r" : "");
+      // A carriage return ends its line at once; a line feed that comes after it in the next piece belongs to it.
+      rest += afterReturn && value.startsWith("\n") ? value.slice(1) : value;
+      afterReturn = value.endsWith("\r");
+      const lines = rest.split(/\r\n|\n|\r/);
+      rest = lines.pop() ?? "";
       for (const line of lines) {
         const [, field, text] = /^([^:]*)(?:: ?)?(.*)$/s.exec(line) ?? [];
         if (line === "") {

@@ -10,7 +10,7 @@ export const words = (text) => text.match(/[\p{L}\p{N}\p{M}_'’-]+|\s+|[^\p{L}\
 
 /**
  * `after` as a change of `before`, with as many words kept as can be (a longest common subsequence). Texts whose changed
- * middles are longer than some 2,000 words each come out as replaced there.
+ * middles are longer than some 1,000 words each come out as replaced there.
  * @param {string} before @param {string} after
  * @returns {Part[]} the parts of `before` are "same" and "removed", those of `after` "same" and "added", both in order
  */
