@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import Served, serving
@@ -43,6 +43,7 @@ def browser() -> Generator[Browser]:
             pytest.fail(missing)
         pytest.skip(missing)
     arguments = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    expect.set_options(timeout=15_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield browser

@@ -4,7 +4,8 @@
  */
 
 import { html } from "./html.js";
-import { lexer } from "./vendor/marked.js";
+import { useMemo } from "./vendor/hooks.js";
+import { Lexer } from "./vendor/marked.js";
 
 /** @typedef {import("./html.js").Children} Children */
 /** @typedef {import("./vendor/marked.js").Token} AnyToken */
@@ -12,13 +13,16 @@ import { lexer } from "./vendor/marked.js";
 
 const MOST_CHARACTERS = 200_000;
 const DEEPEST = 40;
+// The parser takes quadratic time inside a paragraph of, say, a full stop behind every letter: 0.1 s for this many.
+const LONGEST_PARAGRAPH = 10_000;
 const LINK_PROTOCOLS = ["http:", "https:", "mailto:"];
 /** @type {Record<string, string>} */
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
 
 /** @param {{text: string}} props */
 export function Markdown({ text }) {
-  return html`<div class="markdown">${rendered(text)}</div>`;
+  const content = useMemo(() => rendered(text), [text]);
+  return html`<div class="markdown">${content}</div>`;
 }
 
 /** @param {string} text @returns {Children} */
@@ -27,11 +31,21 @@ function rendered(text) {
   /** @type {readonly AnyToken[]} */
   let tokens;
   try {
-    tokens = lexer(text);
+    tokens = new BoundedLexer().lex(text);
   } catch {
     return plain(text); // thousands of nested quotes, say, are too deep for a parser that calls itself
   }
   return all(tokens, 0);
+}
+
+/** Longer paragraphs stay as they were written. */
+class BoundedLexer extends Lexer {
+  /** @override @param {string} source @param {AnyToken[]} tokens */
+  inlineTokens(source, tokens = []) {
+    if (source.length <= LONGEST_PARAGRAPH) return super.inlineTokens(source, tokens);
+    tokens.push({ type: "text", raw: source, text: source, escaped: false });
+    return tokens;
+  }
 }
 
 /** @param {string} text */
@@ -63,7 +77,7 @@ function one(token, depth) {
       return html`<hr />`;
     case "list": {
       const items = token.items.map((item) => html`<li>${all(item.tokens, depth)}</li>`);
-      return token.ordered ? html`<ol start=${token.start || 1}>${items}</ol>` : html`<ul>${items}</ul>`;
+      return token.ordered ? html`<ol start=${token.start}>${items}</ol>` : html`<ul>${items}</ul>`;
     }
     case "checkbox":
       return token.checked ? "☑ " : "☐ ";
@@ -87,16 +101,18 @@ function one(token, depth) {
       return html`<code>${token.text}</code>`;
     case "br":
       return html`<br />`;
+    case "html":
+      return token.block ? plain(token.raw.trimEnd()) : token.raw;
     case "link":
-      return link(token.href, all(token.tokens, depth));
+      return link(withoutEntities(token.href), all(token.tokens, depth));
     case "image": // a picture would be a request to whoever the model names
-      return link(token.href, `[picture: ${withoutEntities(token.text) || token.href}]`);
+      return link(withoutEntities(token.href), `[picture: ${withoutEntities(token.text || token.href)}]`);
     case "text":
       return token.tokens ? all(token.tokens, depth) : withoutEntities(token.text);
     case "escape":
       return token.text;
     default:
-      return token.raw; // HTML among them
+      return token.raw;
   }
 }
 

@@ -9,7 +9,7 @@ import { words, wordDiff } from "../word_diff.js";
 
 /** @param {{answer: Answer | undefined, comparedWith?: string | undefined, onRetry: () => void}} props */
 export function AnswerText({ answer, comparedWith, onRetry }) {
-  if (answer === undefined) return html`<p class="hint">Not asked yet.</p>`;
+  if (answer === undefined) return html`<div class="answer-text"><p class="hint">Not asked yet.</p></div>`;
   const isWaiting = answer.status === "waiting";
   const text = isWaiting ? (answer.stale ?? "") : answer.text;
   const body =

@@ -61,15 +61,15 @@ export function Triangle({ names, handles, chosen, marks = [], onChoose, onChang
 
   const handle = (/** @type {Handle} */ { label, preference }, /** @type {number} */ index) => {
     if (preference === null) return null;
-    const { x, y } = toPoint(preference);
     const isChosen = index === chosen;
     return html`<g
+      key=${index}
       class=${isChosen ? "handle chosen" : "handle"}
       data-handle=${index}
-      transform=${`translate(${x * SIDE} ${y * SIDE})`}
+      transform=${at(preference)}
       role="slider"
       tabindex="0"
-      aria-label=${`Preference ${label}: ${names[0]}; arrow keys move it`}
+      aria-label=${`Preference${label && ` ${label}`}: ${names[0]}; arrow keys move it`}
       aria-valuemin="0"
       aria-valuemax="100"
       aria-valuenow=${Math.round(((preference[0] ?? 0) / TOTAL) * 100)}
@@ -78,13 +78,11 @@ export function Triangle({ names, handles, chosen, marks = [], onChoose, onChang
       onKeyDown=${(/** @type {KeyboardEvent} */ event) => isChosen && type(event, preference)}
     >
       <circle class="reach" r=${REACH} />
-      <circle class="dot" r="4.6" />
-      <text dy="1.7">${label}</text>
+      ${dot(label)}
     </g>`;
   };
-  // The chosen one last: on top of its neighbours.
-  const order = handles.map((_, index) => index).sort((a, b) => Number(a === chosen) - Number(b === chosen));
-  const chosenPreference = handles[chosen]?.preference ?? null;
+  const chosenHandle = handles[chosen];
+  const chosenPreference = chosenHandle?.preference ?? null;
   return html`<svg
     ref=${drawing}
     class=${onChange ? "triangle" : "triangle fixed"}
@@ -109,9 +107,24 @@ export function Triangle({ names, handles, chosen, marks = [], onChoose, onChang
       const { x, y } = toPoint(mark.preference);
       return html`<circle class=${mark.isDone ? "mark done" : "mark"} cx=${x * SIDE} cy=${y * SIDE} r="2.2" />`;
     })}
-    ${order.map((index) => html`<g key=${index}>${handle(/** @type {Handle} */ (handles[index]), index)}</g>`)}
+    ${handles.map(handle)}
+    ${
+      // Once more on top of its neighbours: the order of elements is that of the Tab key, so it stays.
+      chosenHandle &&
+      chosenPreference &&
+      html`<g class="handle chosen top" transform=${at(chosenPreference)} aria-hidden="true">${dot(chosenHandle.label)}</g>`
+    }
   </svg>`;
 }
+
+/** @param {Preference} preference */
+function at(preference) {
+  const { x, y } = toPoint(preference);
+  return `translate(${x * SIDE} ${y * SIDE})`;
+}
+
+/** @param {string} label */
+const dot = (label) => html`<circle class="dot" r="4.6" /><text dy="1.7">${label}</text>`;
 
 /** @param {string} name */
 const shortened = (name) => (name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name);
