@@ -1,5 +1,6 @@
 """Statuses, lost connections and retries: what is raised, what is tried again, and when."""
 
+import asyncio
 import json
 import pickle
 import re
@@ -12,19 +13,23 @@ from email.utils import format_datetime
 from itertools import pairwise
 from typing import Any
 
+import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import panacea_client
 from panacea.errors import EngineError
 from panacea_client import (
+    AsyncPanacea,
     BadRequestError,
     InternalServerError,
     InvalidResponseError,
     NetworkError,
     NotFoundError,
+    Panacea,
     PanaceaError,
     RateLimitError,
-    RequestError,
     ServerError,
     SettingsError,
     StatusError,
@@ -33,7 +38,9 @@ from panacea_client import (
     errors,
 )
 from panacea_client.errors import BY_STATUS
+from panacea_client.failures import status_error
 from tests.api.fake_engine import FakeEngine
+from tests.api.serving import Served
 from tests.client.either import Either, MakeClient
 from tests.client.hostile import Hang, Hostile, Pause, Reply, Reset, answer, hostile
 
@@ -197,8 +204,8 @@ def test_pauses_grow_and_differ_between_clients(make_client: MakeClient, monkeyp
 
 @pytest.mark.parametrize(
     "header",
-    [lambda: "1", lambda: " 1 ", lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)],
-    ids=["seconds", "spaces", "date"],
+    [lambda: "1", lambda: " 1.0 ", lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)],
+    ids=["seconds", "fraction", "date"],
 )
 def test_retry_after_is_obeyed(make_client: MakeClient, header: Callable[[], str]) -> None:
     with hostile(status(429, f"retry-after: {header()}\r\n"), [MODELS]) as server:
@@ -293,10 +300,28 @@ def test_the_real_servers_errors_are_typed(client: Either, engine: FakeEngine) -
         assert failed.value.request_id
 
 
-def test_a_closed_client_says_so(client: Either) -> None:
-    client.models()
-    if isinstance(client, panacea_client.Panacea):
-        client.close()
+def test_a_closed_client_says_so(server: Served) -> None:
+    with Panacea(server.url) as client:
+        assert client.models()
+    client.close()
+    for ask in (client.models, lambda: next(client.stream("Hello")), lambda: client.compare("Hello", [None])):
         with pytest.raises(RuntimeError, match="closed"):
-            client.models()
-    assert issubclass(RequestError, PanaceaError)
+            ask()
+
+    async def ask_late() -> None:
+        async with AsyncPanacea(server.url) as late:
+            assert await late.models()
+        await late.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            await late.models()
+
+    asyncio.run(ask_late())
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4,5} \d\d:\d\d:\d\d ([A-Z]{3}|[+-]\d{4,9})"))
+def test_no_retry_after_breaks_the_client(header: str) -> None:
+    error = status_error(httpx2.Response(503, headers=[(b"retry-after", header.encode())], request=_REQUEST), "r")
+    assert error.retry_after_s is None or error.retry_after_s >= 0
+
+
+_REQUEST = httpx2.Request("GET", "http://localhost")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from panacea.errors import EngineError
 from panacea_client import Preferences
 from panacea_client.terminal.screen import printable
 from panacea_client.terminal.session import InputError, Session
@@ -281,6 +282,17 @@ def test_a_person_compares_side_by_side_and_may_stop_that_too(server: Served, en
         person.sees("> ")
         person.type("/quit\n")
         assert person.leaves() == 0
+
+
+def test_an_answer_that_breaks_off_keeps_its_line_to_itself(server: Served, engine: FakeEngine) -> None:
+    engine.script, engine.failure, engine.failure_at = WORDS, EngineError("made up"), 9
+    with typing_person(server.url) as person:
+        person.sees("> ")
+        person.type(f"{QUESTION}\n")
+        lines = person.sees("> ").splitlines()
+        assert lines[-1].startswith("the engine failed: made up (request ")
+        assert lines[-2].strip()
+        assert "Traceback" not in person.screen
 
 
 def test_ctrl_c_ends_a_pipe(server: Served, engine: FakeEngine) -> None:

@@ -106,7 +106,7 @@ class ChunkChoice(_Answered):
 
     index: int
     delta: Delta
-    finish_reason: str | None
+    finish_reason: str | None = None
 
 
 class Chunk(_Answered):

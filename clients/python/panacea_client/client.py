@@ -216,6 +216,9 @@ class Panacea:
     def _gather(
         self, asked: Sequence[Call[ChatAnswer]], concurrency: int, on_answer: Callable[[ChatAnswer], object] | None
     ) -> list[ChatAnswer]:
+        if not self._closing.alive:
+            raise RuntimeError("the client has been closed")
+
         async def work(report: Callable[[ChatAnswer], object]) -> list[ChatAnswer]:
             transport = AsyncTransport(self._settings)
             try:

@@ -89,7 +89,7 @@ def _judged(
 
 
 def _request(settings: Settings, call: Call[object], request_id: str) -> httpx2.Request:
-    headers = {name.lower(): value for name, value in settings.headers.items()} | {
+    headers = dict(settings.headers) | {
         "accept": "application/json, text/event-stream",
         "user-agent": _user_agent(),
         "x-request-id": request_id,

@@ -1,6 +1,7 @@
 """From what httpx2 reports and servers answer to the client's own errors."""
 
 import json
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
@@ -104,7 +105,7 @@ def _without_words(response: httpx2.Response) -> str:
 
 def _retry_after_s(header: str) -> float | None:
     """Seconds from now; the header holds a number of them, or a date."""
-    if header.strip().isdecimal():
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", header.strip()):
         return float(header)
     try:
         date = parsedate_to_datetime(header)

@@ -69,6 +69,8 @@ def gather_apart(
             outcome.set_result(asyncio.run(work()))
         except BaseException as error:
             outcome.set_exception(error)
+            if not begun.done():
+                begun.set_exception(error)
         finally:
             reports.put(None)
 
@@ -79,9 +81,9 @@ def gather_apart(
             if on_result is not None:
                 on_result(report.result)
     except BaseException:
-        cancel = begun.result()
-        with suppress(RuntimeError):  # it has just ended by itself
-            cancel()
+        if begun.exception() is None:
+            with suppress(RuntimeError):  # it has just ended by itself
+                begun.result()()
         thread.join()
         raise
     thread.join()

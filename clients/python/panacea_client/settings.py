@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_RETRIES = 2
 _CONNECT_TIMEOUT_S = 10.0
 """A server that is there accepts within milliseconds, so waiting longer for that finds nobody."""
+# h11 would refuse other headers too, with an error that shows them.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x1f\x7f]*")
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,9 @@ class Settings:
             api_key=_api_key(api_key or os.environ.get("PANACEA_API_KEY") or ""),
             timeout_s=checked_timeout_s(timeout),
             max_retries=max_retries,
-            headers=dict(headers or {}),
+            headers=_headers(headers or {}),
             verify=verify,
-            proxy=proxy,
+            proxy=_proxy(proxy),
         )
 
     def http_options(self) -> dict[str, Any]:
@@ -101,7 +105,27 @@ def _problem_of(given: str) -> str | None:
 
 def _api_key(given: str) -> str | None:
     key = given.strip()
-    # h11 would refuse the header with an error that shows it.
-    if any(ord(character) < 0x21 or ord(character) == 0x7F for character in key):
+    if not _HEADER_VALUE.fullmatch(key) or " " in key:
         raise SettingsError("api_key (or PANACEA_API_KEY) has spaces or control characters inside")
     return key or None
+
+
+def _headers(given: Mapping[str, str]) -> dict[str, str]:
+    for name, value in given.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise SettingsError("headers: a name is no header's name")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise SettingsError(f"headers: the value of {name} has control characters inside")
+    return {name.lower(): value for name, value in given.items()}
+
+
+def _proxy(given: str | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        host = httpx2.Proxy(given).url.host
+    except (ValueError, httpx2.InvalidURL):
+        host = ""
+    if not host:
+        raise SettingsError("proxy must be a URL such as http://localhost:3128")
+    return given

@@ -98,7 +98,9 @@ def _answer(terminal: Terminal, question: str) -> None:
             # What came of an answer that was cut belongs to the conversation; a question without any does not.
             if stream.text:
                 session.messages = [*messages, stream.message]
-    screen.end_answer(" · ".join(_notes(stream.preference, stream.usage, stream.finish_reason, stopped=stopped)))
+                screen.end_line()
+    notes = _notes(stream.preference, stream.usage, stream.finish_reason, stopped=stopped)
+    screen.hint(" · ".join(notes) + "\n")
 
 
 def _notes(

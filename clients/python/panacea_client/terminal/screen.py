@@ -26,12 +26,9 @@ class Screen:
         """A part of an answer, as it comes."""
         self._out.print(Text(printable(text)), end="", soft_wrap=True)
 
-    def end_answer(self, note: str) -> None:
-        """Ends an answer's last line; a person gets a note below it."""
+    def end_line(self) -> None:
+        """Behind an answer's last piece."""
         self._out.print()
-        if self.interactive:
-            self._out.print(Text(printable(note), "dim"))
-            self._out.print()
 
     def say(self, text: str) -> None:
         """What a command has to say."""
