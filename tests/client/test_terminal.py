@@ -119,6 +119,13 @@ def test_a_pipe_gets_answers_and_nothing_else(server: Served, engine: FakeEngine
     assert len(engine.submitted[1].prompt_ids) > len(engine.submitted[0].prompt_ids), "the first turn is forgotten"
 
 
+def test_an_empty_answer_is_an_empty_line(server: Served, engine: FakeEngine) -> None:
+    engine.script = [EOS]
+    assert pipe(server.url, f"{QUESTION}\n{QUESTION}\n").stdout == "\n\n"
+    prompts = {submitted.prompt_ids for submitted in engine.submitted}
+    assert len(prompts) == 1, "an answer that was none is no part of the conversation"
+
+
 def test_commands_of_a_pipe(server: Served, engine: FakeEngine) -> None:
     engine.script = WORDS
     lines = f"""{QUESTION}
@@ -274,6 +281,11 @@ def test_a_person_compares_side_by_side_and_may_stop_that_too(server: Served, en
         assert re.search(r"concise 1 +helpful 1 +harmless 1 +concise 1", titles)
         assert "words" in table
         engine.prefill_s = 60
+        person.type(f"{QUESTION}\n")
+        wait_until(lambda: engine.live == 1)
+        person.type("\x03")
+        assert "base" not in person.sees("stopped"), "nothing is known of an answer before its first piece"
+        person.sees("> ")
         person.type(f"/compare {QUESTION}\n")
         wait_until(lambda: engine.live == 4)
         person.type("\x03")

@@ -56,7 +56,8 @@ class Settings:
             timeout_s=checked_timeout_s(timeout),
             max_retries=max_retries,
             headers=_headers(headers or {}),
-            verify=verify,
+            # Made once, for it takes 30 ms, and comparisons have connections of their own.
+            verify=httpx2.create_ssl_context() if verify is True else verify,
             proxy=_proxy(proxy),
         )
 

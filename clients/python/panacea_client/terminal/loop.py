@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from panacea_client.answers import Usage
 from panacea_client.client import Panacea
 from panacea_client.errors import BadRequestError, PanaceaError
+from panacea_client.streams import ChatStream
 from panacea_client.terminal.commands import Leave, Terminal, follow, shown
 from panacea_client.terminal.screen import Screen
 from panacea_client.terminal.session import InputError, Session
@@ -98,20 +98,19 @@ def _answer(terminal: Terminal, question: str) -> None:
             # What came of an answer that was cut belongs to the conversation; a question without any does not.
             if stream.text:
                 session.messages = [*messages, stream.message]
+            if stream.text or stream.finish_reason:
                 screen.end_line()
-    notes = _notes(stream.preference, stream.usage, stream.finish_reason, stopped=stopped)
-    screen.hint(" · ".join(notes) + "\n")
+    screen.hint(" · ".join(_notes(stream, stopped=stopped)) + "\n")
 
 
-def _notes(
-    preference: dict[str, float] | None, usage: Usage | None, finish_reason: str | None, *, stopped: bool
-) -> Iterator[str]:
-    yield shown(preference)
-    if usage is not None:
-        yield f"{usage.completion_tokens} tokens"
+def _notes(stream: ChatStream, *, stopped: bool) -> Iterator[str]:
+    if stream.id is not None:
+        yield shown(stream.preference)
+    if stream.usage is not None:
+        yield f"{stream.usage.completion_tokens} tokens"
     if stopped:
         yield "stopped"
-    elif finish_reason == "length":
+    elif stream.finish_reason == "length":
         yield "cut at the limit of its length"
 
 
