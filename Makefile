@@ -1,6 +1,7 @@
 # make run    sets everything up and serves the embedded demo model on http://127.0.0.1:8000
 # make test   sets everything up and runs every test
 # make check  formatting, lint, types and import contracts
+# make screenshots  takes the pictures of the README anew; needs Chromium
 # make benchmarks   measures on this machine's GPU, in 20 minutes, and writes docs/benchmarks.md
 #
 # PYTHON     the interpreter to build .venv with (3.11 or newer)
@@ -11,7 +12,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup setup-run run test check demo benchmarks clean
+.PHONY: setup setup-run run test check demo benchmarks screenshots clean
 
 run: .venv/run.done
 	$(BIN)/panacea serve
@@ -36,6 +37,9 @@ demo: .venv/dev.done
 
 benchmarks: .venv/dev.done
 	$(BIN)/python -m panacea.bench.suite
+
+screenshots: .venv/dev.done
+	$(BIN)/python -m tests.web.screenshots
 
 clean:
 	rm -rf .venv
