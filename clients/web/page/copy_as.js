@@ -7,10 +7,12 @@
  */
 export function asCurl(request, server, needsKey) {
   const key = needsKey ? ` -H "Authorization: Bearer $PANACEA_API_KEY"` : "";
-  // A single quote would end the shell's string.
-  const body = JSON.stringify(request, null, 2).replaceAll("'", "'\\''");
-  return `curl ${server}/v1/chat/completions -H "Content-Type: application/json"${key} -d '${body}'`;
+  const body = shell(JSON.stringify(request, null, 2));
+  return `curl ${shell(`${server}/v1/chat/completions`)} -H "Content-Type: application/json"${key} -d ${body}`;
 }
+
+/** A text as a shell writes it: only a single quote would end it. @param {string} text */
+const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** For the Python client of this project. @param {ChatRequest} request @param {string} server */
 export function asPanaceaClient({ model, messages, ...others }, server) {
