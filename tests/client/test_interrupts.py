@@ -1,6 +1,5 @@
 """Ctrl-C, in a process of its own: what is waited for ends at once, here and on the server."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -39,7 +38,6 @@ def test_ctrl_c_ends_a_call_and_the_servers_work(server: Served, engine: FakeEng
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONDEVMODE": "1"},
     )
     wait_until(lambda: engine.live > 0, 20)
     begun = time.monotonic()
@@ -62,7 +60,7 @@ async def cell():
 asyncio.run(cell())
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", program, server.url],
+        [sys.executable, "-W", "error", "-c", program, server.url],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -83,7 +81,7 @@ for piece in client.stream("Hello"):
     break
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", program, server.url],
+        [sys.executable, "-W", "error", "-c", program, server.url],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

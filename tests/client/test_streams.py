@@ -73,6 +73,7 @@ def test_a_good_stream_is_read_from_single_bytes(make_client: MakeClient) -> Non
             assert stream.usage.model_dump() == USAGE
             assert (stream.finish_reason, stream.preference, stream.request_id) == ("stop", PREFERENCE, "r-1")
             assert (stream.id, stream.model) == ("c-1", "m")
+        assert server.gone == any(isinstance(step, Hang) for step in reply), "it waited for more than the end"
 
 
 @settings(deadline=None)
@@ -88,8 +89,12 @@ def test_however_a_stream_is_cut_into_chunks_it_says_the_same(places: list[int])
 
 def test_what_a_newer_server_may_send_between_is_passed_over(make_client: MakeClient) -> None:
     news = b': keep-alive\n\nevent: progress\ndata: {"prefill": 0.5}\n\nid: 7\nretry: 1\n\n'
-    with hostile([STREAM_HEAD, news, chunk("a"), news, chunk("b", novelty=1), news, DONE]) as server:
-        assert list(make_client(server.url).stream(QUESTION)) == ["a", "b"]
+    last = chunk(None, "stop", usage=USAGE) + chunk("")
+    with hostile([STREAM_HEAD, news, chunk("a"), news, chunk("b", novelty=1), last, news, DONE]) as server:
+        stream = make_client(server.url).stream(QUESTION)
+        assert list(stream) == ["a", "b"]
+    assert stream.finish_reason == "stop"
+    assert stream.usage is not None
 
 
 CUTS: list[Reply] = [
