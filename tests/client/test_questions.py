@@ -245,6 +245,8 @@ def test_a_bare_base_model_has_nothing_to_sweep(make_client: MakeClient) -> None
         ({"preference": {"helpful": float("nan")}}, ValueError, "finite"),
         ({"preference": [float("inf")]}, ValueError, "finite"),
         ({"temperature": float("nan")}, ValueError, "JSON"),
+        ({"timeout": 0}, ValueError, "timeout"),
+        ({"timeout": float("inf")}, ValueError, "timeout"),
         ({"extra": {"preference": [1]}}, ValueError, "'preference'"),
         ({"extra": {"messages": []}}, ValueError, "'messages'"),
         ({"extra": {"temperature": 1}}, ValueError, "'temperature'"),

@@ -71,7 +71,8 @@ def test_a_base_url_that_cannot_be_one_is_a_clear_error(
     "options",
     [
         {"timeout": 0}, {"timeout": -1}, {"timeout": float("inf")}, {"timeout": True}, {"max_retries": -1},
-        {"max_retries": True}, {"api_key": f"{SECRET}\nx"}, {"api_key": f"{SECRET} x"}, {"proxy": "localhost:3128"},
+        {"max_retries": True}, {"max_retries": 2.5},
+        {"api_key": f"{SECRET}\nx"}, {"api_key": f"{SECRET} x"}, {"proxy": "localhost:3128"},
         {"proxy": f"nothing://u:{SECRET}@h"}, {"proxy": f"http://u:{SECRET}@"}, {"proxy": ""},
         {"headers": {"x": f"{SECRET}\r\ny: z"}}, {"headers": {f"x {SECRET}": "y"}}, {"headers": {"": "y"}},
     ],

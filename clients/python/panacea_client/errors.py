@@ -1,7 +1,7 @@
 """Every error that the client raises on purpose.
 
 PanaceaError
-├── SettingsError               a base URL, key, timeout, ... that cannot be used
+├── SettingsError               a base URL, key, timeout, ... that cannot be used; a ValueError too
 └── RequestError                a request that did not get its answer; has .url and .request_id
     ├── NetworkError            nobody could be reached there, or the connection was lost
     │   └── TimedOutError       ... or nothing was heard of for too long
@@ -38,7 +38,7 @@ class PanaceaError(Exception):
     """Base of all errors below; `str(error)` is one line that a user can act on."""
 
 
-class SettingsError(PanaceaError):
+class SettingsError(PanaceaError, ValueError):
     """A setting of the client, given or from the environment, that cannot be used."""
 
 

@@ -48,8 +48,8 @@ class Settings:
         proxy: str | None,
     ) -> "Settings":
         """Checked settings; an absent URL and key come from the environment. Raises `SettingsError`."""
-        if isinstance(max_retries, bool) or max_retries < 0:
-            raise SettingsError("max_retries must be 0 or more")
+        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+            raise SettingsError("max_retries must be a whole number from 0 on")
         return cls(
             base_url=_base_url(base_url or os.environ.get("PANACEA_BASE_URL") or DEFAULT_BASE_URL),
             api_key=_api_key(api_key or os.environ.get("PANACEA_API_KEY") or ""),
