@@ -152,8 +152,18 @@ def test_a_lost_connection_is_tried_again(make_client: MakeClient, reply: Reply)
         make_client(server.url).models()
     assert len(server.requests) == 3
     assert not isinstance(error.value, TimedOutError)
-    assert error.value.request_id
     assert error.value.url == f"{server.url}/v1/models"
+    assert error.value.request_id
+    assert {f"x-request-id: {error.value.request_id}".encode() in request for request in server.requests} == {True}
+
+
+def test_every_request_has_a_name_of_its_own(make_client: MakeClient) -> None:
+    with hostile([MODELS]) as server:
+        client = make_client(server.url)
+        for _ in range(3):
+            client.models()
+    names = {line for request in server.requests for line in request.split(b"\r\n") if line.startswith(b"x-request-id")}
+    assert len(names) == 3
 
 
 @pytest.mark.usefixtures("quick_retries")
