@@ -14,6 +14,7 @@ from panacea_client import (
     SettingsError,
     UnauthorizedError,
 )
+from panacea_client.settings import Settings
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import serving
 from tests.client.either import MakeClient
@@ -128,6 +129,13 @@ def test_nothing_that_is_printed_or_pickled_shows_the_key(make_client: MakeClien
             shown = [str(error.value), repr(error.value), repr(error.value.__cause__), repr(vars(error.value))]
             assert not [each for each in shown if SECRET in each]
             assert SECRET.encode() not in pickle.dumps(error.value)
+
+
+def test_settings_in_a_traceback_or_a_debugger_show_no_secret() -> None:
+    proxy, headers = f"http://u:{SECRET}@localhost", {"x": SECRET}
+    settings = Settings.of("http://localhost", SECRET, 1.0, 0, headers, False, proxy)
+    assert "base_url='http://localhost'" in repr(settings)
+    assert SECRET not in repr(settings)
 
 
 def test_a_gateways_headers_and_the_clients_own_are_sent(make_client: MakeClient) -> None:
