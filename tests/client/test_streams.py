@@ -328,11 +328,13 @@ def test_an_event_loop_ends_quietly_behind_a_stream_that_was_left(
     server: Served, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.step_s = 0.01
+    kept: list[object] = []
 
     async def leave() -> None:
         async with AsyncPanacea(server.url) as client:
             stream = client.stream(QUESTION, extra={"ignore_eos": True})
             await anext(stream)
+            kept.append(stream)
             reading = asyncio.create_task(read(client))
             await asyncio.sleep(0.1)
         with pytest.raises(PanaceaError):

@@ -244,8 +244,7 @@ def test_a_person_talks_stops_an_answer_and_leaves(server: Served, engine: FakeE
         assert "helpful, harmless, concise. /help lists" in person.sees("> ")
         engine.step_s = 0.05
         person.type(f"{QUESTION}\n")
-        wait_until(lambda: engine.live == 1)
-        person.sees("\n")
+        person.sees(TEXT.tokenizer.decode([60, 61, 62]))
         person.type("\x03")
         person.sees("stopped")
         wait_until(lambda: engine.live == 0)
