@@ -20,6 +20,7 @@ RENDER = """async ({ Markdown }, texts) => {
     element.getAttribute("role") === "heading" ? `h${element.getAttribute("aria-level") - 3}`
     : element.localName === "a" ? `a ${element.getAttribute("href")}`
     : element.localName === "ol" && element.start !== 1 ? `ol ${element.start}`
+    : element.matches(".align-center, .align-right") ? `${element.localName} ${element.className.slice(6)}`
     : element.localName;
   const outline = (node) => [...node.childNodes].flatMap((child) =>
     child.nodeType === Node.TEXT_NODE ? [child.data]
@@ -51,6 +52,8 @@ class _Outliner(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = [value for name, value in attrs if name in ("href", "start") and value is not None]
+        aligned = [value.removeprefix("text-align:") for name, value in attrs if name == "style" and value is not None]
+        values += [each for each in aligned if each != "left"]
         inside: Outline = []
         self.open[-1].append((" ".join([tag, *values]), inside))
         if tag not in VOID:

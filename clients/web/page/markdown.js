@@ -83,7 +83,9 @@ function one(token, depth) {
       return token.checked ? "☑ " : "☐ ";
     case "table": {
       const cell = (/** @type {import("./vendor/marked.js").Tokens.TableCell} */ each) =>
-        each.header ? html`<th scope="col">${all(each.tokens, depth)}</th>` : html`<td>${all(each.tokens, depth)}</td>`;
+        each.header
+          ? html`<th scope="col" class=${`align-${each.align ?? "left"}`}>${all(each.tokens, depth)}</th>`
+          : html`<td class=${`align-${each.align ?? "left"}`}>${all(each.tokens, depth)}</td>`;
       return html`<div class="table" tabindex="0" role="region" aria-label="Table">
         <table>
           <thead><tr>${token.header.map(cell)}</tr></thead>

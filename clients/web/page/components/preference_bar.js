@@ -5,6 +5,8 @@ import { TOTAL, described } from "../simplex.js";
 
 /** @param {{preference: import("../simplex.js").Preference | null, names: readonly string[]}} props */
 export function PreferenceBar({ preference, names }) {
+  const words =
+    names.length === 0 ? "the model as it is" : preference === null ? "bare base model" : described(preference, names);
   return html`<div class="preference-bar">
     <div class="bar" aria-hidden="true">
       ${(preference ?? []).map(
@@ -13,6 +15,6 @@ export function PreferenceBar({ preference, names }) {
           html`<span class=${`tint-${index % 4}`} style=${{ width: `${(weight / TOTAL) * 100}%` }} title=${names[index]}></span>`,
       )}
     </div>
-    <span class="words">${preference === null ? "bare base model" : described(preference, names) || "the adapter as it is"}</span>
+    <span class="words">${words}</span>
   </div>`;
 }

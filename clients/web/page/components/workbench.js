@@ -33,6 +33,9 @@ const LINK_MS = 250; // browsers refuse to change the address more often than so
 const QUIET_MS = 120; // a point that rests this long is asked for,
 const PATIENCE_MS = 450; // and one that keeps moving this often
 
+const NAMES_SHOWN = 6;
+const NAME_SHOWN = 40; // characters
+
 let lastTurn = 0;
 
 /**
@@ -159,7 +162,7 @@ export function Workbench({ space, server, answers, canAsk }) {
       ${
         ignored.length > 0 &&
         html`<div class="notice" role="alert">
-        <p>This link has parts that mean nothing on this server and were left out: ${ignored.join(", ")}.</p>
+        <p>This link has parts that mean nothing on this server and were left out: ${shortened(ignored)}.</p>
         <button type="button" onClick=${() => setIgnored([])}>Close</button>
       </div>`
       }
@@ -271,6 +274,13 @@ export function Workbench({ space, server, answers, canAsk }) {
     ${asCode && html`<${CopyDialog} request=${asCode} needsKey=${server.needsKey} onClose=${() => setAsCode(null)} />`}
   </div>`;
 }
+
+/** Anybody can write a link, with names of any length. @param {readonly string[]} names */
+const shortened = (names) =>
+  [
+    ...names.slice(0, NAMES_SHOWN).map((name) => name.slice(0, NAME_SHOWN)),
+    ...(names.length > NAMES_SHOWN ? ["…"] : []),
+  ].join(", ");
 
 /** @param {import("../answer.js").Answer} answer */
 const questionOf = (answer) => answer.request.messages.at(-1)?.content ?? "";
