@@ -1,5 +1,6 @@
 """What a user of the wheel gets."""
 
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+        archive.extractall(tmp_path / "installed")
     for name in (
         "panacea/demo/base/config.json",
         "panacea/demo/base/model.safetensors",
@@ -39,6 +41,15 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
         assert name in sizes, f"{name} is not in the wheel"
     assert sum(size for name, size in sizes.items() if name.startswith("panacea/demo/")) < 16 * 2**20
     assert not [name for name in sizes if not name.startswith(("panacea", "panacea_server"))]
+    served = subprocess.run(
+        [sys.executable, "-c", "from panacea.api.page import page_folder; print(page_folder())"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(served.stdout.strip()) == tmp_path / "installed/panacea/page"
 
 
 def test_the_clients_wheel_is_small_typed_and_needs_two_packages(tmp_path: Path) -> None:
