@@ -25,6 +25,11 @@ TYPES: Cases = [
             "seed": [STRING, OBJECT, LIST, '"1"', "1.5", "true"],
             "top_k": [STRING, OBJECT, LIST, "1.5", "true"],
             "min_tokens": [STRING, OBJECT, LIST, "1.5", "true"],
+            "min_p": [STRING, OBJECT, LIST, '"0.1"', "false"],
+            "frequency_penalty": [STRING, OBJECT, '"1"', "false"],
+            "presence_penalty": [STRING, LIST, '"1"', "true"],
+            "repetition_penalty": [STRING, LIST, '"1"', "true"],
+            "logit_bias": [STRING, LIST, "[]", "0", "true"],
             "top_logprobs": [STRING, OBJECT, LIST, "1.5", "true"],
             "logprobs": [STRING, OBJECT, LIST, "1", "0", '"true"'],
             "stream": [STRING, OBJECT, LIST, "1", '"true"'],
@@ -39,6 +44,9 @@ TYPES: Cases = [
             "parallel_tool_calls": [STRING, "1"],
         }
     ),
+    (with_field("logit_bias", '{"5": "1"}'), "logit_bias.5"),
+    (with_field("logit_bias", '{"5": true}'), "logit_bias.5"),
+    (with_field("logit_bias", '{"5": null}'), "logit_bias.5"),
     (with_field("stop", '["a", 1]'), "stop[1]"),
     (with_field("stop_token_ids", '[1, "2"]'), "stop_token_ids[1]"),
     (with_field("stop_token_ids", "[1, 2.5]"), "stop_token_ids[1]"),
@@ -62,6 +70,24 @@ RANGES: Cases = [
             "seed": ["9223372036854775808", "-9223372036854775809", "1" + "0" * 4000],
             "top_k": ["-2", "9223372036854775808"],
             "min_tokens": ["-1", "13", "9223372036854775808"],
+            "min_p": ["-0.01", "1.01", "1e300"],
+            "frequency_penalty": ["-2.1", "2.0001"],
+            "presence_penalty": ["-3", "2.1"],
+            "repetition_penalty": ["0", "-1", "0.001", "101"],
+            "logit_bias": [
+                *(
+                    '{"354": 1}',
+                    '{"-1": 1}',
+                    '{"a": 1}',
+                    '{"": 1}',
+                    '{"05": 1}',
+                    '{"5.0": 1}',
+                    '{" 5": 1}',
+                    '{"\\u0665": 1}',
+                ),
+                json.dumps({"1" * 5000: 1}),
+                json.dumps({str(token): 1 for token in range(1025)}),
+            ],
             "top_logprobs": ['-1, "logprobs": true', '21, "logprobs": true'],
             "stop": ['["a", "b", "c", "d", "e"]', '["' + "a" * 1025 + '", "b", "c", "d", "e"]'],
             "messages": ["[]", json.dumps(body()["messages"] * 2049), json.dumps([1] * 1_000_000)],
@@ -69,6 +95,8 @@ RANGES: Cases = [
             "stop_token_ids": [json.dumps([1] * 129), "[354]", "[9223372036854775807]"],
         }
     ),
+    (with_field("logit_bias", '{"5": 100.5}'), "logit_bias.5"),
+    (with_field("logit_bias", '{"5": 1, "6": -101}'), "logit_bias.6"),
     (with_field("stop", '""'), "stop[0]"),
     (with_field("stop", '["a", ""]'), "stop[1]"),
     (with_field("stop", f'"{SECRET * 100}"'), "stop[0]"),
@@ -76,7 +104,7 @@ RANGES: Cases = [
     message(json.dumps({"role": "user", "content": [{"type": "text", "text": ""}] * 1025}), "messages[0].content"),
 ]
 
-NUMBERS = ("temperature", "top_p", "n", "max_tokens", "seed", "frequency_penalty", "presence_penalty")
+NUMBERS = ("temperature", "top_p", "n", "max_tokens", "seed", "frequency_penalty", "presence_penalty", "min_p")
 NAN: Cases = [
     *preferences(
         "NaN",
@@ -88,6 +116,7 @@ NAN: Cases = [
         "[NaN, NaN, NaN]",
     ),
     *((with_field(name, "NaN"), name) for name in NUMBERS),
+    (with_field("logit_bias", '{"5": NaN}'), "logit_bias.5"),
 ]
 INFINITIES: Cases = [
     *preferences(
@@ -152,7 +181,7 @@ NO_JSON: Cases = [
 ]
 UNKNOWN_FIELDS: Cases = [
     (with_field(name, STRING), name)
-    for name in ("lambda", "preferences", "Preference", "best_of", "echo", "repetition_penalty", "min_p", "__proto__")
+    for name in ("lambda", "preferences", "Preference", "best_of", "echo", "typical_p", "__proto__")
 ] + [
     (with_field("a\x00b\x1b[2J", "1"), r"a\x00b\x1b[2J"),
     (with_field("\U0001f600", "1"), r"\U0001f600"),
@@ -166,9 +195,6 @@ UNKNOWN_FIELDS: Cases = [
 UNSUPPORTED: Cases = [
     *fields(
         {
-            "frequency_penalty": ["0.5", "-2", "false"],
-            "presence_penalty": ["1", "1e-9", "true"],
-            "logit_bias": ['{"5": 1}', "[]", "0"],
             "tools": ['[{"type": "function"}]', "{}"],
             "functions": ['[{"name": "f"}]'],
             "tool_choice": ['"required"', '{"type": "function"}', "0"],
@@ -236,6 +262,7 @@ DUPLICATES: Cases = [
     (with_field("preference", '{"helpful": 1, "helpful": 2}'), "preference"),
     (with_field("preference", r'{"helpful": 1, "\u0068elpful": 1}'), "preference"),
     (with_field("metadata", '{"a": "b", "a": "b"}'), "metadata.a"),
+    (with_field("logit_bias", '{"5": 1, "5": 1}'), "logit_bias.5"),
     (with_field("metadata", '{"\u00e9": "b", "\u00e9": "b"}'), r"metadata.\xe9"),
     message('{"role": "user", "role": "system", "content": "a"}', "messages[0].role"),
     message(

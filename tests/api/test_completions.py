@@ -236,9 +236,21 @@ def test_offsets_count_from_each_answers_own_beginning(client: httpx2.Client) ->
 
 def test_all_sampling_fields_reach_the_engine(server: Served, client: httpx2.Client) -> None:
     fields: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_tokens": 2, "ignore_eos": True}
-    (submitted,) = asked(server, client, **fields, max_tokens=9, seed=-5, logprobs=5, stop_token_ids=[9, 8])
+    fields |= {"min_p": 0.1, "frequency_penalty": -0.5, "presence_penalty": 2, "repetition_penalty": 1.1}
+    bias = {"7": -100, "5": 2.5, "6": 0}
+    (submitted,) = asked(
+        server, client, **fields, max_tokens=9, seed=-5, logprobs=5, stop_token_ids=[9, 8], logit_bias=bias
+    )
     params = submitted.params
-    expected = type(params)(max_tokens=9, seed=-5, choice=0, logprobs=5, stop_token_ids=(9, 8), **fields)
+    expected = type(params)(
+        max_tokens=9,
+        seed=-5,
+        choice=0,
+        logprobs=5,
+        stop_token_ids=(9, 8),
+        logit_bias=((7, -100.0), (5, 2.5)),
+        **fields,
+    )
     assert params == expected
 
 
@@ -277,7 +289,7 @@ def test_all_prompts_get_the_requests_preference_or_its_model_ids(
 
 NOTHING: list[dict[str, Any]] = [
     {"user": "me"},
-    {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}},
+    {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "min_p": 0, "repetition_penalty": 1},
     {"best_of": 1},
     {"best_of": 1, "n": 1},
     {"suffix": ""},

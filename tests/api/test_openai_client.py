@@ -159,7 +159,7 @@ def test_errors_are_its_exceptions(guarded: Served, official: openai.OpenAI) -> 
     assert "helpful, harmless, concise" in bad.value.message
     assert bad.value.request_id
     with pytest.raises(openai.BadRequestError, match="frequency_penalty"):
-        create(model=NAME, messages=MESSAGES, frequency_penalty=1)
+        create(model=NAME, messages=MESSAGES, frequency_penalty=3)
     with pytest.raises(openai.NotFoundError):
         create(model="nobody", messages=MESSAGES)
     with pytest.raises(openai.NotFoundError):

@@ -30,6 +30,13 @@ CUDA = torch.cuda.is_available()
 CONFIG = EngineConfig(model=BASE, adapter=ADAPTER, max_batch=21, dtype="float32", num_blocks=256)
 EVERYTHING = [*golden("panacea"), *golden("base")]
 GREEDY = SamplingParams(max_tokens=24, temperature=0)
+NO_PENALTY: dict[str, Any] = {
+    "min_p": 0,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "repetition_penalty": 1,
+    "logit_bias": (),
+}
 
 
 class _Recording(TorchDispatchMode):
@@ -169,6 +176,28 @@ def test_sampled_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
     stops = [SamplingParams(max_tokens=20, temperature=0, stop_token_ids=(c.token_ids[3],)) for c in plain]
     plain, ahead = (make_engine(runner, steps).generate(prompts, preferences, stops) for steps in (0, 1))
     assert plain == ahead
+
+
+def test_penalised_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
+    """The device counts tokens that the host does not know yet; greedy and sampled, beside requests without."""
+    kinds: list[dict[str, Any]] = [
+        {"frequency_penalty": 1.5},
+        {"repetition_penalty": 1.7, "presence_penalty": 0.5},
+        {},
+        {"min_p": 0.1, "logit_bias": ((60, 4.0), (61, 4.0)), "frequency_penalty": 2.0},
+    ]
+    params = [
+        SamplingParams(max_tokens=8 + index, temperature=index % 2, seed=index, logprobs=1, **kinds[index % 4])
+        for index in range(len(EVERYTHING))
+    ]
+    prompts, preferences = [entry.prompt_ids for entry in EVERYTHING], [entry.preference for entry in EVERYTHING]
+    plain, ahead = (make_engine(runner, steps).generate(prompts, preferences, params) for steps in (0, 1))
+    assert plain == ahead
+    without = make_engine(runner, 1).generate(prompts, preferences, [replace(p, **NO_PENALTY) for p in params])
+    pairs = enumerate(zip(ahead, without, strict=True))
+    changed = [index for index, (with_, without_) in pairs if with_.token_ids != without_.token_ids]
+    assert len(changed) > len(params) // 2
+    assert not any(index % 4 == 2 for index in changed)
 
 
 @pytest.mark.slow

@@ -6,15 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from panacea.engine.sampler import Sampled, SamplingRow, choose
+from panacea.engine.adjustments import Adjustments
+from panacea.engine.sampler import Sampled, choose
 from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.sampling_row import SamplingRow
 from panacea_kernels.reference.sampling import _most_likely, gumbel_noise  # pyright: ignore[reportPrivateUsage]
 
 PLAIN = SamplingParams(max_tokens=1)
 
 
 def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[Sampled]:
-    return choose(logits, rows).result()
+    return choose(logits, rows, Adjustments(1, logits.shape[1], logits.device)).result()
 
 
 def row(position: int = 0, banned: tuple[int, ...] = (), **params: object) -> SamplingRow:

@@ -124,8 +124,9 @@ def test_defaults_are_openais_where_the_model_says_nothing() -> None:
 
 
 def test_defaults_are_the_models(folder: Path) -> None:
-    rewrite(folder / "generation_config.json", temperature=0.6, top_p=0.9, top_k=20, do_sample=True)
-    assert load_model_text(folder).defaults == GenerationDefaults(0.6, 0.9, 20)
+    said = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+    rewrite(folder / "generation_config.json", do_sample=True, **said)
+    assert load_model_text(folder).defaults == GenerationDefaults(0.6, 0.9, 20, 0.05, 1.1)
 
 
 def test_a_model_that_does_not_sample_is_greedy() -> None:
@@ -134,7 +135,15 @@ def test_a_model_that_does_not_sample_is_greedy() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"temperature": 3}, {"temperature": -1}, {"temperature": "1"}, {"top_p": 0}, {"top_p": True}, {"top_k": -1}],
+    [
+        {"temperature": 3},
+        {"temperature": -1},
+        {"temperature": "1"},
+        {"top_p": 0},
+        {"top_p": True},
+        {"top_k": -1},
+        {"min_p": 2},
+    ],
 )
 def test_impossible_defaults_are_a_checkpoint_error(config: dict[str, object]) -> None:
     with pytest.raises(CheckpointError, match=next(iter(config))):
@@ -142,5 +151,5 @@ def test_impossible_defaults_are_a_checkpoint_error(config: dict[str, object]) -
 
 
 def test_settings_that_are_not_applied_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    generation_defaults({"repetition_penalty": 1.1, "min_p": 0.0})
-    assert [record.args for record in caplog.records] == [("repetition_penalty",)]
+    generation_defaults({"typical_p": 0.9, "min_p": 0.1})
+    assert [record.args for record in caplog.records] == [("typical_p",)]

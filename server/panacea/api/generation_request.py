@@ -10,6 +10,7 @@ from panacea.api.body import read_json
 from panacea.api.catalog import Catalog
 from panacea.api.errors import ApiError
 from panacea.api.fields import STRING_AS_LIST, only
+from panacea.engine.sampling_params import MAX_BIAS, MAX_BIASES, MAX_PENALTY, REPETITION_PENALTIES
 from panacea.errors import RequestError
 
 MAX_CHOICES = 16
@@ -74,19 +75,47 @@ class GenerationRequest(Strict):
         ),
     ] = None
 
+    frequency_penalty: Annotated[
+        float | None,
+        Field(
+            ge=-MAX_PENALTY,
+            le=MAX_PENALTY,
+            description="Taken from a token's logit for each time that the answer has it already.",
+        ),
+    ] = None
+    presence_penalty: Annotated[
+        float | None,
+        Field(ge=-MAX_PENALTY, le=MAX_PENALTY, description="Taken from a token's logit if the answer has it already."),
+    ] = None
+    logit_bias: Annotated[
+        dict[str, Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]] | None,
+        Field(
+            max_length=MAX_BIASES,
+            description="By token id, written as a string: what is added to the token's logit. -100 bans it.",
+            examples=[{"50": -100, "51": 2.5}],
+        ),
+    ] = None
+
     # Extensions, as vLLM names them.
     top_k: Annotated[int | None, Field(ge=-1, lt=_INT64, description="0 and -1 keep all tokens.")] = None
+    min_p: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="Keep tokens at least this share as likely as the most likely one; 0 keeps all."),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        Field(
+            ge=REPETITION_PENALTIES[0],
+            le=REPETITION_PENALTIES[1],
+            description="Makes tokens of prompt and answer less likely where above 1, and more where below.",
+        ),
+    ] = None
     min_tokens: Annotated[int | None, Field(ge=0)] = None
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOP_TOKENS)] | None = None
 
     # OpenAI's field that changes no token, whatever it says.
     user: str | None = None
-
-    # Fields of OpenAI's that would: taken where they ask for nothing.
-    frequency_penalty: Annotated[float | None, only(0.0)] = None
-    logit_bias: Annotated[Any, only({})] = None
-    presence_penalty: Annotated[float | None, only(0.0)] = None
 
     @property
     @abstractmethod

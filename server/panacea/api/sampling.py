@@ -1,12 +1,16 @@
 """From a request's fields to the engine's sampling parameters."""
 
+import re
 import secrets
+from collections.abc import Mapping
 
 from panacea.api.errors import ApiError
 from panacea.api.generation_request import GenerationRequest
 from panacea.engine.outputs import EngineInfo
 from panacea.engine.sampling_params import SamplingParams
 from panacea.text.generation_defaults import GenerationDefaults
+
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")  # one way to write each
 
 
 def sampling_params(
@@ -20,6 +24,7 @@ def sampling_params(
     stop_token_ids = tuple(dict.fromkeys(request.stop_token_ids or ()))
     if any(token_id >= info.vocab_size for token_id in stop_token_ids):
         raise ApiError(400, f"stop_token_ids must be below the vocabulary's size {info.vocab_size}", "stop_token_ids")
+    logit_bias = _logit_bias(request.logit_bias or {}, info.vocab_size)
     top_k = defaults.top_k if request.top_k is None else request.top_k
     seed = secrets.randbits(63) if request.seed is None else request.seed
     return tuple(
@@ -28,6 +33,13 @@ def sampling_params(
             temperature=defaults.temperature if request.temperature is None else request.temperature,
             top_p=defaults.top_p if request.top_p is None else request.top_p,
             top_k=min(max(top_k, 0), info.vocab_size),
+            min_p=defaults.min_p if request.min_p is None else request.min_p,
+            frequency_penalty=request.frequency_penalty or 0.0,
+            presence_penalty=request.presence_penalty or 0.0,
+            repetition_penalty=(
+                defaults.repetition_penalty if request.repetition_penalty is None else request.repetition_penalty
+            ),
+            logit_bias=logit_bias,
             seed=seed,
             choice=choice,
             min_tokens=request.min_tokens or 0,
@@ -37,6 +49,12 @@ def sampling_params(
         )
         for choice in range(request.n or 1)
     )
+
+
+def _logit_bias(given: Mapping[str, float], vocab_size: int) -> tuple[tuple[int, float], ...]:
+    if not all(_TOKEN_ID.fullmatch(name) and int(name) < vocab_size for name in given):
+        raise ApiError(400, f"logit_bias: names must be token ids below {vocab_size}, in digits", "logit_bias")
+    return tuple((int(name), bias) for name, bias in given.items() if bias)
 
 
 def _max_tokens(request: GenerationRequest, context_length: int, prompt_tokens: int) -> int:

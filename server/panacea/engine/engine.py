@@ -177,6 +177,10 @@ class Engine:
             raise RequestError(f"a prompt token is not between 0 and {self.info.vocab_size - 1}", "prompt")
         if any(not 0 <= token < self.info.vocab_size for token in params.stop_token_ids):
             raise RequestError(f"a stop token is not between 0 and {self.info.vocab_size - 1}", "stop_token_ids")
+        if any(not 0 <= token < self.info.vocab_size for token, _ in params.logit_bias):
+            raise RequestError(
+                f"logit_bias names a token that is not between 0 and {self.info.vocab_size - 1}", "logit_bias"
+            )
         if preference is None:
             return
         if len(preference) != self._dimensions:

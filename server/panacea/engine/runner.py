@@ -6,11 +6,13 @@ from contextlib import nullcontext
 import torch
 
 from panacea.config import EngineConfig
+from panacea.engine.adjustments import Adjustments
 from panacea.engine.graphs import CudaGraphRecorder, DecodeGraphs, Recorder, StepInputs
 from panacea.engine.kv_cache import KVCache, LayerShape, block_bytes, probe_layers
 from panacea.engine.request import Request
-from panacea.engine.sampler import Choice, SamplingRow, choose
+from panacea.engine.sampler import Choice, choose
 from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.sampling_row import SamplingRow
 from panacea.engine.scheduler import Work
 from panacea.engine.slot_tables import SlotTables
 from panacea.engine.transfer import to_device
@@ -19,7 +21,9 @@ from panacea.model.loader import LoadedModel
 from panacea_kernels import PagedLayout, Span, batch_invariant
 
 CPU_CACHE_BYTES = 1 << 30
-LARGEST_SAMPLING = SamplingRow(SamplingParams(max_tokens=1, top_k=1000, top_p=0.9, logprobs=20), 0, ())
+LARGEST_SAMPLING = SamplingRow(
+    SamplingParams(max_tokens=1, top_k=1000, top_p=0.9, min_p=0.1, presence_penalty=1, logprobs=20), 0, ()
+)
 """What takes the most memory of all that a request may ask of the sampler."""
 
 
@@ -50,7 +54,8 @@ class Runner:
         """Starts one forward over `work` (single tokens first). A token for each item that samples, in their order."""
         logits = self.forward(work)
         sampling = [item.request for item in work if item.samples]
-        choice = choose(logits[: len(sampling)], [self._sampling_row(request) for request in sampling])
+        rows = [self._sampling_row(request) for request in sampling]
+        choice = choose(logits[: len(sampling)], rows, self._tables.adjustments)
         if self.steps_ahead and sampling:
             slots = to_device([request.slot for request in sampling], torch.int64, self.model.device)
             self._tables.last_tokens[slots] = choice.token_ids
@@ -89,7 +94,7 @@ class Runner:
         params, position = request.params, request.num_outputs
         eos = () if params.ignore_eos else self.model.eos_token_ids
         banned = (*eos, *params.stop_token_ids) if position < params.min_tokens else ()
-        return SamplingRow(params, position, banned)
+        return SamplingRow(params, position, banned, request.slot or 0)
 
 
 def _ends(work: Sequence[Work]) -> list[int]:
@@ -132,7 +137,8 @@ def _free_bytes(config: EngineConfig, model: LoadedModel, shapes: Sequence[Layer
         with torch.inference_mode():
             last = torch.arange(max(0, rows - config.max_batch), rows, device=model.device)
             logits = model.decoder(torch.zeros_like(layout.positions), cache.step(layout), last)
-            choose(logits, [LARGEST_SAMPLING] * len(last)).result()
+            adjustments = Adjustments(config.max_batch + 1, model.vocab_size, model.device)
+            choose(logits, [LARGEST_SAMPLING] * len(last), adjustments).result()
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"the model fits the GPU, but a step of {rows} tokens does not beside it: give a smaller max_step_tokens, "

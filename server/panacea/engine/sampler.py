@@ -8,24 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
-from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.adjustments import Adjustments
+from panacea.engine.sampling_row import SamplingRow
 from panacea.engine.transfer import to_device, to_host
 from panacea_kernels import draw
 
 _MASK = (1 << 64) - 1
 # SplitMix64, as in the kernels' noise.
 _GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-
-
-@dataclass(frozen=True)
-class SamplingRow:
-    """What the sampler needs to know of the request behind a row of logits."""
-
-    params: SamplingParams
-    position: int
-    """How many tokens the answer has already."""
-    banned: tuple[int, ...]
-    """Tokens that may not come now (those that end an answer, before `min_tokens`)."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +69,11 @@ class _LogProbs:
         return self.own, self.top_values, self.top_ids
 
 
-def choose(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> Choice:
-    """One token per row of `logits` (rows, vocabulary), any floating dtype. See `panacea_kernels.draw`.
+def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjustments) -> Choice:
+    """One token per row of `logits` (rows, vocabulary), any floating dtype. See `Adjustments`, `panacea_kernels.draw`.
 
-    Log probabilities are the model's own, before temperature and the rest. `logits` may be overwritten by whatever is
-    launched after this.
+    Log probabilities are the model's own, before biases, penalties, temperature and the rest. `logits` may be
+    overwritten by whatever is launched after this.
     """
     device = logits.device
     if not rows:
@@ -93,18 +83,9 @@ def choose(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> Choice:
     keys = [_key(row.params.seed, row.params.choice, row.position) for row in rows]
     top_ks = [min(row.params.top_k, logits.shape[1]) for row in rows]
     top_k, key = to_device([top_ks, keys], torch.int64, device)
-    token_ids = draw(_without_banned(logits, rows), temperature, top_k.to(torch.int32), top_p, key)
+    token_ids = draw(adjustments.apply(logits, rows), temperature, top_k.to(torch.int32), top_p, key)
+    adjustments.note(token_ids, rows)
     return Choice(token_ids, _log_probabilities(logits, token_ids, rows), rows)
-
-
-def _without_banned(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    pairs = [(line, token) for line, row in enumerate(rows) for token in row.banned]
-    if not pairs:
-        return logits
-    line, token = to_device(pairs, torch.int64, logits.device).unbind(dim=1)
-    allowed = logits.clone()
-    allowed[line, token] = float("-inf")
-    return allowed
 
 
 def _log_probabilities(

@@ -7,6 +7,13 @@ from panacea.errors import RequestError
 
 MAX_LOGPROBS = 20
 """Alternatives per position that a request may ask for (OpenAI's limit)."""
+MAX_BIASES = 1024
+"""Tokens whose logits a request may shift."""
+MAX_BIAS = 100
+MAX_PENALTY = 2
+"""Of frequency and presence, either way (OpenAI's)."""
+REPETITION_PENALTIES = (0.01, 100.0)
+"""The smallest and the largest."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,16 @@ class SamplingParams:
     """Keep the most likely tokens until their probability reaches this; in (0, 1]."""
     top_k: int = 0
     """Keep at most this many tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Keep tokens that are at least this share as likely as the most likely one; 0 keeps all."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit for each time that the answer has it already; -2 to 2."""
+    presence_penalty: float = 0.0
+    """Taken from a token's logit if the answer has it already; -2 to 2."""
+    repetition_penalty: float = 1.0
+    """Divides the logits above 0 of tokens that prompt or answer have already, and multiplies those below."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids and what is added to their logits (-100 to 100); no id twice."""
     seed: int = 0
     """Any 64-bit integer. Callers that want fresh noise draw one."""
     choice: int = 0
@@ -38,12 +55,31 @@ class SamplingParams:
     logprobs: int | None = None
     """None: none. Otherwise the chosen token's log probability and this many alternatives (0 to 20)."""
 
+    @property
+    def penalises(self) -> bool:
+        """Whether it matters which tokens there are already."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether a token is drawn from other logits than the model's."""
+        return self.min_p > 0 or bool(self.logit_bias) or self.penalises
+
     def __post_init__(self) -> None:
+        least, most = REPETITION_PENALTIES
+        bias = [value for _, value in self.logit_bias]
         for name, fits, rule in (
             ("max_tokens", self.max_tokens >= 1, "at least 1"),
             ("temperature", 0 <= self.temperature < math.inf, "a finite number, not negative"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "at least 0"),
+            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("frequency_penalty", abs(self.frequency_penalty) <= MAX_PENALTY, f"-{MAX_PENALTY} to {MAX_PENALTY}"),
+            ("presence_penalty", abs(self.presence_penalty) <= MAX_PENALTY, f"-{MAX_PENALTY} to {MAX_PENALTY}"),
+            ("repetition_penalty", least <= self.repetition_penalty <= most, f"{least:g} to {most:g}"),
+            ("logit_bias", len(bias) <= MAX_BIASES, f"at most {MAX_BIASES} tokens"),
+            ("logit_bias", all(abs(value) <= MAX_BIAS for value in bias), f"-{MAX_BIAS} to {MAX_BIAS} for each token"),
+            ("logit_bias", len(dict(self.logit_bias)) == len(bias), "one number for each token"),
             ("seed", -(2**63) <= self.seed < 2**64, "a 64-bit integer"),
             ("choice", self.choice >= 0, "at least 0"),
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "between 0 and max_tokens"),

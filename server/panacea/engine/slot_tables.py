@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from panacea.engine.adjustments import Adjustments
 from panacea.engine.request import Request
 from panacea.engine.scheduler import Work
 from panacea.engine.transfer import to_device
@@ -25,6 +26,8 @@ class SlotTables:
         """(slots, most blocks) int32: each sequence's blocks, in order."""
         self.last_tokens = torch.zeros(num_slots, dtype=torch.int64, device=model.device)
         """(slots,) int64: the token that was sampled last."""
+        self.adjustments = Adjustments(num_slots, model.vocab_size, model.device)
+        """What requests change about their logits."""
         self._model = model
         self._owners: dict[int, tuple[Request, int]] = {}
         self._num_blocks: dict[int, int] = {}
@@ -40,6 +43,7 @@ class SlotTables:
                 self._owners[request.slot] = owner
                 self._num_blocks[request.slot] = 0
                 self._write_preference(request)
+                self.adjustments.admit(request)
             known = self._num_blocks[request.slot]
             if known < len(request.blocks):
                 entries += [(request.slot, i, request.blocks[i]) for i in range(known, len(request.blocks))]

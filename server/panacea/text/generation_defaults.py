@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from panacea.engine.sampling_params import REPETITION_PENALTIES
 from panacea.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-_NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0, "typical_p": 1.0}
+_NEUTRAL = {"typical_p": 1.0}
 """Fields that change the sampling of other programs and are not supported here, with the value that asks nothing."""
 
 
@@ -21,6 +22,8 @@ class GenerationDefaults:
     top_p: float = 1.0
     top_k: int = 0
     """0 keeps all tokens."""
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
 
 def generation_defaults(config: Mapping[str, Any]) -> GenerationDefaults:
@@ -32,6 +35,8 @@ def generation_defaults(config: Mapping[str, Any]) -> GenerationDefaults:
         temperature=0.0 if config.get("do_sample") is False else _number(config, "temperature", 1.0, 0.0, 2.0),
         top_p=_number(config, "top_p", 1.0, 1e-6, 1.0),
         top_k=int(_number(config, "top_k", 0, 0, 2**31 - 1)),
+        min_p=_number(config, "min_p", 0.0, 0.0, 1.0),
+        repetition_penalty=_number(config, "repetition_penalty", 1.0, *REPETITION_PENALTIES),
     )
     for name, neutral in _NEUTRAL.items():
         if config.get(name) not in (None, neutral):
