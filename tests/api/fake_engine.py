@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from panacea.engine.outputs import EngineInfo, TokenOutput
+from panacea.engine.outputs import EngineInfo, EngineStats, FinishReason, StartTimes, TokenOutput
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import EngineError
 from panacea.preference import Preference
@@ -40,8 +40,11 @@ class FakeEngine:
             parameters=1,
         )
     )
+    stats: EngineStats | None = None
     alive: bool = True
     heartbeat_age_s: float = 0.0
+    queue_s: float = 0.0
+    """What it says that each request waited before its prefill."""
     prefill_s: float = 0.0
     """Time before the first token."""
     step_s: float = 0.0
@@ -101,7 +104,9 @@ class FakeEngine:
         stopped = (token_id == EOS and not params.ignore_eos) or token_id in params.stop_token_ids
         logprob = None if params.logprobs is None else -0.25 * (position + 1)
         top = tuple((token_id + index, -0.25 * (index + 1)) for index in range(params.logprobs or 0))
-        return TokenOutput("", token_id, "stop" if stopped else "length" if last else None, logprob, top)
+        reason: FinishReason | None = "stop" if stopped else "length" if last else None
+        start = None if position else StartTimes(self.queue_s, self.prefill_s)
+        return TokenOutput("", token_id, reason, logprob, top, start)
 
     def _token(self, key: str, position: int) -> int:
         if self.script is not None:

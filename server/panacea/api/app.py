@@ -21,6 +21,8 @@ from panacea.api.errors import LastResort, handle_errors
 from panacea.api.evaluation import Evaluation
 from panacea.api.health import health_router
 from panacea.api.hosts import HostAllowList
+from panacea.api.measured_engine import MeasuredEngine
+from panacea.api.metrics import Metrics, metrics_router
 from panacea.api.models import models_router
 from panacea.api.page import add_page
 from panacea.api.preferences import preferences_router
@@ -52,6 +54,8 @@ def create_app(
     if evaluation is not None:
         _check(evaluation)
     catalog = Catalog(config.model_name, space)
+    metrics = Metrics(config.model_name, engine, space)
+    measured = MeasuredEngine(engine, metrics)
     app = _App(
         title="Panacea",
         version=version("panacea-server"),
@@ -71,10 +75,11 @@ def create_app(
     handle_errors(app)
     add_page(app)
     app.include_router(health_router(engine, config.heartbeat_limit_s))
+    app.include_router(metrics_router(metrics))
     app.include_router(models_router(catalog))
     app.include_router(preferences_router(catalog, evaluation))
-    app.include_router(chat_router(config.max_body_bytes, engine, text, catalog))
-    app.include_router(completions_router(config.max_body_bytes, engine, text, catalog))
+    app.include_router(chat_router(config.max_body_bytes, measured, text, catalog))
+    app.include_router(completions_router(config.max_body_bytes, measured, text, catalog))
     return app
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from panacea.engine.outputs import EngineInfo, TokenOutput
+from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
 from panacea.engine.sampling_params import SamplingParams
 from panacea.preference import Preference
 
@@ -13,6 +13,11 @@ class EngineLike(Protocol):
 
     @property
     def info(self) -> EngineInfo: ...
+
+    @property
+    def stats(self) -> EngineStats | None:
+        """The engine's state as it was last heard of; None before the first time."""
+        ...
 
     @property
     def alive(self) -> bool: ...

@@ -1,11 +1,12 @@
 """The engine: requests in, tokens out. The same one runs in the server's engine process and in yours."""
 
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from panacea.config import EngineConfig
-from panacea.engine.outputs import Completion, EngineInfo, EngineStats, FinishReason, TokenOutput
+from panacea.engine.outputs import Completion, EngineInfo, EngineStats, FinishReason, StartTimes, TokenOutput
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampler import Sampled
@@ -196,7 +197,8 @@ class Engine:
         reason = self._finish_reason(request)
         if reason is not None:
             self.abort(request.request_id)
-        return TokenOutput(request.request_id, sampled.token_id, reason, sampled.logprob, sampled.top_logprobs)
+        start = _start_times(request) if len(request.output_ids) == 1 else None
+        return TokenOutput(request.request_id, sampled.token_id, reason, sampled.logprob, sampled.top_logprobs, start)
 
     def _finish_reason(self, request: Request) -> FinishReason | None:
         token, params, count = request.output_ids[-1], request.params, len(request.output_ids)
@@ -210,6 +212,12 @@ class Engine:
         self._max_step_requests = max(self._max_step_requests, len(work))
         preferences = {item.request.preference for item in work}
         self._max_step_preferences = max(self._max_step_preferences, len(preferences))
+
+
+def _start_times(request: Request) -> StartTimes:
+    """Called when the first token is known."""
+    assert request.started_at is not None
+    return StartTimes(request.started_at - request.arrived_at, time.monotonic() - request.started_at)
 
 
 def _completion(tokens: Sequence[TokenOutput]) -> Completion:

@@ -7,6 +7,16 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
+class StartTimes:
+    """What a request waited for its first token, by the engine's clock."""
+
+    queue_s: float
+    """From its arrival until it was first given a slot."""
+    prefill_s: float
+    """From there until its first token was known."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenOutput:
     """One token of one request. When `finish_reason` is set, this is the request's last token.
 
@@ -19,6 +29,8 @@ class TokenOutput:
     logprob: float | None = None
     """Natural log of the token's probability under the model, before temperature, top-k and top-p."""
     top_logprobs: tuple[tuple[int, float], ...] = ()
+    start: StartTimes | None = None
+    """With a request's first token alone."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One sequence being generated, and what it holds while it runs. No tensors."""
 
+import time
 from dataclasses import dataclass, field
 
 from panacea.engine.sampling_params import SamplingParams
@@ -13,7 +14,8 @@ UNKNOWN_TOKEN = -1
 class Request:
     """A request's whole life.
 
-    The scheduler alone changes `computed`, `unknown`, `blocks`, `slot` and `admissions`.
+    The scheduler alone changes `computed`, `unknown`, `blocks`, `slot`, `admissions` and
+    `started_at`.
     """
 
     request_id: str
@@ -31,6 +33,9 @@ class Request:
     """Its line in the device's tables of preferences, blocks and last tokens, while running. Line 0 is nobody's."""
     admissions: int = 0
     """How often it was given a slot."""
+    arrived_at: float = field(default_factory=time.monotonic)
+    started_at: float | None = None
+    """When it was first given a slot, by the same clock."""
 
     @property
     def num_outputs(self) -> int:

@@ -1,5 +1,6 @@
 """Which request runs when. Owns the queues, the blocks and the slots; touches no tensor."""
 
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -132,6 +133,8 @@ class Scheduler:
         if room:
             request.slot = self.slots.take()
             request.admissions += 1
+            if request.started_at is None:
+                request.started_at = time.monotonic()
         return room
 
     def _reserve(self, request: Request, tokens: int) -> bool:
