@@ -85,6 +85,16 @@ def test_columns_come_and_go_between_two_and_six(page: Page) -> None:
         expect(button).to_be_disabled()
 
 
+def test_the_chosen_answer_stays_chosen_when_others_go(open_page: OpenPage, fake_url: str) -> None:
+    page = open_page(f"{fake_url}/#columns=1,0,0;0,1,0;0,0,1;0.5,0.5,0&steer=3")
+    wait_until_ready(page)
+    page.get_by_role("button", name="Remove answer 1").click()
+    expect(answer(page, 2)).to_have_class(re.compile("chosen"))
+    page.get_by_role("button", name="Remove answer 3").click()
+    expect(answer(page, 2)).to_have_class(re.compile("chosen"))
+    assert answer(page, 2).locator(".words").inner_text() == "concise 100%"
+
+
 def test_the_others_show_their_differences_from_a_pinned_answer(page: Page) -> None:
     ask(page)
     pinned, _, other = texts(page)

@@ -118,12 +118,12 @@ export function Workbench({ space, server, answers, canAsk }) {
   }));
 
   const remove = (/** @type {number} */ id) => {
-    const gone = columns.find((each) => each.id === id);
-    if (gone) answers.forget([columnKey(gone)]);
-    const left = columns.filter((each) => each.id !== id);
+    const gone = columns.findIndex((each) => each.id === id);
+    answers.forget(columns.filter((_, index) => index === gone).map(columnKey));
+    const left = columns.filter((_, index) => index !== gone);
     change({
       columns: left,
-      chosen: Math.min(chosen, left.length - 1),
+      chosen: Math.min(gone < chosen ? chosen - 1 : chosen, left.length - 1),
       pinned: state.pinned === id ? null : state.pinned,
     });
   };
