@@ -191,6 +191,14 @@ def serve(
             help="How much of the GPU's memory weights, activations and KV cache may take together.",
         ),
     ] = DEFAULTS.gpu_memory_share,
+    prefix_cache: Annotated[
+        bool,
+        typer.Option(
+            envvar="PANACEA_PREFIX_CACHE",
+            rich_help_panel=_ENGINE,
+            help="Keep what was computed, for requests that begin alike and have the same preference.",
+        ),
+    ] = DEFAULTS.prefix_cache,
     deterministic: Annotated[
         bool,
         typer.Option(
@@ -248,6 +256,7 @@ def serve(
         max_step_tokens=max_step_tokens,
         kv_cache_bytes=None if kv_cache_gib is None else round(kv_cache_gib * 2**30),
         gpu_memory_share=gpu_memory_share,
+        prefix_cache=prefix_cache,
         deterministic=deterministic,
         max_context=max_context,
         threads=threads,

@@ -37,6 +37,9 @@ class EngineConfig:
     """How much of the GPU's memory weights, activations and KV cache may take together."""
     deterministic: bool = False
     """Batch invariance: the same log probabilities to the last bit, whoever shares the batch. Slower."""
+    prefix_cache: bool = True
+    """Keep keys and values of prompts and answers for as long as there is room, for requests that begin alike and have
+    the same preference."""
     max_context: int | None = None
     """Cap on prompt and answer together; None is the model's own limit."""
     threads: int | None = None

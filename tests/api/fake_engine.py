@@ -21,6 +21,7 @@ class Submitted:
     prompt_ids: tuple[int, ...]
     preference: Preference | None
     params: SamplingParams
+    cache_salt: str
 
 
 @dataclass
@@ -56,6 +57,8 @@ class FakeEngine:
     failure_at: int = 0
     truncate_at: int | None = None
     """Ends before this position without a finish reason, as no engine should."""
+    cached_tokens: int = 0
+    """Tokens of each prompt that are said to come from the prefix cache."""
     submitted: list[Submitted] = field(default_factory=list[Submitted])
     live: int = 0
     """Requests that hold something in the engine."""
@@ -65,15 +68,15 @@ class FakeEngine:
     """All generators: nobody's request ends because its garbage was collected."""
 
     def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
     ) -> AsyncGenerator[TokenOutput]:
-        self.kept.append(self._generate(prompt_ids, preference, params))
+        self.kept.append(self._generate(prompt_ids, preference, params, cache_salt))
         return self.kept[-1]
 
     async def _generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str
     ) -> AsyncGenerator[TokenOutput]:
-        self.submitted.append(Submitted(tuple(prompt_ids), preference, params))
+        self.submitted.append(Submitted(tuple(prompt_ids), preference, params, cache_salt))
         self.live += 1
         ended = False
         try:
@@ -106,7 +109,8 @@ class FakeEngine:
         top = tuple((token_id + index, -0.25 * (index + 1)) for index in range(params.logprobs or 0))
         reason: FinishReason | None = "stop" if stopped else "length" if last else None
         start = None if position else StartTimes(self.queue_s, self.prefill_s)
-        return TokenOutput("", token_id, reason, logprob, top, start)
+        cached = 0 if position else self.cached_tokens
+        return TokenOutput("", token_id, reason, logprob, top, start, cached)
 
     def _token(self, key: str, position: int) -> int:
         if self.script is not None:

@@ -34,7 +34,12 @@ def test_an_answer_has_openais_shape_and_its_preference(client: httpx2.Client) -
     assert choice["message"]["content"]
     assert choice["finish_reason"] == "length"
     usage = answer["usage"]
-    assert usage == {"prompt_tokens": 10, "completion_tokens": 12, "total_tokens": 22}
+    assert usage == {
+        "prompt_tokens": 10,
+        "completion_tokens": 12,
+        "total_tokens": 22,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def test_the_text_is_what_the_tokens_say(own_client: httpx2.Client, engine: FakeEngine) -> None:

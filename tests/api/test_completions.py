@@ -53,7 +53,12 @@ def test_an_answer_has_openais_shape_and_its_preference(client: httpx2.Client) -
     assert set(choice) == {"index", "text", "logprobs", "finish_reason"}
     assert (choice["index"], choice["logprobs"], choice["finish_reason"]) == (0, None, "length")
     assert choice["text"]
-    assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 8, "total_tokens": 15}
+    assert answer["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 8,
+        "total_tokens": 15,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def test_the_text_is_what_the_tokens_say(own_client: httpx2.Client, engine: FakeEngine) -> None:
@@ -108,6 +113,7 @@ def test_usage_counts_each_prompt_once_and_comes_last(client: httpx2.Client) -> 
         "prompt_tokens": prompt_tokens,
         "completion_tokens": 4 * 12,
         "total_tokens": prompt_tokens + 4 * 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
     chunks = events(client, **fields, stream_options={"include_usage": True})
     assert (chunks[-1]["choices"], chunks[-1]["usage"]) == ([], usage)

@@ -29,6 +29,8 @@ VLLM = {
     "num_requests_waiting": "gauge",
     "kv_cache_usage_perc": "gauge",
     "num_preemptions_total": "counter",
+    "prefix_cache_queries_total": "counter",
+    "prefix_cache_hits_total": "counter",
     "prompt_tokens_total": "counter",
     "generation_tokens_total": "counter",
     "request_success_total": "counter",
@@ -53,6 +55,8 @@ STATS = EngineStats(
     preemptions=7,
     max_step_requests=3,
     max_step_preferences=3,
+    prefix_queries=50,
+    prefix_hits=20,
 )
 PROMPT_TOKENS = 10
 """Of the usual question, as each test's first answer says too."""
@@ -157,6 +161,7 @@ def test_times_are_what_they_were(own_client: httpx2.Client, engine: FakeEngine)
 def test_the_engines_state_is_its_last_heartbeats(own_client: httpx2.Client, engine: FakeEngine) -> None:
     now = Samples(own_client)
     assert (now("num_requests_running"), now("num_requests_waiting"), now("num_preemptions_total")) == (3, 2, 7)
+    assert (now("prefix_cache_queries_total"), now("prefix_cache_hits_total")) == (50, 20)
     assert now("kv_cache_usage_perc") == 0.25
     engine.stats = None
     assert not [name for name in families(own_client) if "num_requests" in name or "usage" in name]

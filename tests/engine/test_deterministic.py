@@ -53,6 +53,26 @@ def test_they_are_the_same_bits_however_the_prompt_is_cut_into_chunks() -> None:
     assert answers[0] == answers[1] == answers[2]
 
 
+def test_they_are_the_same_bits_from_a_cold_cache_and_from_a_warm_one() -> None:
+    """Warm, the prompt's last tokens alone are computed, as rows of another step and in other company."""
+    prompt = EVERYTHING[0].prompt_ids * 4
+    preference = EVERYTHING[0].preference
+    without = Engine.load(replace(CONFIG, deterministic=True, prefix_cache=False))
+    (cold,) = without.generate([prompt], [preference], LAST)
+    engine = Engine.load(replace(CONFIG, deterministic=True))
+    assert engine.generate([prompt], [preference], LAST) == [cold]
+    # What the first answer left: blocks that decode steps wrote, where this prompt would have been prefilled.
+    longer = [*prompt, *cold.token_ids, *prompt]
+    (expected,) = without.generate([longer], [preference], LAST)
+    for others in (0, 20):
+        crowd = [[*entry.prompt_ids, *prompt] for entry in EVERYTHING[:others]]
+        own = [entry.preference for entry in EVERYTHING[:others]]
+        for sought, known in ((prompt, cold), (longer, expected)):
+            warm = engine.generate([*crowd, sought], [*own, preference], LAST)[-1]
+            assert warm.cached_tokens >= 32
+            assert warm == known
+
+
 def test_the_default_mode_is_not_invariant() -> None:
     """The control: were it, the tests above would prove nothing."""
     alone, among = completions(deterministic=False, among=0), completions(deterministic=False, among=255)

@@ -18,6 +18,7 @@ from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.graphs import CudaGraphRecorder, Recorder, padded_sizes
 from panacea.engine.outputs import EngineInfo
+from panacea.engine.prefix_keys import ModelIdentity
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
@@ -101,10 +102,11 @@ def info_of(config: EngineConfig) -> EngineInfo:
     return Engine.load(replace(config, device="cpu")).info
 
 
-def make_engine(runner: Runner, steps_ahead: int) -> Engine:
+def make_engine(runner: Runner, steps_ahead: int, *, cached: bool = False) -> Engine:
     runner.steps_ahead = steps_ahead
     scheduler = Scheduler(runner.num_blocks, 16, 21, 512, runner.model.context_length)
-    return Engine(runner, scheduler, info_of(CONFIG), dimensions=3)
+    identity = ModelIdentity(b"base", b"adapter") if cached else None
+    return Engine(runner, scheduler, info_of(CONFIG), dimensions=3, identity=identity)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,22 @@ def tally() -> Tally:
 @pytest.fixture(scope="module")
 def runner(tally: Tally) -> Runner:
     return Runner(load_model(CONFIG), CONFIG, tally)
+
+
+@pytest.mark.parametrize("steps_ahead", [0, 1])
+def test_recorded_steps_read_and_continue_cached_blocks(runner: Runner, tally: Tally, steps_ahead: int) -> None:
+    """Of the prompts only the last tokens are left: some are single ones, which a recorded step computes."""
+    engine = make_engine(runner, steps_ahead, cached=True)
+    prompts = [[*entry.prompt_ids, *entry.greedy_ids[: 17 - len(entry.prompt_ids)]] for entry in EVERYTHING]
+    preferences = [entry.preference for entry in EVERYTHING]
+    expected = [entry.greedy_ids[17 - len(entry.prompt_ids) :] for entry in EVERYTHING]
+    for warm in (False, True):
+        replayed, steps = tally.replayed, engine.stats.steps
+        answers = engine.generate(prompts, preferences, [replace(GREEDY, max_tokens=len(ids)) for ids in expected])
+        assert [answer.token_ids for answer in answers] == expected
+        assert {answer.cached_tokens for answer in answers} == {16 * warm}
+        assert engine.stats.steps - steps - (tally.replayed - replayed) == (not warm), "steps that were not recorded"
+    engine.check_integrity()
 
 
 @pytest.mark.parametrize("steps_ahead", [0, 1])

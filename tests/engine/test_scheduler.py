@@ -1,8 +1,7 @@
 """The scheduler and the block pool under random load, with a model of a few lines."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,100 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panacea.config import EngineConfig
-from panacea.engine.engine import Engine
-from panacea.engine.outputs import EngineInfo, TokenOutput
+from panacea.engine.outputs import TokenOutput
 from panacea.engine.pool import Pool
-from panacea.engine.request import UNKNOWN_TOKEN
-from panacea.engine.sampler import Sampled
 from panacea.engine.sampling_params import SamplingParams
-from panacea.engine.scheduler import Scheduler, Work
 from panacea.errors import ConfigError, EngineError, RequestError
 from panacea.preference import Preference
-
-VOCABULARY = 97
-EOS = 0
-
-
-def next_token(tokens: Sequence[int], preference: Preference | None) -> int:
-    """The fake model: every token before, and the preference, decide the next one. Never the end of sequence."""
-    state = hash(preference) % 1009
-    for token in tokens:
-        state = (state * 31 + token + 7) % 1_000_003
-    return 1 + state % (VOCABULARY - 1)
-
-
-@dataclass
-class Launched:
-    """A step of the fake model. Tells its tokens once they are asked for."""
-
-    tokens: list[Sampled]
-
-    def result(self) -> list[Sampled]:
-        return self.tokens
-
-
-class PagedFakeModel:
-    """Keeps tokens where a real model keeps keys and values, and reads the past from nowhere else.
-
-    With `steps_ahead` it knows each slot's last token before the engine does, as a GPU would.
-    """
-
-    def __init__(self, block_size: int, steps_ahead: int) -> None:
-        self.block_size = block_size
-        self.steps_ahead = steps_ahead
-        self.cache: dict[tuple[int, int], int] = {}
-        self.last_tokens: dict[int | None, int] = {}
-        self.steps: list[list[Work]] = []
-
-    def launch(self, work: Sequence[Work]) -> Launched:
-        self.steps.append(list(work))
-        sampled: list[Sampled] = []
-        for item in work:
-            for position, token in enumerate(item.request.tokens(item.start, item.count), item.start):
-                known = self.last_tokens[item.request.slot] if token == UNKNOWN_TOKEN else token
-                self.cache[self._place(item, position)] = known
-            if item.samples:
-                past = [self.cache[self._place(item, position)] for position in range(item.start + item.count)]
-                token = next_token(past, item.request.preference)
-                self.last_tokens[item.request.slot] = token
-                sampled.append(Sampled(token, None, ()))
-        return Launched(sampled)
-
-    def _place(self, item: Work, position: int) -> tuple[int, int]:
-        return item.request.blocks[position // self.block_size], position % self.block_size
-
-
-def make_engine(
-    num_blocks: int = 8, block_size: int = 4, max_batch: int = 4, max_step_tokens: int = 8, steps_ahead: int = 0
-) -> tuple[Engine, PagedFakeModel]:
-    model = PagedFakeModel(block_size, steps_ahead)
-    scheduler = Scheduler(num_blocks, block_size, max_batch, max_step_tokens, context_length=10_000)
-    info = EngineInfo(
-        context_length=scheduler.context_length,
-        vocab_size=VOCABULARY,
-        eos_token_ids=(EOS,),
-        block_size=block_size,
-        num_blocks=num_blocks,
-        max_batch=max_batch,
-        device="cpu",
-        dtype="float32",
-        parameters=0,
-    )
-    return Engine(model, scheduler, info, dimensions=2), model
-
-
-def answer(prompt: Sequence[int], preference: Preference | None, max_tokens: int) -> list[int]:
-    tokens = list(prompt)
-    for _ in range(max_tokens):
-        tokens.append(next_token(tokens, preference))
-    return tokens[len(prompt) :]
-
+from tests.engine.fake_model import VOCABULARY, answer, make_engine
 
 PREFERENCES = st.one_of(st.none(), st.sampled_from([(1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (0.25, 0.75)]))
+STEMS = ([7] * 12, list(range(1, 13)), [*range(1, 9), 7, 7, 7, 7])
+TOKENS = st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=8)
+PROMPTS = st.one_of(
+    st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=20),
+    st.builds(lambda stem, length, rest: [*stem[:length], *rest], st.sampled_from(STEMS), st.integers(1, 12), TOKENS),
+)
 ARRIVALS = st.lists(
     st.tuples(
         st.integers(0, 12),  # steps after the arrival before
-        st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=20),
+        PROMPTS,
         st.integers(1, 12),  # max_tokens
         PREFERENCES,
         st.one_of(st.none(), st.integers(0, 15)),  # aborted so many steps after its arrival
@@ -121,6 +44,7 @@ ARRIVALS = st.lists(
     max_batch=st.integers(1, 6),
     spare_step_tokens=st.integers(0, 10),
     steps_ahead=st.sampled_from([0, 1]),
+    cached=st.booleans(),
 )
 def test_nothing_is_lost_whatever_comes(
     arrivals: list[tuple[int, list[int], int, Preference | None, int | None]],
@@ -129,8 +53,11 @@ def test_nothing_is_lost_whatever_comes(
     max_batch: int,
     spare_step_tokens: int,
     steps_ahead: int,
+    *,
+    cached: bool,
 ) -> None:
-    engine, model = make_engine(num_blocks, block_size, max_batch, max_batch + spare_step_tokens, steps_ahead)
+    spare = max_batch + spare_step_tokens
+    engine, model = make_engine(num_blocks, block_size, max_batch, spare, steps_ahead, cached=cached)
     outputs: dict[str, list[TokenOutput]] = {}
     refused: set[str] = set()
     aborted: set[str] = set()

@@ -1,6 +1,7 @@
 """The whole engine on the kernels, on a GPU or in Triton's interpreter, against the golden files."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,3 +75,13 @@ def test_batch_invariance_holds_to_the_last_bit() -> None:
 def test_the_default_mode_is_not_invariant() -> None:
     """The control: tiles and splits follow the number of rows."""
     assert answer(deterministic=False, others=0).logprobs != answer(deterministic=False, others=16).logprobs
+
+
+def test_a_cached_prefix_gives_the_same_bits_in_deterministic_mode() -> None:
+    prompt = [*EVERYTHING[0].prompt_ids, *EVERYTHING[0].greedy_ids[:4]]
+    engine = Engine.load(replace(CONFIG, deterministic=True))
+    params = SamplingParams(max_tokens=3, temperature=0, logprobs=5)
+    cold, warm = (engine.generate([prompt], [EVERYTHING[0].preference], params)[0] for _ in range(2))
+    assert cold.token_ids == EVERYTHING[0].greedy_ids[4:7]
+    assert (cold.cached_tokens, warm.cached_tokens) == (0, 12)
+    assert warm == cold

@@ -5,6 +5,7 @@ import hmac
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from panacea.api.errors import ApiError
@@ -13,9 +14,11 @@ from panacea.api.page import FOLDER
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
 """Paths that need no key, beside the page's files. Everything else does, whether it exists or not."""
 
+_KEY_DIGEST = "key_digest"
+
 
 class BearerKeys:
-    """Lets requests pass that carry one of the keys; without keys everybody passes."""
+    """Lets requests pass that carry one of the keys (see `key_digest`); without keys everybody passes."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
@@ -35,15 +38,24 @@ class BearerKeys:
 
     def _may_pass(self, scope: Scope) -> bool:
         path: str = scope["path"]
-        return path in PUBLIC_PATHS or path.startswith(f"{FOLDER}/") or self._is_known(Headers(scope=scope))
+        return path in PUBLIC_PATHS or path.startswith(f"{FOLDER}/") or self._is_known(scope)
 
-    def _is_known(self, headers: Headers) -> bool:
-        scheme, _, key = headers.get("authorization", "").partition(" ")
+    def _is_known(self, scope: Scope) -> bool:
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         # Headers are latin-1 on the wire; keys are UTF-8. Digests have one length, so time says nothing about a key,
         # and all are compared, so it does not say which one was meant either.
         given = _digest(key.strip().encode("latin-1"))
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return scheme.lower() == "bearer" and any(matches)
+        if scheme.lower() != "bearer" or not any(matches):
+            return False
+        scope.setdefault("state", {})[_KEY_DIGEST] = given
+        return True
+
+
+def key_digest(request: Request) -> bytes | None:
+    """A digest of the key that the request came with; None on a server without keys."""
+    digest: bytes | None = getattr(request.state, _KEY_DIGEST, None)
+    return digest
 
 
 def _digest(key: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from panacea.api.cache_salt import cache_salt
 from panacea.api.catalog import Catalog
 from panacea.api.chat_request import ChatRequest
 from panacea.api.chat_response import (
@@ -65,14 +66,14 @@ def chat_router(max_body_bytes: int, engine: EngineLike, text: ModelText, catalo
     """The route, over these parts."""
     router = APIRouter(tags=["chat"])
 
-    async def prepare(chat: ChatRequest) -> _ChatJob:
+    async def prepare(chat: ChatRequest, salt: str) -> _ChatJob:
         choice = catalog.choose(chat.model, chat.preference)
         messages = [message.as_chat_message() for message in chat.messages]
         chars = sum(len(message.content) for message in messages)
         prompt_ids = await encoded(lambda: text.prompt_ids(messages), chars)
         params = sampling_params(chat, text.defaults, engine.info, len(prompt_ids))
         prompts = (Prompt(prompt_ids, params),)
-        generation = Generation(prompts, choice.preference, tuple(chat.stop or ()), continues=False)
+        generation = Generation(prompts, choice.preference, tuple(chat.stop or ()), continues=False, cache_salt=salt)
         return _ChatJob(chat, generation, new_head("chatcmpl", choice, catalog))
 
     @router.post(
@@ -88,6 +89,6 @@ def chat_router(max_body_bytes: int, engine: EngineLike, text: ModelText, catalo
         With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
         """
         chat = await read_generation_request(request, ChatRequest, max_body_bytes, catalog)
-        return await respond(engine, text, await prepare(chat))
+        return await respond(engine, text, await prepare(chat, cache_salt(request, chat.cache_salt)))
 
     return router

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
+from panacea.api.cache_salt import cache_salt
 from panacea.api.catalog import Catalog
 from panacea.api.completion_request import CompletionRequest
 from panacea.api.completion_response import TextChoice, TextCompletion, text_logprobs
@@ -57,13 +58,15 @@ def completions_router(max_body_bytes: int, engine: EngineLike, text: ModelText,
     """The route, over these parts."""
     router = APIRouter(tags=["completions"])
 
-    async def prepare(wanted: CompletionRequest) -> _CompletionJob:
+    async def prepare(wanted: CompletionRequest, salt: str) -> _CompletionJob:
         choice = catalog.choose(wanted.model, wanted.preference)
         prompts: list[Prompt] = []
         for ids in await prompt_ids(wanted.prompt):
             check(ids)
             prompts.append(Prompt(ids, sampling_params(wanted, text.defaults, engine.info, len(ids))))
-        generation = Generation(tuple(prompts), choice.preference, tuple(wanted.stop or ()), continues=True)
+        generation = Generation(
+            tuple(prompts), choice.preference, tuple(wanted.stop or ()), continues=True, cache_salt=salt
+        )
         return _CompletionJob(wanted, generation, new_head("cmpl", choice, catalog), echoes(wanted))
 
     async def prompt_ids(prompts: list[str] | list[list[int]]) -> list[list[int]]:
@@ -96,6 +99,6 @@ def completions_router(max_body_bytes: int, engine: EngineLike, text: ModelText,
         With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
         """
         wanted = await read_generation_request(request, CompletionRequest, max_body_bytes, catalog)
-        return await respond(engine, text, await prepare(wanted))
+        return await respond(engine, text, await prepare(wanted, cache_salt(request, wanted.cache_salt)))
 
     return router

@@ -26,9 +26,10 @@ class EngineLike(Protocol):
     def heartbeat_age_s(self) -> float: ...
 
     def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
     ) -> AsyncGenerator[TokenOutput]:
-        """One request's tokens as they come; `preference` None is the bare base model.
+        """One request's tokens as they come; `preference` None is the bare base model. Requests share cached prefixes
+        with those of equal `cache_salt` alone.
 
         Raises `RequestError` before the first token, or `EngineError`. Closing the generator ends the request.
         """

@@ -1,6 +1,7 @@
 """The answers to a request's prompts, generated side by side."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Generation:
     stops: tuple[str, ...]
     continues: bool
     """Whether an answer's text goes on where its prompt's ends, as in the middle of a sentence, or begins anew."""
+    cache_salt: str
+    """Prefixes are shared with requests of the same salt alone."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -38,6 +41,12 @@ class Generation:
     def choices(self) -> int:
         """How many answers; those to the first prompt come first."""
         return sum(len(prompt.params) for prompt in self.prompts)
+
+    @property
+    def first_choices(self) -> frozenset[int]:
+        """The first answer to each prompt."""
+        ends = itertools.accumulate((len(prompt.params) for prompt in self.prompts[:-1]), initial=0)
+        return frozenset(ends)
 
 
 async def generate(engine: EngineLike, text: ModelText, generation: Generation) -> AsyncGenerator[tuple[int, Piece]]:
@@ -75,7 +84,7 @@ async def _pieces(
     engine: EngineLike, text: ModelText, generation: Generation, prompt_ids: list[int], params: SamplingParams
 ) -> AsyncGenerator[Piece]:
     answer = Answer(text, generation.stops, params.min_tokens, prompt_ids if generation.continues else ())
-    async with aclosing(engine.generate(prompt_ids, generation.preference, params)) as outputs:
+    async with aclosing(engine.generate(prompt_ids, generation.preference, params, generation.cache_salt)) as outputs:
         async for output in outputs:
             piece = answer.push(output)
             yield piece

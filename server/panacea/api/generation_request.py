@@ -17,6 +17,7 @@ MAX_CHOICES = 16
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1024
 MAX_STOP_TOKENS = 128
+MAX_SALT_LENGTH = 256
 _INT64 = 2**63
 
 _StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -113,6 +114,15 @@ class GenerationRequest(Strict):
     min_tokens: Annotated[int | None, Field(ge=0)] = None
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOP_TOKENS)] | None = None
+
+    cache_salt: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=MAX_SALT_LENGTH,
+            description="Cached prompts are shared among requests of the same API key and the same salt only.",
+        ),
+    ] = None
 
     # OpenAI's field that changes no token, whatever it says.
     user: str | None = None

@@ -18,7 +18,7 @@ from panacea.api.errors import as_api_error
 from panacea.api.event_stream import EventStream, sse
 from panacea.api.generation import Generation, generate
 from panacea.api.generation_request import GenerationRequest
-from panacea.api.response import Usage
+from panacea.api.response import PromptTokensDetails, Usage
 from panacea.text import ModelText, Piece
 
 _LONG_PROMPT_CHARS = 20_000
@@ -76,17 +76,33 @@ class Job(ABC, Generic[Wanted]):
     def closing(self, usage: Usage) -> BaseModel:
         """The chunk behind all choices."""
 
-    def usage(self, completion_tokens: int) -> Usage:
-        prompt_tokens = self.generation.prompt_tokens
-        return Usage(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            total_tokens=prompt_tokens + completion_tokens,
-        )
-
     def event(self, chunk: BaseModel) -> bytes:
         hidden = None if self.request.includes_usage else {"usage"}
         return sse(chunk.model_dump_json(exclude_unset=True, exclude=hidden).encode())
+
+
+class _Count:
+    """The tokens of a generation as its pieces come."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._prompt_tokens = generation.prompt_tokens
+        self._first_choices = generation.first_choices
+        self._cached_tokens = 0
+        self._completion_tokens = 0
+
+    def add(self, choice: int, piece: Piece) -> None:
+        self._completion_tokens += 1
+        if choice in self._first_choices:
+            self._cached_tokens += piece.cached_tokens
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            total_tokens=self._prompt_tokens + self._completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self._cached_tokens),
+        )
 
 
 async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted]) -> Response:
@@ -101,27 +117,29 @@ async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted]) -> Resp
 
 async def _complete(job: Job[Wanted], pieces: AsyncGenerator[tuple[int, Piece]]) -> Response:
     choices: list[list[Piece]] = [[] for _ in range(job.generation.choices)]
+    count = _Count(job.generation)
     async for choice, piece in pieces:
         choices[choice].append(piece)
-    whole = job.whole(choices, job.usage(sum(map(len, choices))))
+        count.add(choice, piece)
+    whole = job.whole(choices, count.usage)
     return Response(whole.model_dump_json(), media_type="application/json")
 
 
 async def _events(
     job: Job[Wanted], first: tuple[int, Piece], rest: AsyncGenerator[tuple[int, Piece]]
 ) -> AsyncGenerator[bytes]:
-    completion_tokens = 0
+    count = _Count(job.generation)
     try:
         for index in range(job.generation.choices):
             if opening := job.opening(index):
                 yield job.event(opening)
         async with aclosing(_chain(first, rest)) as pieces:
             async for index, piece in pieces:
-                completion_tokens += 1
+                count.add(index, piece)
                 if piece.text or piece.logprobs or piece.finish_reason:
                     yield job.event(job.part(index, piece))
         if job.request.includes_usage:
-            yield job.event(job.closing(job.usage(completion_tokens)))
+            yield job.event(job.closing(count.usage))
         yield sse(b"[DONE]")
     # The status is out, so an error of any kind can only be told here.
     except Exception as error:

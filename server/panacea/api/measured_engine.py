@@ -36,13 +36,13 @@ class MeasuredEngine:
         return self._engine.heartbeat_age_s
 
     async def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
     ) -> AsyncGenerator[TokenOutput]:
         """The engine's tokens. Closed early, a request counts as stopped (by a stop string); cancelled, as aborted."""
         measurement = RequestMeasurement(self._metrics, len(prompt_ids), preference)
         reason: FinishedReason | None = "error"
         try:
-            async with aclosing(self._engine.generate(prompt_ids, preference, params)) as outputs:
+            async with aclosing(self._engine.generate(prompt_ids, preference, params, cache_salt)) as outputs:
                 async for output in outputs:
                     measurement.token(output)
                     if output.finish_reason is not None:

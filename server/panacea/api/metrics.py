@@ -206,6 +206,10 @@ class _EngineCollector:
         yield self._counter(
             "num_preemptions", "Times that a request gave back its blocks and later began again.", stats.preemptions
         )
+        yield self._counter(
+            "prefix_cache_queries", "Prompt tokens looked for in the prefix cache.", stats.prefix_queries
+        )
+        yield self._counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.", stats.prefix_hits)
 
     def _gauge(self, name: str, meaning: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"panacea:{name}", meaning, labels=("model_name",))

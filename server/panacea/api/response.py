@@ -6,12 +6,20 @@ _LEAST_LOGPROB = -9999.0
 """OpenAI's stand-in for a logarithm that JSON cannot write."""
 
 
+class PromptTokensDetails(BaseModel):
+    """What the prompts' tokens were."""
+
+    cached_tokens: int
+    """Tokens that the prefix cache had; of several answers to one prompt the first one's count."""
+
+
 class Usage(BaseModel):
     """Tokens of all prompts, and of all choices together."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class AnswerHead(BaseModel):

@@ -10,6 +10,7 @@ Three ways to answer the same requests, measured in turn in one process with the
 
 import json
 import platform
+import secrets
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -55,12 +56,13 @@ class SteeringBench:
         merged = MergedModel(self.base, adapter)
         params = SamplingParams(max_tokens=self.tokens, temperature=0, ignore_eos=True)
         ways: dict[str, Callable[[], object]] = {
-            "engine_mixed": lambda: engine.generate(prompts, mixed, params),
+            # A salt of its own each time: no round finds what another one left in the prefix cache.
+            "engine_mixed": lambda: engine.generate(prompts, mixed, params, secrets.token_hex()),
             "sequential_merged": lambda: [
                 merged.generate(prompt, preference, self.tokens)
                 for prompt, preference in zip(prompts, mixed, strict=True)
             ],
-            "engine_single": lambda: engine.generate(prompts, [mixed[0]] * self.requests, params),
+            "engine_single": lambda: engine.generate(prompts, [mixed[0]] * self.requests, params, secrets.token_hex()),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for round_number in tqdm(range(self.rounds + 1), desc="bench steering", unit="round", leave=False):

@@ -9,6 +9,7 @@ All get the same prompts and generate the same numbers of tokens, greedily, in e
 no number. Every round has new prompts, so that no cache of prefixes helps anyone.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -249,7 +250,8 @@ class ThroughputBench:
 def answers_by(engine: Engine, wanted: Sequence[Preference | None]) -> Answer:
     def answer(mix: Mix) -> list[int]:
         params = [SamplingParams(max_tokens=count, temperature=0, ignore_eos=True) for count in mix.answers]
-        completions = engine.generate(mix.prompts, wanted[: len(mix.prompts)], params)
+        # A salt of its own: what another way left in the prefix cache is not found.
+        completions = engine.generate(mix.prompts, wanted[: len(mix.prompts)], params, secrets.token_hex())
         return [len(completion.token_ids) for completion in completions]
 
     return answer

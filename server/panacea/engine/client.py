@@ -103,9 +103,10 @@ class EngineClient:
         return self._failure is None
 
     async def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
     ) -> AsyncGenerator[TokenOutput]:
-        """One request's tokens as they come; `preference` None is the bare base.
+        """One request's tokens as they come; `preference` None is the bare base. Requests share cached prefixes with
+        those of equal `cache_salt` alone.
 
         Raises `RequestError` before the first token if the request could never be served, and `EngineError` if the
         engine fails. Closing the generator, or cancelling the task that waits for it, ends the request in the engine.
@@ -115,7 +116,7 @@ class EngineClient:
         self._queues[request_id] = queue
         ended = False
         try:
-            self._send(Submit(request_id, list(prompt_ids), preference, params))
+            self._send(Submit(request_id, list(prompt_ids), preference, params, cache_salt))
             while not ended:
                 item = await queue.get()
                 ended = isinstance(item, PanaceaError) or item.finish_reason is not None

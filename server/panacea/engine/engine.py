@@ -7,6 +7,7 @@ from typing import Protocol
 
 from panacea.config import EngineConfig
 from panacea.engine.outputs import Completion, EngineInfo, EngineStats, FinishReason, StartTimes, TokenOutput
+from panacea.engine.prefix_keys import ModelIdentity, root_key
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampler import Sampled
@@ -48,12 +49,21 @@ class Engine:
         completions = engine.generate([prompt_ids], [(0.7, 0.3)], SamplingParams(max_tokens=64))
     """
 
-    def __init__(self, runner: StepRunner, scheduler: Scheduler, info: EngineInfo, dimensions: int | None) -> None:
-        """`dimensions`: how many weights a preference has; None for an engine without adapter."""
+    def __init__(
+        self,
+        runner: StepRunner,
+        scheduler: Scheduler,
+        info: EngineInfo,
+        dimensions: int | None,
+        identity: ModelIdentity | None = None,
+    ) -> None:
+        """`dimensions`: how many weights a preference has; None for an engine without adapter. `identity`: of the model
+        whose prefixes are cached; None for no prefix cache."""
         self.info = info
         self._runner = runner
         self._scheduler = scheduler
         self._dimensions = dimensions
+        self._identity = identity
         self._requests: dict[str, Request] = {}
         self._running_steps: deque[tuple[list[Request], RunningStep]] = deque()
         self._steps = 0
@@ -87,7 +97,11 @@ class Engine:
             dtype=str(model.dtype).removeprefix("torch."),
             parameters=model.parameters,
         )
-        return cls(runner, scheduler, info, len(model.adapter.config.space.dimensions) if model.adapter else None)
+        dimensions = len(model.adapter.config.space.dimensions) if model.adapter else None
+        identity = None
+        if config.prefix_cache:
+            identity = ModelIdentity(model.base_identity, model.adapter.content_digest() if model.adapter else None)
+        return cls(runner, scheduler, info, dimensions, identity)
 
     @property
     def has_work(self) -> bool:
@@ -104,16 +118,27 @@ class Engine:
             preemptions=self._scheduler.preemptions,
             max_step_requests=self._max_step_requests,
             max_step_preferences=self._max_step_preferences,
+            prefix_queries=self._scheduler.prefix_queries,
+            prefix_hits=self._scheduler.prefix_hits,
         )
 
     def add(
-        self, request_id: str, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams
+        self,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        preference: Preference | None,
+        params: SamplingParams,
+        cache_salt: str = "",
     ) -> None:
-        """Queues a request; `preference` None is the bare base. Raises `RequestError` if it could never be served."""
+        """Queues a request; `preference` None is the bare base. Raises `RequestError` if it could never be served.
+
+        Requests share cached prefixes with those of equal `cache_salt` alone.
+        """
         if request_id in self._requests:
             raise RequestError("this request id is in use")
         self._check(prompt_ids, preference, params)
-        request = Request(request_id, list(prompt_ids), preference, params)
+        root = None if self._identity is None else root_key(self._identity, preference, cache_salt)
+        request = Request(request_id, list(prompt_ids), preference, params, prefix_root=root)
         self._scheduler.add(request)
         self._requests[request_id] = request
 
@@ -147,11 +172,13 @@ class Engine:
         prompts: Sequence[Sequence[int]],
         preferences: Sequence[Preference | None],
         params: SamplingParams | Sequence[SamplingParams],
+        cache_salt: str = "",
     ) -> list[Completion]:
         """Answers to all `prompts` (token ids), batched, each under its own preference. Blocks until all are done.
 
-        `params` is one for all, or one per prompt. Raises `RequestError` if one could never be served; then none is.
-        The engine must have no other requests (`EngineError`): their tokens would have nowhere to go.
+        `params` is one for all, or one per prompt; `cache_salt` as in `add`. Raises `RequestError` if one could never
+        be served; then none is. The engine must have no other requests (`EngineError`): their tokens would have nowhere
+        to go.
         """
         if self._requests:
             raise EngineError("generate needs an engine without other requests")
@@ -160,7 +187,7 @@ class Engine:
         collected: dict[str, list[TokenOutput]] = {request_id: [] for request_id in ids}
         try:
             for request_id, prompt, preference, own in zip(ids, prompts, preferences, each, strict=True):
-                self.add(request_id, prompt, preference, own)
+                self.add(request_id, prompt, preference, own, cache_salt)
             while self._requests:
                 for token in self.step():
                     collected[token.request_id].append(token)
@@ -197,8 +224,16 @@ class Engine:
         reason = self._finish_reason(request)
         if reason is not None:
             self.abort(request.request_id)
-        start = _start_times(request) if len(request.output_ids) == 1 else None
-        return TokenOutput(request.request_id, sampled.token_id, reason, sampled.logprob, sampled.top_logprobs, start)
+        is_first = len(request.output_ids) == 1
+        return TokenOutput(
+            request.request_id,
+            sampled.token_id,
+            reason,
+            sampled.logprob,
+            sampled.top_logprobs,
+            start=_start_times(request) if is_first else None,
+            cached_tokens=request.cached_tokens if is_first else 0,
+        )
 
     def _finish_reason(self, request: Request) -> FinishReason | None:
         token, params, count = request.output_ids[-1], request.params, len(request.output_ids)
@@ -228,4 +263,5 @@ def _completion(tokens: Sequence[TokenOutput]) -> Completion:
         finish_reason=reason,
         logprobs=[token.logprob for token in tokens if token.logprob is not None],
         top_logprobs=[token.top_logprobs for token in tokens if token.logprob is not None],
+        cached_tokens=tokens[0].cached_tokens,
     )

@@ -46,6 +46,7 @@ class Submit(Message, frozen=True):
     prompt_ids: list[int]
     preference: tuple[float, ...] | None
     params: SamplingParams
+    cache_salt: str = ""
 
 
 class Abort(Message, frozen=True):

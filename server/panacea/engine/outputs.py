@@ -1,6 +1,6 @@
 """What an engine reports: plain dataclasses, for callers in its process and for messages alike."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
@@ -31,6 +31,8 @@ class TokenOutput:
     top_logprobs: tuple[tuple[int, float], ...] = ()
     start: StartTimes | None = None
     """With a request's first token alone."""
+    cached_tokens: int = 0
+    """With a request's first token: tokens of its prompt whose keys and values were in the prefix cache."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Completion:
     logprobs: list[float]
     """One per token if the request asked for logprobs, else empty."""
     top_logprobs: list[tuple[tuple[int, float], ...]]
+    cached_tokens: int = field(default=0, compare=False)
+    """Tokens of the prompt whose keys and values were in the prefix cache. Equal answers may have cost differently."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,14 @@ class EngineStats:
     running: int
     waiting: int
     free_blocks: int
+    """Blocks that no request holds, whether the prefix cache keeps something in them or not."""
     free_slots: int
     preemptions: int
     max_step_requests: int
     """Most requests that ever shared one step."""
     max_step_preferences: int
     """Most different preferences (the base counts as one) that ever shared one step."""
+    prefix_queries: int = 0
+    """Tokens of all admitted prompts that were looked for in the prefix cache, once for each request."""
+    prefix_hits: int = 0
+    """How many of these tokens were found, and not computed again."""

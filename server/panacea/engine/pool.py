@@ -1,4 +1,4 @@
-"""Who owns which block of the KV cache, and which slot of the preference table. Plain integers, no tensors."""
+"""Who owns which slot of the preference table. Plain integers, no tensors."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 class Pool:
     """The free ones of a fixed set of numbered things, handed out and taken back.
 
-    Freed numbers go to the end of the queue: a block that is used wrongly after its owner left shows late and loudly
+    Freed numbers go to the end of the queue: a slot that is used wrongly after its owner left shows late and loudly
     in a test that fills the pool, not at once by luck.
     """
 

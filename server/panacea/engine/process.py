@@ -72,7 +72,9 @@ class EngineProcess:
             self._engine.abort(message.request_id)
             return
         try:
-            self._engine.add(message.request_id, message.prompt_ids, message.preference, message.params)
+            self._engine.add(
+                message.request_id, message.prompt_ids, message.preference, message.params, message.cache_salt
+            )
         except RequestError as error:
             self._send(Refused(message.request_id, str(error), error.param))
 

@@ -14,8 +14,8 @@ UNKNOWN_TOKEN = -1
 class Request:
     """A request's whole life.
 
-    The scheduler alone changes `computed`, `unknown`, `blocks`, `slot`, `admissions` and
-    `started_at`.
+    The scheduler alone changes `computed`, `unknown`, `blocks`, `keys`, `named`, `slot`, `admissions`, `started_at` and
+    `cached_tokens`.
     """
 
     request_id: str
@@ -29,6 +29,12 @@ class Request:
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
     blocks: list[int] = field(default_factory=list[int])
+    prefix_root: bytes | None = None
+    """What the keys of its blocks begin with; None: it neither uses nor fills the prefix cache."""
+    keys: list[bytes] = field(default_factory=list[bytes])
+    """Of its first full blocks, as far as somebody asked for them. They stay when the blocks go."""
+    named: int = 0
+    """How many of its blocks, from the first, others may find: those that are computed and full of known tokens."""
     slot: int | None = None
     """Its line in the device's tables of preferences, blocks and last tokens, while running. Line 0 is nobody's."""
     admissions: int = 0
@@ -36,6 +42,8 @@ class Request:
     arrived_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     """When it was first given a slot, by the same clock."""
+    cached_tokens: int = 0
+    """Tokens of the prompt that were in the prefix cache when it was first admitted."""
 
     @property
     def num_outputs(self) -> int:
@@ -44,6 +52,11 @@ class Request:
     @property
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + self.num_outputs
+
+    @property
+    def num_known(self) -> int:
+        """Tokens that the host knows."""
+        return len(self.prompt_ids) + len(self.output_ids)
 
     @property
     def is_complete(self) -> bool:

@@ -1,6 +1,7 @@
 """An adapter with its tensors: reading, checking and writing `adapter_model.safetensors`."""
 
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from panacea.digest import Digest
 from panacea.errors import CheckpointError
 from panacea.model.adapter_config import AdapterConfig
 
@@ -57,6 +59,22 @@ class Adapter:
         if not modules:
             raise CheckpointError(f"{path} holds no tensors")
         return cls(config, modules)
+
+    def content_digest(self) -> bytes:
+        """32 bytes that stand for all that the model's numbers depend on.
+
+        Those are scaling, columns, and each tensor's module, part, dtype, shape and bytes; not what people read: names
+        of dimensions, presets, descriptions, paths.
+        """
+        columns = self.config.preference_columns
+        digest = Digest(b"panacea adapter").add(
+            struct.pack("<d", self.config.scaling), struct.pack(f"<{len(columns)}q", *columns)
+        )
+        for module, parts in sorted(self.modules.items()):
+            for part, tensor in zip("ABE", parts, strict=True):
+                content = tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes()
+                digest.add(module.encode(), part.encode(), f"{tensor.dtype} {tuple(tensor.shape)}".encode(), content)
+        return digest.value
 
     def write(self, folder: Path) -> None:
         """Writes the adapter's folder; reading it back gives the same tensors."""

@@ -16,6 +16,7 @@ from panacea.errors import CheckpointError, ConfigError, first_line
 from panacea.model.adapter import Adapter, LowRank
 from panacea.model.attention import ATTENTION, register_attention
 from panacea.model.decoder import FAMILIES, Decoder, FusedDecoder, TransformersDecoder
+from panacea.model.identity import base_identity
 from panacea.model.steered_linear import FusedPart, FusedProjections, SteeredLinear, Steering
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class LoadedModel:
     network: PreTrainedModel
     decoder: Decoder
     """Computes the network's steps."""
+    base_identity: bytes
+    """What tells this base from others."""
     adapter: Adapter | None
     steering: Steering
     context_length: int
@@ -57,15 +60,22 @@ def load_model(config: EngineConfig) -> LoadedModel:
     device = choose_device(config)
     base_config = _read_config(config.model)
     adapter = None if config.adapter is None else Adapter.read(config.adapter)
-    network = _load_network(config.model, base_config, choose_dtype(config, base_config.dtype, device), device)
-    return assemble(network, adapter, config, _eos_token_ids(config.model, base_config.get_text_config(decoder=True)))
+    dtype = choose_dtype(config, base_config.dtype, device)
+    network = _load_network(config.model, base_config, dtype, device)
+    eos_token_ids = _eos_token_ids(config.model, base_config.get_text_config(decoder=True))
+    return assemble(network, adapter, config, eos_token_ids, base_identity(config.model, str(dtype)))
 
 
 def assemble(
-    network: PreTrainedModel, adapter: Adapter | None, config: EngineConfig, eos_token_ids: tuple[int, ...]
+    network: PreTrainedModel,
+    adapter: Adapter | None,
+    config: EngineConfig,
+    eos_token_ids: tuple[int, ...],
+    identity: bytes = b"",
 ) -> LoadedModel:
     """Makes a network with attention `ATTENTION` ready for steps: projections fused, adapter in place.
 
+    `identity` tells the base from others; a network that lies in no folder may go without, as it is its process' only.
     Raises `CheckpointError` where adapter or settings do not fit the network.
     """
     device = network.device
@@ -88,6 +98,7 @@ def assemble(
     return LoadedModel(
         network=network,
         decoder=decoder,
+        base_identity=identity,
         adapter=adapter,
         steering=steering,
         context_length=context_length,

@@ -36,6 +36,8 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...]
     """Of the tokens that lie in the text returned so far and were not reported yet."""
     finish_reason: FinishReason | None
+    cached_tokens: int = 0
+    """With an answer's first piece: tokens of its prompt that were in the prefix cache."""
 
 
 class _Pending(NamedTuple):
@@ -76,7 +78,8 @@ class Answer:
             shown += self._stops.flush()
         self._shown += len(shown)
         finish_reason = "stop" if stopped else output.finish_reason
-        return Piece(shown, tuple(self._reportable(final=finish_reason is not None)), finish_reason)
+        logprobs = tuple(self._reportable(final=finish_reason is not None))
+        return Piece(shown, logprobs, finish_reason, output.cached_tokens)
 
     def _decode(self, output: TokenOutput) -> str:
         text = self._detokenizer.push(output.token_id)

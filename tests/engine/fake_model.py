@@ -1,0 +1,103 @@
+"""A model of a few lines under a real engine, whose answers are known beforehand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from panacea.engine.engine import Engine
+from panacea.engine.outputs import EngineInfo
+from panacea.engine.prefix_keys import ModelIdentity
+from panacea.engine.request import UNKNOWN_TOKEN
+from panacea.engine.sampler import Sampled
+from panacea.engine.scheduler import Scheduler, Work
+from panacea.preference import Preference
+
+VOCABULARY = 97
+EOS = 0
+IDENTITY = ModelIdentity(b"a base", b"an adapter")
+
+Entry = tuple[int, Preference | None]
+"""What a token's keys and values depend on, besides the tokens before it."""
+
+
+def next_token(past: Sequence[Entry]) -> int:
+    """The fake model: every token before, and its preference, decide the next one. Never the end of sequence."""
+    state = 0
+    for token, preference in past:
+        state = (state * 31 + token + 7 + hash(preference)) % 1_000_003
+    return 1 + state % (VOCABULARY - 1)
+
+
+def answer(prompt: Sequence[int], preference: Preference | None, max_tokens: int) -> list[int]:
+    """What an engine must say."""
+    past: list[Entry] = [(token, preference) for token in prompt]
+    for _ in range(max_tokens):
+        past.append((next_token(past), preference))
+    return [token for token, _ in past[len(prompt) :]]
+
+
+@dataclass
+class Launched:
+    """A step of the fake model. Tells its tokens once they are asked for."""
+
+    tokens: list[Sampled]
+
+    def result(self) -> list[Sampled]:
+        return self.tokens
+
+
+class PagedFakeModel:
+    """Keeps tokens where a real model keeps keys and values, and reads the past from nowhere else.
+
+    With `steps_ahead` it knows each slot's last token before the engine does, as a GPU would.
+    """
+
+    def __init__(self, block_size: int, steps_ahead: int) -> None:
+        self.block_size = block_size
+        self.steps_ahead = steps_ahead
+        self.cache: dict[tuple[int, int], Entry] = {}
+        self.last_tokens: dict[int | None, int] = {}
+        self.steps: list[list[Work]] = []
+
+    def launch(self, work: Sequence[Work]) -> Launched:
+        self.steps.append(list(work))
+        sampled: list[Sampled] = []
+        for item in work:
+            for position, token in enumerate(item.request.tokens(item.start, item.count), item.start):
+                known = self.last_tokens[item.request.slot] if token == UNKNOWN_TOKEN else token
+                self.cache[self._place(item, position)] = (known, item.request.preference)
+        for item in work:  # after all writes, as they may be to blocks that others read
+            if item.samples:
+                past = [self.cache[self._place(item, position)] for position in range(item.start + item.count)]
+                token = next_token(past)
+                self.last_tokens[item.request.slot] = token
+                sampled.append(Sampled(token, None, ()))
+        return Launched(sampled)
+
+    def _place(self, item: Work, position: int) -> tuple[int, int]:
+        return item.request.blocks[position // self.block_size], position % self.block_size
+
+
+def make_engine(
+    num_blocks: int = 8,
+    block_size: int = 4,
+    max_batch: int = 4,
+    max_step_tokens: int = 8,
+    steps_ahead: int = 0,
+    *,
+    cached: bool = False,
+) -> tuple[Engine, PagedFakeModel]:
+    """An engine over a fake model, with a prefix cache if it is asked for."""
+    model = PagedFakeModel(block_size, steps_ahead)
+    scheduler = Scheduler(num_blocks, block_size, max_batch, max_step_tokens, context_length=10_000)
+    info = EngineInfo(
+        context_length=scheduler.context_length,
+        vocab_size=VOCABULARY,
+        eos_token_ids=(EOS,),
+        block_size=block_size,
+        num_blocks=num_blocks,
+        max_batch=max_batch,
+        device="cpu",
+        dtype="float32",
+        parameters=0,
+    )
+    return Engine(model, scheduler, info, dimensions=2, identity=IDENTITY if cached else None), model
