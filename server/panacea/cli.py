@@ -501,6 +501,44 @@ def bench_throughput(
     _print_bench(bench.run(), throughput.report, json_file)
 
 
+@bench_app.command("prefix")
+def bench_prefix(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|CONFIG",
+            help="llama-3.1-8b, qwen2.5-0.5b, tiny, or a config.json. Default: the demo's shapes.",
+        ),
+    ] = None,
+    system: Annotated[int, typer.Option(min=1, help="Tokens of the system prompt that all requests share.")] = 1000,
+    question: Annotated[int, typer.Option(min=1, help="Tokens behind it, of each request's own.")] = 20,
+    preferences: Annotated[int, typer.Option(min=1, help="How many preferences, besides the bare base.")] = 3,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds after one to warm up; medians are printed.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: as the server takes.")] = None,
+    json_file: _JSON = None,
+) -> None:
+    """The time to a first token behind a shared system prompt, cold and warm, for each preference.
+
+    Random weights: nothing is downloaded.
+    """
+    from panacea.bench import prefix
+
+    _check_writable(json_file)
+    bench = prefix.PrefixBench(
+        model=model or prefix.DEMO,
+        system=system,
+        question=question,
+        preferences=preferences,
+        device=device,
+        dtype=dtype,
+        rounds=rounds,
+        threads=threads,
+    )
+    _print_bench(bench.run(), prefix.report, json_file)
+
+
 def _numbers(name: str, text: str, exactly: int | None = None) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(","))

@@ -19,7 +19,7 @@ FOREIGN = ("typer", "pydantic", "fastapi", "starlette", "uvicorn", "msgspec", "z
 
 
 def test_benches_import_torch_triton_transformers_and_little_else() -> None:
-    modules = ("kernels", "sweep", "compile_ahead", "decode", "throughput", "suite", "page", "generic_lora")
+    modules = ("kernels", "sweep", "compile_ahead", "decode", "throughput", "suite", "page", "generic_lora", "prefix")
     code = (
         f"import sys\nsys.modules.update(dict.fromkeys({FOREIGN!r}))\n"
         f"for name in {modules!r}: __import__('panacea.bench.' + name)\n"
@@ -58,6 +58,7 @@ def test_each_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
             ["throughput", "--requests", "2", "--prompt", "2,9", "--answer", "2,4", "--rounds", "1"],
             "continuous batching",
         ),
+        (["prefix", "--system", "40", "--rounds", "1"], "cold / warm"),
     ):
         file = tmp_path / "numbers.json"
         result = CliRunner().invoke(cli.app, ["bench", *arguments, "--model", "tiny", "--json", str(file)])
