@@ -5,7 +5,15 @@ import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from panacea.engine.outputs import EngineInfo, EngineStats, FinishReason, StartTimes, TokenOutput
+from panacea.engine.outputs import (
+    NO_TOKEN,
+    EngineInfo,
+    EngineStats,
+    FinishReason,
+    PromptLogprob,
+    StartTimes,
+    TokenOutput,
+)
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import EngineError
 from panacea.preference import Preference
@@ -80,7 +88,7 @@ class FakeEngine:
         self.live += 1
         ended = False
         try:
-            for position in range(params.max_tokens):
+            for position in range(max(1, params.max_tokens)):
                 await asyncio.sleep(self.step_s if position else self.prefill_s)
                 if self.failure is not None and position >= self.failure_at:
                     ended = True
@@ -103,14 +111,22 @@ class FakeEngine:
         token_id = self._token(f"{list(prompt_ids)} {preference} {noise} {position}", position)
         if token_id == EOS and (params.ignore_eos or position < params.min_tokens):
             token_id = FIRST_TEXT_TOKEN
-        last = position + 1 == params.max_tokens
+        last = position + 1 >= params.max_tokens
         stopped = (token_id == EOS and not params.ignore_eos) or token_id in params.stop_token_ids
         logprob = None if params.logprobs is None else -0.25 * (position + 1)
         top = tuple((token_id + index, -0.25 * (index + 1)) for index in range(params.logprobs or 0))
         reason: FinishReason | None = "stop" if stopped else "length" if last else None
         start = None if position else StartTimes(self.queue_s, self.prefill_s)
         cached = 0 if position else self.cached_tokens
-        return TokenOutput("", token_id, reason, logprob, top, start, cached)
+        scores: tuple[PromptLogprob, ...] | None = None
+        if params.prompt_logprobs is not None and position == 0:
+            tops = [
+                tuple((token + index, -1.0 - index) for index in range(params.prompt_logprobs)) for token in prompt_ids
+            ]
+            scores = tuple(PromptLogprob(-0.5 * place, tops[place]) for place in range(1, len(prompt_ids)))
+        if params.max_tokens == 0:
+            return TokenOutput("", NO_TOKEN, "length", start=start, prompt_logprobs=scores)
+        return TokenOutput("", token_id, reason, logprob, top, start, cached, scores)
 
     def _token(self, key: str, position: int) -> int:
         if self.script is not None:

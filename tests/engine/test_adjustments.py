@@ -49,7 +49,7 @@ def test_a_repetition_penalty_is_transformers(strength: float) -> None:
     logits = random_logits(1)
     prompt, answer = [3, 7, 7, 20], [5, 7, 5]
     adjusted = apply(logits, [held(1, replace(PLAIN, repetition_penalty=strength), prompt, answer)])
-    oracle = RepetitionPenaltyLogitsProcessor(penalty=strength)
+    oracle: Any = RepetitionPenaltyLogitsProcessor(penalty=strength)
     expected = oracle(torch.tensor([prompt + answer]), logits.double().clone())
     torch.testing.assert_close(adjusted.double(), expected, rtol=1e-6, atol=1e-6)
 
@@ -59,8 +59,8 @@ def test_a_repetition_penalty_is_transformers(strength: float) -> None:
 def test_min_p_is_transformers_behind_the_temperature(min_p: float, temperature: float) -> None:
     logits = random_logits(3)
     requests = [held(slot, replace(PLAIN, min_p=min_p, temperature=temperature), [1]) for slot in (1, 2, 3)]
-    oracle = MinPLogitsWarper(min_p=min_p)
-    expected = oracle(torch.tensor([[0]] * 3), logits.double() / temperature)  # type: ignore[arg-type]
+    oracle: Any = MinPLogitsWarper(min_p=min_p)
+    expected = oracle(torch.tensor([[0]] * 3), logits.double() / temperature)
     assert torch.equal(apply(logits, requests) == -torch.inf, expected == -torch.inf)
 
 

@@ -140,6 +140,14 @@ def greedy_with_margins(model: Any, prompt: list[int], count: int) -> tuple[list
     return result.sequences[0, len(prompt) :].tolist(), margins
 
 
+def prompt_logprobs(model: Any, prompt: list[int]) -> torch.Tensor:
+    """(tokens - 1,) of each token but the first, by transformers."""
+    with torch.inference_mode():
+        logprobs = model(torch.tensor([prompt])).logits[0, :-1].log_softmax(dim=-1)
+    scores: torch.Tensor = logprobs.gather(-1, torch.tensor(prompt[1:])[:, None])[:, 0].float()
+    return scores
+
+
 def same_until_a_near_tie(got: list[int], expected: list[int], margins: list[float]) -> bool:
     """Whether they agree up to the first near tie; asserts that they do agree up to there."""
     clear = next((i for i, margin in enumerate(margins) if margin < NEAR_TIE), len(expected))
@@ -163,7 +171,7 @@ def test_greedy_ids_equal_transformers_generate_with_merged_weights(family: str,
     generator = torch.Generator().manual_seed(3)
     prompts = [torch.randint(3, 120, (n,), generator=generator).tolist() for n in PROMPT_LENGTHS]
     jobs = [(prompt, preference) for preference in PREFERENCES for prompt in prompts]
-    params = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
+    params = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True, prompt_logprobs=0)
     completions = engine.generate([prompt for prompt, _ in jobs], [preference for _, preference in jobs], params)
     assert engine.stats.max_step_preferences == len(PREFERENCES)
     whole = 0
@@ -171,8 +179,11 @@ def test_greedy_ids_equal_transformers_generate_with_merged_weights(family: str,
         model = merged(tmp_path, adapter, preference)
         for line, prompt in enumerate(prompts):
             expected, margins = greedy_with_margins(model, prompt, 12)
-            got = completions[index * len(prompts) + line].token_ids
-            whole += same_until_a_near_tie(got, expected, margins)
+            completion = completions[index * len(prompts) + line]
+            whole += same_until_a_near_tie(completion.token_ids, expected, margins)
+            assert completion.prompt_logprobs is not None
+            scores = torch.tensor([score.logprob for score in completion.prompt_logprobs])
+            torch.testing.assert_close(scores, prompt_logprobs(model, prompt), rtol=0, atol=2e-3)
     assert whole >= 10, f"{12 - whole} of 12 answers met a near tie: this model proves nothing"
     answers = {tuple(completion.token_ids) for completion in completions[:: len(prompts)]}
     assert len(answers) > 1, "the preference changed nothing: this model proves nothing"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, WithJsonSchema
+from pydantic import Field, PlainValidator, TypeAdapter, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from panacea.api.fields import only
@@ -44,12 +44,6 @@ def _as_prompts(value: Any) -> list[str] | list[list[int]]:
             )
 
 
-def _refuse_zero(value: Any) -> Any:
-    if value == 0:
-        raise PydanticCustomError("unsupported", "must be at least 1: this server does not score prompts alone")
-    return value
-
-
 class CompletionRequest(GenerationRequest):
     """Text to continue, and how."""
 
@@ -74,11 +68,15 @@ class CompletionRequest(GenerationRequest):
         ),
     ]
     max_tokens: Annotated[
-        Annotated[int, Field(ge=1)] | None,
-        BeforeValidator(_refuse_zero),
-        Field(description=f"Absent: {DEFAULT_MAX_TOKENS}, or less where the context leaves less."),
+        Annotated[int, Field(ge=0)] | None,
+        Field(
+            description=f"Absent: {DEFAULT_MAX_TOKENS}, or less where the context leaves less. 0, with echo and "
+            "logprobs, scores the prompt and generates nothing."
+        ),
     ] = None
-    echo: Annotated[bool | None, Field(description="Begin each answer with its prompt.")] = None
+    echo: Annotated[
+        bool | None, Field(description="Begin each answer with its prompt; with logprobs, its tokens have some too.")
+    ] = None
     logprobs: Annotated[
         int | None,
         Field(ge=0, le=MAX_LOGPROBS, description="The most likely tokens at each position, beside the chosen one."),
@@ -92,13 +90,15 @@ class CompletionRequest(GenerationRequest):
     def alternatives(self) -> int | None:
         return self.logprobs
 
+    @property
+    def scores_prompt(self) -> bool:
+        return bool(self.echo) and self.logprobs is not None
+
     def check(self) -> None:
         super().check()
         if self.best_of not in (None, self.n or 1):
             raise RequestError("best_of other than n is not supported by this server; leave it out", "best_of")
-        if self.echo and self.logprobs is not None:
-            raise RequestError(
-                "echo with logprobs is not supported by this server, which scores no prompts; leave one out", "echo"
-            )
+        if self.max_tokens == 0 and not self.scores_prompt:
+            raise RequestError("max_tokens 0 scores the prompt: it needs echo and logprobs", "max_tokens")
         if len(self.prompt) * (self.n or 1) > MAX_CHOICES_TOGETHER:
             raise RequestError(f"n times the number of prompts must be at most {MAX_CHOICES_TOGETHER}", "n")

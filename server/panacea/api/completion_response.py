@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from panacea.api.response import AnswerHead, Usage, shown_logprob
 from panacea.engine.outputs import FinishReason
-from panacea.text import Piece, TokenLogprob
+from panacea.text import TokenLogprob
 
 
 class TextLogprobs(BaseModel):
@@ -15,8 +15,9 @@ class TextLogprobs(BaseModel):
 
     tokens: list[str]
     """A token within a character is written as OpenAI does: bytes:\\xe2\\x80."""
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    """Null for a prompt's first token, behind which there is nothing."""
+    top_logprobs: list[dict[str, float] | None]
     """The most likely tokens at each position; the chosen one is always among them."""
     text_offset: list[int]
     """Where in the choice's text each token begins, in characters."""
@@ -41,14 +42,24 @@ class TextCompletion(AnswerHead):
     """In a stream only with stream_options.include_usage: null, and in a last chunk without choices the numbers."""
 
 
-def text_logprobs(pieces: Sequence[Piece]) -> TextLogprobs:
-    """The log probabilities of these pieces as OpenAI shows them."""
-    tokens = [token for piece in pieces for token in piece.logprobs]
+def text_logprobs(tokens: Sequence[TokenLogprob], shift: int = 0) -> TextLogprobs:
+    """Log probabilities as OpenAI shows them. The tokens' text begins `shift` characters behind the choice's."""
     return TextLogprobs(
         tokens=[_written(token.chosen.token) for token in tokens],
         token_logprobs=[shown_logprob(token.chosen.logprob) for token in tokens],
         top_logprobs=[_top(token) for token in tokens],
-        text_offset=[token.start for token in tokens],
+        text_offset=[shift + token.start for token in tokens],
+    )
+
+
+def with_prompt(first: bytes, prompt: Sequence[TokenLogprob], answer: TextLogprobs) -> TextLogprobs:
+    """An answer's log probabilities behind its prompt's, whose `first` token has none."""
+    rest = text_logprobs(prompt)
+    return TextLogprobs(
+        tokens=[_written(first), *rest.tokens, *answer.tokens],
+        token_logprobs=[None, *rest.token_logprobs, *answer.token_logprobs],
+        top_logprobs=[None, *rest.top_logprobs, *answer.top_logprobs],
+        text_offset=[0, *rest.text_offset, *answer.text_offset],
     )
 
 

@@ -1,13 +1,22 @@
 """`POST /v1/completions`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
 from panacea.api.cache_salt import cache_salt
 from panacea.api.catalog import Catalog
 from panacea.api.completion_request import CompletionRequest
-from panacea.api.completion_response import TextChoice, TextCompletion, text_logprobs
+from panacea.api.completion_response import (
+    TextChoice,
+    TextCompletion,
+    TextLogprobs,
+    text_logprobs,
+    with_prompt,
+)
 from panacea.api.engine import EngineLike
 from panacea.api.errors import ApiError
 from panacea.api.generation import Generation, Prompt
@@ -16,28 +25,40 @@ from panacea.api.generation_request import read_generation_request
 from panacea.api.job import Job, encoded, new_head, respond
 from panacea.api.response import Usage
 from panacea.api.sampling import sampling_params
-from panacea.text import ModelText, Piece
+from panacea.text import ModelText, Piece, PromptTokens
+
+_CHARS_PER_TOKEN = 10
+"""Placing a token in its prompt's text takes as long as encoding so many characters."""
+
+
+class _Echo(NamedTuple):
+    """What a choice's text begins with, and its tokens if they are scored."""
+
+    text: str
+    tokens: PromptTokens | None
 
 
 @dataclass(frozen=True)
 class _CompletionJob(Job[CompletionRequest]):
-    echoes: list[str]
-    """What each choice's text begins with."""
+    text: ModelText
+    echoes: list[_Echo]
+    """Each choice's."""
 
     def whole(self, choices: list[list[Piece]], usage: Usage) -> TextCompletion:
+        texts = [self.echoes[index].text + _text(pieces) for index, pieces in enumerate(choices)]
         return self._completion(
-            [
-                self._choice(index, self.echoes[index] + "".join(piece.text for piece in pieces), pieces)
-                for index, pieces in enumerate(choices)
-            ],
-            usage,
+            [self._choice(index, texts[index], pieces) for index, pieces in enumerate(choices)], usage
         )
 
     def opening(self, index: int) -> TextCompletion | None:
-        return self._completion([self._choice(index, self.echoes[index], [])]) if self.request.echo else None
+        # A scored prompt is said with its scores, which come with the first piece.
+        if not self.request.echo or self.request.scores_prompt:
+            return None
+        return self._completion([self._choice(index, self.echoes[index].text, [])])
 
     def part(self, index: int, piece: Piece) -> TextCompletion:
-        return self._completion([self._choice(index, piece.text, [piece])])
+        echo = self.echoes[index].text if piece.prompt_logprobs is not None else ""
+        return self._completion([self._choice(index, echo + piece.text, [piece])])
 
     def closing(self, usage: Usage) -> TextCompletion:
         return self._completion([], usage)
@@ -46,12 +67,23 @@ class _CompletionJob(Job[CompletionRequest]):
         return TextChoice(
             index=index,
             text=text,
-            logprobs=text_logprobs(pieces) if self.request.logprobs is not None else None,
+            logprobs=self._logprobs(self.echoes[index], pieces) if self.request.logprobs is not None else None,
             finish_reason=pieces[-1].finish_reason if pieces else None,
         )
 
+    def _logprobs(self, echo: _Echo, pieces: list[Piece]) -> TextLogprobs:
+        answer = text_logprobs([token for piece in pieces for token in piece.logprobs], len(echo.text))
+        scores = pieces[0].prompt_logprobs if pieces else None
+        if scores is None or echo.tokens is None:
+            return answer
+        return with_prompt(echo.tokens.tokens[0], echo.tokens.logprobs(self.text, scores), answer)
+
     def _completion(self, choices: list[TextChoice], usage: Usage | None = None) -> TextCompletion:
         return TextCompletion(**self.head, object="text_completion", choices=choices, usage=usage)
+
+
+def _text(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
 
 
 def completions_router(max_body_bytes: int, engine: EngineLike, text: ModelText, catalog: Catalog) -> APIRouter:
@@ -67,7 +99,8 @@ def completions_router(max_body_bytes: int, engine: EngineLike, text: ModelText,
         generation = Generation(
             tuple(prompts), choice.preference, tuple(wanted.stop or ()), continues=True, cache_salt=salt
         )
-        return _CompletionJob(wanted, generation, new_head("cmpl", choice, catalog), echoes(wanted))
+        head = new_head("cmpl", choice, catalog)
+        return _CompletionJob(wanted, generation, head, text, await echoes(wanted, prompts))
 
     async def prompt_ids(prompts: list[str] | list[list[int]]) -> list[list[int]]:
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
@@ -81,10 +114,19 @@ def completions_router(max_body_bytes: int, engine: EngineLike, text: ModelText,
         if max(ids) >= engine.info.vocab_size:
             raise ApiError(400, f"prompt: token ids must be below {engine.info.vocab_size}", "prompt")
 
-    def echoes(wanted: CompletionRequest) -> list[str]:
-        prompts = wanted.prompt if wanted.echo else [""] * len(wanted.prompt)
-        texts = [prompt if isinstance(prompt, str) else text.decode(prompt) for prompt in prompts]
-        return [echo for echo in texts for _ in range(wanted.n or 1)]
+    async def echoes(wanted: CompletionRequest, prompts: Sequence[Prompt]) -> list[_Echo]:
+        given: list[str | list[int]] = [*wanted.prompt]
+        each = [
+            await encoded(partial(echo, wanted, one, prompt.ids), _CHARS_PER_TOKEN * len(prompt.ids))
+            for one, prompt in zip(given, prompts, strict=True)
+        ]
+        return [one for one in each for _ in range(wanted.n or 1)]
+
+    def echo(wanted: CompletionRequest, given: str | list[int], ids: list[int]) -> _Echo:
+        shown = given if isinstance(given, str) else text.decode(given)
+        if not wanted.scores_prompt:
+            return _Echo(shown if wanted.echo else "", None)
+        return _Echo(shown, PromptTokens.of(text, ids, shown))
 
     @router.post(
         "/v1/completions",

@@ -133,6 +133,11 @@ class GenerationRequest(Strict):
         """Most likely tokens to report at each position, beside the chosen one's log probability; None: neither."""
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether the prompt's own tokens get log probabilities too."""
+        return False
+
+    @property
     def limit(self) -> tuple[str, int | None]:
         """The field that limits the answer's tokens, and what it says."""
         return "max_tokens", self.max_tokens

@@ -91,7 +91,7 @@ class _Count:
         self._completion_tokens = 0
 
     def add(self, choice: int, piece: Piece) -> None:
-        self._completion_tokens += 1
+        self._completion_tokens += piece.tokens
         if choice in self._first_choices:
             self._cached_tokens += piece.cached_tokens
 
@@ -136,7 +136,7 @@ async def _events(
         async with aclosing(_chain(first, rest)) as pieces:
             async for index, piece in pieces:
                 count.add(index, piece)
-                if piece.text or piece.logprobs or piece.finish_reason:
+                if piece.text or piece.logprobs or piece.prompt_logprobs is not None or piece.finish_reason:
                     yield job.event(job.part(index, piece))
         if job.request.includes_usage:
             yield job.event(job.closing(count.usage))

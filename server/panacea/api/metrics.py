@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from panacea.api.engine import EngineLike
 from panacea.api.errors import error_docs
-from panacea.engine.outputs import FinishReason, TokenOutput
+from panacea.engine.outputs import NO_TOKEN, FinishReason, TokenOutput
 from panacea.preference import Preference, PreferenceSpace
 
 FinishedReason = FinishReason | Literal["abort", "error"]
@@ -151,8 +151,9 @@ class RequestMeasurement:
     def token(self, output: TokenOutput) -> None:
         """A token arrived."""
         now = time.monotonic()
-        self._tokens += 1
-        self._metrics.generation_tokens.inc()
+        generated = output.token_id != NO_TOKEN
+        self._tokens += generated
+        self._metrics.generation_tokens.inc(generated)
         if self._tokens > 1:
             self._metrics.inter_token_latency.observe(now - self._last)
         else:

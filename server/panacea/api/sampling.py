@@ -46,6 +46,7 @@ def sampling_params(
             stop_token_ids=stop_token_ids,
             ignore_eos=bool(request.ignore_eos),
             logprobs=request.alternatives,
+            prompt_logprobs=request.alternatives if request.scores_prompt else None,
         )
         for choice in range(request.n or 1)
     )
@@ -59,7 +60,8 @@ def _logit_bias(given: Mapping[str, float], vocab_size: int) -> tuple[tuple[int,
 
 def _max_tokens(request: GenerationRequest, context_length: int, prompt_tokens: int) -> int:
     room = context_length - prompt_tokens
-    if room < 1:
+    name, asked = request.limit
+    if room < (asked != 0):
         raise ApiError(
             400,
             f"the prompt has {prompt_tokens} tokens; with at least one for the answer the context holds "
@@ -67,7 +69,6 @@ def _max_tokens(request: GenerationRequest, context_length: int, prompt_tokens: 
             request.prompt_field,
             "context_length_exceeded",
         )
-    name, asked = request.limit
     if asked is None:
         return min(request.default_max_tokens or room, room)
     if asked > room:

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from panacea.config import EngineConfig
-from panacea.engine.outputs import Completion, EngineInfo, EngineStats, FinishReason, StartTimes, TokenOutput
+from panacea.engine.outputs import (
+    NO_TOKEN,
+    Completion,
+    EngineInfo,
+    EngineStats,
+    FinishReason,
+    StartTimes,
+    TokenOutput,
+)
 from panacea.engine.prefix_keys import ModelIdentity, root_key
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
@@ -225,20 +233,22 @@ class Engine:
         if reason is not None:
             self.abort(request.request_id)
         is_first = len(request.output_ids) == 1
+        generates = request.params.max_tokens > 0
         return TokenOutput(
             request.request_id,
-            sampled.token_id,
+            sampled.token_id if generates else NO_TOKEN,
             reason,
-            sampled.logprob,
-            sampled.top_logprobs,
+            sampled.logprob if generates else None,
+            sampled.top_logprobs if generates else (),
             start=_start_times(request) if is_first else None,
             cached_tokens=request.cached_tokens if is_first else 0,
+            prompt_logprobs=sampled.prompt_logprobs,
         )
 
     def _finish_reason(self, request: Request) -> FinishReason | None:
         token, params, count = request.output_ids[-1], request.params, len(request.output_ids)
         ends = token in params.stop_token_ids or (token in self.info.eos_token_ids and not params.ignore_eos)
-        if ends and count > params.min_tokens:
+        if ends and params.max_tokens and count > params.min_tokens:
             return "stop"
         return "length" if count >= params.max_tokens else None
 
@@ -259,9 +269,10 @@ def _completion(tokens: Sequence[TokenOutput]) -> Completion:
     reason = tokens[-1].finish_reason
     assert reason is not None
     return Completion(
-        token_ids=[token.token_id for token in tokens],
+        token_ids=[token.token_id for token in tokens if token.token_id != NO_TOKEN],
         finish_reason=reason,
         logprobs=[token.logprob for token in tokens if token.logprob is not None],
         top_logprobs=[token.top_logprobs for token in tokens if token.logprob is not None],
         cached_tokens=tokens[0].cached_tokens,
+        prompt_logprobs=tokens[0].prompt_logprobs,
     )

@@ -6,6 +6,18 @@ from typing import Literal
 FinishReason = Literal["stop", "length"]
 
 
+NO_TOKEN = -1
+"""Stands in the only output of a request that generates none (`max_tokens` 0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprob:
+    """How likely a token of the prompt was behind those before it, and the most likely ones there."""
+
+    logprob: float
+    top_logprobs: tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class StartTimes:
     """What a request waited for its first token, by the engine's clock."""
@@ -33,6 +45,8 @@ class TokenOutput:
     """With a request's first token alone."""
     cached_tokens: int = 0
     """With a request's first token: tokens of its prompt whose keys and values were in the prefix cache."""
+    prompt_logprobs: tuple[PromptLogprob, ...] | None = None
+    """With the first output of a request that wants them: one for each token of the prompt but the first."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,8 @@ class Completion:
     top_logprobs: list[tuple[tuple[int, float], ...]]
     cached_tokens: int = field(default=0, compare=False)
     """Tokens of the prompt whose keys and values were in the prefix cache. Equal answers may have cost differently."""
+    prompt_logprobs: tuple[PromptLogprob, ...] | None = None
+    """One for each token of the prompt but the first, if the request asked for them."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ UNKNOWN_TOKEN = -1
 class Request:
     """A request's whole life.
 
-    The scheduler alone changes `computed`, `unknown`, `blocks`, `keys`, `named`, `slot`, `admissions`, `started_at` and
-    `cached_tokens`.
+    The scheduler alone changes `computed`, `scored`, `unknown`, `blocks`, `keys`, `named`, `slot`, `admissions`,
+    `started_at` and `cached_tokens`.
     """
 
     request_id: str
@@ -28,6 +28,9 @@ class Request:
     """Tokens at the end of the answer that a running step samples: the device knows them, the host not yet."""
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
+    scored: int = 0
+    """Tokens at the beginning of the prompt whose successors' log probabilities are computed or on their way, if the
+    request wants those. Unlike `computed` it stays when the request is preempted."""
     blocks: list[int] = field(default_factory=list[int])
     prefix_root: bytes | None = None
     """What the keys of its blocks begin with; None: it neither uses nor fills the prefix cache."""
@@ -61,7 +64,16 @@ class Request:
     @property
     def is_complete(self) -> bool:
         """Whether the last token that it may have is sampled, known or not."""
-        return self.num_outputs >= self.params.max_tokens
+        return self.num_outputs >= max(1, self.params.max_tokens)  # a scored prompt's token is drawn and dropped
+
+    @property
+    def needs_prompt_logits(self) -> bool:
+        """Whether the model has to be run over prompt tokens for their successors' log probabilities.
+
+        While it has to, such a request may not take the keys and values of its prompt from a cache: whoever skips a
+        token's computation gets no logits from it.
+        """
+        return self.params.prompt_logprobs is not None and self.scored < len(self.prompt_ids) - 1
 
     @property
     def most_tokens(self) -> int:

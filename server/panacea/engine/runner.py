@@ -9,6 +9,7 @@ from panacea.config import EngineConfig
 from panacea.engine.adjustments import Adjustments
 from panacea.engine.graphs import CudaGraphRecorder, DecodeGraphs, Recorder, StepInputs
 from panacea.engine.kv_cache import KVCache, LayerShape, block_bytes, probe_layers
+from panacea.engine.prompt_scores import PromptScores, ScoringStep, wanted_rows
 from panacea.engine.request import Request
 from panacea.engine.sampler import Choice, choose
 from panacea.engine.sampling_params import SamplingParams
@@ -35,6 +36,8 @@ class Runner:
         self.model = model
         self.steps_ahead = int(model.device.type == "cuda")
         self._deterministic = config.deterministic
+        self._scores = PromptScores()
+        self._score_rows = config.max_batch  # as many rows of logits as sampling may take memory for
         shapes = probe_layers(model)
         self.num_blocks = _num_blocks(config, model, shapes)
         try:
@@ -50,16 +53,22 @@ class Runner:
             raise ConfigError("the GPU's memory does not suffice: give a smaller kv_cache_bytes or max_batch") from None
 
     @torch.inference_mode()
-    def launch(self, work: Sequence[Work]) -> Choice:
+    def launch(self, work: Sequence[Work]) -> Choice | ScoringStep:
         """Starts one forward over `work` (single tokens first). A token for each item that samples, in their order."""
-        logits = self.forward(work)
+        scores = any(item.request.needs_prompt_logits for item in work)
+        logits = self._forward_and_score(work) if scores else self.forward(work)
         sampling = [item.request for item in work if item.samples]
         rows = [self._sampling_row(request) for request in sampling]
         choice = choose(logits[: len(sampling)], rows, self._tables.adjustments)
         if self.steps_ahead and sampling:
             slots = to_device([request.slot for request in sampling], torch.int64, self.model.device)
             self._tables.last_tokens[slots] = choice.token_ids
-        return choice
+        prompts = {
+            line: self._scores.take(request)
+            for line, request in enumerate(sampling)
+            if request.params.prompt_logprobs is not None and request.num_outputs == 0
+        }
+        return ScoringStep(choice, prompts) if prompts else choice
 
     @torch.inference_mode()
     def forward(self, work: Sequence[Work]) -> torch.Tensor:
@@ -72,10 +81,31 @@ class Runner:
         if len(ends) == len(token_ids) and self._graphs is not None and self._graphs.covers(len(ends)):
             packed = [token_ids, [span.start for span in spans], [span.slot for span in spans]]
             return self._graphs.replay(to_device(packed, torch.int32, device))
-        layout = PagedLayout.build(spans, self._tables.blocks, self.cache.block_size, decode=not self._deterministic)
-        inputs = StepInputs(to_device(token_ids, torch.int32, device), layout.positions, layout.slots)
+        inputs, layout = self._inputs(token_ids, spans)
         every = len(ends) == len(token_ids)
         return self._run(inputs, layout, None if every else to_device(ends or [0], torch.int64, device))
+
+    def _forward_and_score(self, work: Sequence[Work]) -> torch.Tensor:
+        """As `forward`, and scores the prompt tokens in `work` that want it, `_score_rows` rows of logits at a time."""
+        self._tables.update(work)
+        device = self.model.device
+        ends, wanted = _ends(work), wanted_rows(work)
+        inputs, layout = self._inputs(
+            [token for item in work for token in item.request.tokens(item.start, item.count)],
+            [Span(item.request.slot or 0, item.start, item.count) for item in work],
+        )
+        self.model.steering.slots = inputs.slots
+        decoder = self.model.decoder
+        with batch_invariant() if self._deterministic else nullcontext():
+            rows = to_device([*ends, *(row for each in wanted for row in each.rows)] or [0], torch.int64, device)
+            states = decoder.states(inputs.token_ids(self._tables), self.cache.step(layout), rows)
+            parts = torch.split(states[len(ends) :], self._score_rows)
+            self._scores.add(wanted, (decoder.logits(part) for part in parts), device)
+            return decoder.logits(states[: max(1, len(ends))])
+
+    def _inputs(self, token_ids: Sequence[int], spans: Sequence[Span]) -> tuple[StepInputs, PagedLayout]:
+        layout = PagedLayout.build(spans, self._tables.blocks, self.cache.block_size, decode=not self._deterministic)
+        return StepInputs(to_device(token_ids, torch.int32, self.model.device), layout.positions, layout.slots), layout
 
     def _decode(self, inputs: StepInputs) -> torch.Tensor:
         """A step of single tokens, of which the host knows no more than how many they are."""

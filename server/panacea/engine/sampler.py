@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from panacea.engine.adjustments import Adjustments
+from panacea.engine.outputs import PromptLogprob
 from panacea.engine.sampling_row import SamplingRow
 from panacea.engine.transfer import to_device, to_host
 from panacea_kernels import draw
@@ -25,6 +26,8 @@ class Sampled:
     token_id: int
     logprob: float | None
     top_logprobs: tuple[tuple[int, float], ...]
+    prompt_logprobs: tuple[PromptLogprob, ...] | None = None
+    """With the first token of a request that wants its prompt scored."""
 
 
 class Choice:
@@ -33,7 +36,7 @@ class Choice:
     def __init__(self, token_ids: torch.Tensor, logprobs: "_LogProbs | None", rows: Sequence[SamplingRow]) -> None:
         self.token_ids = token_ids
         """(rows,) int64 on the device."""
-        self._rows = rows
+        self.rows = rows
         self._logprobs = logprobs
         self._on_host = [to_host(tensor) for tensor in (token_ids, *(logprobs.tensors if logprobs else ()))]
         self._arrived = torch.cuda.Event() if token_ids.is_cuda else None  # type: ignore[no-untyped-call]
@@ -49,7 +52,7 @@ class Choice:
         if self._logprobs is not None:
             own, top_values, top_ids = (tensor.tolist() for tensor in self._on_host[1:])
             for line, row in enumerate(self._logprobs.lines):
-                count = self._rows[row].params.logprobs or 0
+                count = self.rows[row].params.logprobs or 0
                 top = zip(top_ids[line][:count], top_values[line][:count], strict=True)
                 sampled[row] = Sampled(token_ids[row], own[line], tuple(top))
         return sampled

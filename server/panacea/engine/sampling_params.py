@@ -25,7 +25,7 @@ class SamplingParams:
     """
 
     max_tokens: int
-    """Most tokens to generate; at least 1."""
+    """Most tokens to generate; at least 1, or 0 to score the prompt alone (`prompt_logprobs`)."""
     temperature: float = 1.0
     """0 is greedy: the most likely token, the lowest id on a tie."""
     top_p: float = 1.0
@@ -54,6 +54,8 @@ class SamplingParams:
     """Go on after an end-of-sequence token (benchmarks want answers of equal length)."""
     logprobs: int | None = None
     """None: none. Otherwise the chosen token's log probability and this many alternatives (0 to 20)."""
+    prompt_logprobs: int | None = None
+    """The same for each token of the prompt but the first."""
 
     @property
     def penalises(self) -> bool:
@@ -69,7 +71,7 @@ class SamplingParams:
         least, most = REPETITION_PENALTIES
         bias = [value for _, value in self.logit_bias]
         for name, fits, rule in (
-            ("max_tokens", self.max_tokens >= 1, "at least 1"),
+            ("max_tokens", self.max_tokens >= (self.prompt_logprobs is None), "at least 1"),
             ("temperature", 0 <= self.temperature < math.inf, "a finite number, not negative"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "at least 0"),
@@ -83,7 +85,8 @@ class SamplingParams:
             ("seed", -(2**63) <= self.seed < 2**64, "a 64-bit integer"),
             ("choice", self.choice >= 0, "at least 0"),
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "between 0 and max_tokens"),
-            ("logprobs", self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS, f"0 to {MAX_LOGPROBS}"),
+            ("logprobs", 0 <= (self.logprobs or 0) <= MAX_LOGPROBS, f"0 to {MAX_LOGPROBS}"),
+            ("prompt_logprobs", 0 <= (self.prompt_logprobs or 0) <= MAX_LOGPROBS, f"0 to {MAX_LOGPROBS}"),
         ):
             if not fits:
                 raise RequestError(f"{name} must be {rule}", name)

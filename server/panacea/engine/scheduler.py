@@ -61,7 +61,7 @@ class Scheduler:
         """Queues a request. Raises `RequestError` if it could never be served."""
         if not request.prompt_ids:
             raise RequestError("the prompt is empty", "prompt")
-        if len(request.prompt_ids) >= self.context_length:
+        if len(request.prompt_ids) + min(1, request.params.max_tokens) > self.context_length:
             raise RequestError(
                 f"the prompt has {len(request.prompt_ids)} tokens, but this server's context of {self.context_length} "
                 f"tokens must hold prompt and answer",
@@ -117,6 +117,8 @@ class Scheduler:
         for item in work:
             samples = item.samples
             item.request.computed = item.start + item.count
+            if item.request.needs_prompt_logits:
+                item.request.scored = max(item.request.scored, item.request.computed)
             item.request.unknown += samples
             self._name_blocks(item.request)
 
@@ -182,7 +184,7 @@ class Scheduler:
     def _cached_blocks(self, request: Request) -> list[int]:
         """The blocks that hold the longest cached prefix of the request's tokens, without its last token."""
         blocks: list[int] = []
-        if request.prefix_root is None:
+        if request.prefix_root is None or request.needs_prompt_logits:
             return blocks
         for index in range(min(request.num_known, request.num_tokens - 1) // self.block_size):
             block = self.blocks.find(self._key(request, index))

@@ -5,6 +5,7 @@ biases, in a norm of queries and keys, and in sliding windows only, so one forwa
 rotate and store, attend, o, norm, gate+up, silu and product, down. Other families run transformers' code.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 import panacea_kernels as pk
 from panacea.model.attention import STEP_ATTENTION
@@ -52,6 +54,14 @@ class Decoder(Protocol):
         """
         ...
 
+    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        """The same but for the output head: states (rows that sample, hidden) that `logits` makes logits of."""
+        ...
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """states (n, hidden) -> logits (n, vocabulary), a few at a time where all would take too much memory."""
+        ...
+
 
 class TransformersDecoder:
     """A step by transformers' own code, which reaches the cache through the attention interface."""
@@ -60,6 +70,9 @@ class TransformersDecoder:
 
     def __init__(self, network: PreTrainedModel) -> None:
         self._network = network
+        # Some families scale or cap their logits behind the head, so their own forward makes them, of given states.
+        self._head: Any = copy.copy(network)
+        self._head._modules = {**dict(network.named_children()), network.base_model_prefix: _Given()}
 
     def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
         output = self._network(
@@ -71,6 +84,27 @@ class TransformersDecoder:
         )
         logits: torch.Tensor = output.logits[0]
         return logits
+
+    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        output = self._network.base_model(
+            input_ids=token_ids[None],
+            position_ids=cache.layout.positions[None].long(),
+            use_cache=False,
+            **{STEP_ATTENTION: cache},
+        )
+        states: torch.Tensor = output.last_hidden_state[0]
+        return states if ends is None else states.index_select(0, ends)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._head(inputs_embeds=states[None], use_cache=False).logits[0]
+        return logits
+
+
+class _Given(nn.Module):
+    """Stands where a network's layers would be: what is given to them has been through them."""
+
+    def forward(self, inputs_embeds: torch.Tensor, **_options: object) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 
 @dataclass(frozen=True)
@@ -126,6 +160,9 @@ class FusedDecoder:
         )
 
     def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        return self.logits(self.states(token_ids, cache, ends))
+
+    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
         x = F.embedding(token_ids, self._embedding)
         stream: torch.Tensor | None = None
         for layer, (k_cache, v_cache) in zip(self._layers, cache.layers, strict=True):
@@ -149,7 +186,10 @@ class FusedDecoder:
         if ends is not None:
             x, stream = x.index_select(0, ends), stream.index_select(0, ends)
         normed, _ = pk.add_rms_norm(x, stream, self._final_norm, self._eps)
-        return _project(self._head, normed)
+        return normed
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        return _project(self._head, states)
 
 
 def _layer(layer: Any, config: Any) -> _Layer:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from panacea.engine.outputs import FinishReason, TokenOutput
+from panacea.engine.outputs import NO_TOKEN, FinishReason, PromptLogprob, TokenOutput
 from panacea.text.detokenizer import Detokenizer
 from panacea.text.model_text import ModelText
 from panacea.text.stop_strings import StopStrings
@@ -38,6 +38,10 @@ class Piece:
     finish_reason: FinishReason | None
     cached_tokens: int = 0
     """With an answer's first piece: tokens of its prompt that were in the prefix cache."""
+    prompt_logprobs: tuple[PromptLogprob, ...] | None = None
+    """The engine's, with the first piece of an answer whose request wants its prompt scored."""
+    tokens: int = 1
+    """How many the model generated for it: 0 where only the prompt is scored."""
 
 
 class _Pending(NamedTuple):
@@ -69,6 +73,8 @@ class Answer:
 
     def push(self, output: TokenOutput) -> Piece:
         """What the request's next token adds. The last piece has a finish reason; nothing may follow it."""
+        if output.token_id == NO_TOKEN:
+            return Piece("", (), output.finish_reason, output.cached_tokens, output.prompt_logprobs, tokens=0)
         self._tokens += 1
         text = "" if output.finish_reason == "stop" else self._decode(output)
         if output.finish_reason:
@@ -79,7 +85,7 @@ class Answer:
         self._shown += len(shown)
         finish_reason = "stop" if stopped else output.finish_reason
         logprobs = tuple(self._reportable(final=finish_reason is not None))
-        return Piece(shown, logprobs, finish_reason, output.cached_tokens)
+        return Piece(shown, logprobs, finish_reason, output.cached_tokens, output.prompt_logprobs)
 
     def _decode(self, output: TokenOutput) -> str:
         text = self._detokenizer.push(output.token_id)

@@ -1,0 +1,113 @@
+"""Log probabilities of a prompt's own tokens, collected while it is computed in chunks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
+
+import torch
+
+from panacea.engine.outputs import PromptLogprob
+from panacea.engine.request import Request
+from panacea.engine.sampler import Choice, Sampled
+from panacea.engine.scheduler import Work
+from panacea.engine.transfer import to_device, to_host
+
+
+@dataclass(frozen=True)
+class WantedRows:
+    """Rows of a step whose logits say how likely their successors in the prompt were."""
+
+    request: Request
+    rows: range
+    successors: Sequence[int]
+
+
+def wanted_rows(work: Iterable[Work]) -> list[WantedRows]:
+    """What a step has to score. Rows that were scored before their request was preempted are left out."""
+    wanted: list[WantedRows] = []
+    first = 0
+    for item in work:
+        request = item.request
+        if request.needs_prompt_logits:
+            start = max(item.start, request.scored)
+            stop = min(item.start + item.count, len(request.prompt_ids) - 1)
+            if start < stop:
+                rows = range(first + start - item.start, first + stop - item.start)
+                wanted.append(WantedRows(request, rows, request.prompt_ids[start + 1 : stop + 1]))
+        first += item.count
+    return wanted
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Of some rows, on the host or on its way there."""
+
+    own: torch.Tensor  # (rows,)
+    top_values: torch.Tensor  # (rows, most)
+    top_ids: torch.Tensor  # (rows, most)
+
+    def result(self, alternatives: int) -> list[PromptLogprob]:
+        lines = zip(self.own.tolist(), self.top_ids.tolist(), self.top_values.tolist(), strict=True)
+        return [
+            PromptLogprob(own, tuple(zip(ids[:alternatives], values[:alternatives], strict=True)))
+            for own, ids, values in lines
+        ]
+
+
+class PromptScores:
+    """What was scored of each prompt so far. Of requests that nobody else holds, nothing is kept."""
+
+    def __init__(self) -> None:
+        self._scored: WeakKeyDictionary[Request, list[_Scored]] = WeakKeyDictionary()
+
+    def add(self, wanted: Sequence[WantedRows], logits: Iterable[torch.Tensor], device: torch.device) -> None:
+        """`logits` are the wanted rows', in parts (some rows, vocabulary), each looked at before the next is made."""
+        if not wanted:
+            return
+        successors = to_device([token for each in wanted for token in each.successors], torch.int64, device)
+        most = max(each.request.params.prompt_logprobs or 0 for each in wanted)
+        parts: list[_Scored] = []
+        first = 0
+        for part in logits:
+            parts.append(_score(part.float(), successors[first : first + len(part)], most))
+            first += len(part)
+        scored = _Scored(
+            to_host(torch.cat([part.own for part in parts])),
+            to_host(torch.cat([part.top_values for part in parts])),
+            to_host(torch.cat([part.top_ids for part in parts])),
+        )
+        first = 0
+        for each in wanted:
+            some = slice(first, first + len(each.rows))
+            mine = _Scored(scored.own[some], scored.top_values[some], scored.top_ids[some])
+            self._scored.setdefault(each.request, []).append(mine)
+            first += len(each.rows)
+
+    def take(self, request: Request) -> list[_Scored]:
+        """All of a request's, of which there are none behind a prompt of one token; they are not kept."""
+        return self._scored.pop(request, [])
+
+
+@dataclass(frozen=True)
+class ScoringStep:
+    """A launched step in which prompts were finished that want scores."""
+
+    choice: Choice
+    prompts: Mapping[int, Sequence[_Scored]]
+    """By number of the item of work that samples."""
+
+    def result(self) -> list[Sampled]:
+        """See `Choice.result`; what was scored in this step or before has arrived with it."""
+        sampled = self.choice.result()
+        for line, parts in self.prompts.items():
+            alternatives = self.choice.rows[line].params.prompt_logprobs or 0
+            scores = tuple(score for part in parts for score in part.result(alternatives))
+            sampled[line] = replace(sampled[line], prompt_logprobs=scores)
+        return sampled
+
+
+def _score(logits: torch.Tensor, successors: torch.Tensor, most: int) -> _Scored:
+    """logits (rows, vocabulary) float32, successors (rows,) int64."""
+    total = logits.logsumexp(dim=-1, keepdim=True)
+    top_values, top_ids = logits.topk(min(most, logits.shape[-1]), dim=-1)
+    return _Scored((logits.gather(-1, successors[:, None]) - total)[:, 0], top_values - total, top_ids)

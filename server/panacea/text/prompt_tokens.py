@@ -1,0 +1,49 @@
+"""A prompt's tokens as answers that score it show them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from panacea.engine.outputs import PromptLogprob
+from panacea.text.answer import Alternative, TokenLogprob
+from panacea.text.detokenizer import Detokenizer
+from panacea.text.model_text import ModelText
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """The bytes of each token, and where in the shown text its own begins."""
+
+    tokens: tuple[bytes, ...]
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, text: ModelText, prompt_ids: Sequence[int], shown: str) -> "PromptTokens":
+        """`shown` is the prompt's text: what these tokens decode to, or what they were encoded from.
+
+        What the tokenizer put before it begins where it does. Where it changed the text (by a Unicode normal form,
+        for one), places are those in the changed text, but never beyond the end.
+        """
+        detokenizer = Detokenizer(text.tokenizer, ())
+        starts: list[int] = []
+        decoded = ""
+        for token_id in prompt_ids:
+            starts.append(len(decoded))
+            decoded += detokenizer.push(token_id)
+        decoded += detokenizer.flush()
+        added = len(decoded) - len(shown) if decoded.endswith(shown) else 0
+        return cls(
+            tuple(text.vocabulary.token_bytes(token_id) for token_id in prompt_ids),
+            tuple(min(max(0, start - added), len(shown)) for start in starts),
+        )
+
+    def logprobs(self, text: ModelText, scores: Sequence[PromptLogprob]) -> list[TokenLogprob]:
+        """What `scores` say of all tokens but the first, of which nothing can be said."""
+        of = text.vocabulary.token_bytes
+        return [
+            TokenLogprob(
+                Alternative(token, score.logprob),
+                tuple(Alternative(of(token_id), logprob) for token_id, logprob in score.top_logprobs),
+                start,
+            )
+            for token, start, score in zip(self.tokens[1:], self.starts[1:], scores, strict=True)
+        ]
