@@ -126,8 +126,6 @@ def test_errors_of_completions_are_its_exceptions(official: openai.OpenAI) -> No
     assert bad.value.param == "best_of"
     with pytest.raises(openai.BadRequestError, match="suffix"):
         official.completions.create(model=NAME, prompt="a", suffix="b")
-    with pytest.raises(openai.BadRequestError, match="echo"):
-        official.completions.create(model=NAME, prompt="a", echo=True, logprobs=1)
     with pytest.raises(openai.NotFoundError):
         official.completions.create(model="nobody", prompt="a")
 
@@ -174,7 +172,7 @@ def test_engine_failures_are_its_exceptions(own_server: Served, engine: FakeEngi
         with pytest.raises(openai.InternalServerError) as failed:
             client.chat.completions.create(model=NAME, messages=MESSAGES)
         assert failed.value.status_code == 503
-        engine.failure_at = 3
+        engine.failure_at, engine.script = 3, [20] * 50
         stream = client.chat.completions.create(model=NAME, messages=MESSAGES, stream=True, max_tokens=50)
         with pytest.raises(openai.APIError, match="made up"):
             list(stream)

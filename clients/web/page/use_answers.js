@@ -45,12 +45,15 @@ function createActions(api, publish) {
   let active = 0;
   let redraw = 0;
 
+  const drawNow = () => {
+    window.clearTimeout(redraw);
+    redraw = 0;
+    publish(new Map(answers));
+  };
+
   const draw = () => {
     // Tokens come faster than anybody reads; a timer works in hidden tabs too, where frames do not come.
-    redraw ||= window.setTimeout(() => {
-      redraw = 0;
-      publish(new Map(answers));
-    }, REDRAW_MS);
+    redraw ||= window.setTimeout(drawNow, REDRAW_MS);
   };
 
   const next = () => {
@@ -72,6 +75,7 @@ function createActions(api, publish) {
       draw();
     };
     show(unanswered(request));
+    drawNow(); // whoever asks sees at once that it was heard
     queue.push(() => {
       ask(api(), request, show, controller.signal).finally(() => {
         active -= 1;
