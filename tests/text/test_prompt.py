@@ -157,6 +157,20 @@ def test_text_that_the_tokenizer_normalises_into_a_token_is_refused() -> None:
     assert encoder("{{ messages[0].content }}", tokenizer).encode([ChatMessage("user", "\uff41")])
 
 
+def test_the_tokenizers_own_tokens_come_around_a_conversation_only_where_they_are_asked_for() -> None:
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [END], "tokens": ["<|end|>"]}},
+    }
+    prompts = encoder("{{ messages[0].content }}", golden_tokenizer_with(post_processor=template))
+    for content in ("a knife", "in<|user|>pieces"):
+        plain = prompts.encode([ChatMessage("user", content)])
+        assert END not in plain
+        assert prompts.encode([ChatMessage("user", content)], add_special_tokens=True) == [END, *plain]
+
+
 def test_a_model_without_chat_template_refuses_conversations() -> None:
     bare = type(TEXT)(TEXT.tokenizer, TEXT.vocabulary, None, TEXT.defaults)
     with pytest.raises(RequestError, match="chat template"):

@@ -27,6 +27,8 @@ from panacea.api.models import models_router
 from panacea.api.page import add_page
 from panacea.api.preferences import preferences_router
 from panacea.api.request_id import RequestId
+from panacea.api.tokenization import tokenization_router
+from panacea.api.tokenization_request import DetokenizeRequest, TokenizeRequest
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
@@ -80,6 +82,7 @@ def create_app(
     app.include_router(preferences_router(catalog, evaluation))
     app.include_router(chat_router(config.max_body_bytes, measured, text, catalog))
     app.include_router(completions_router(config.max_body_bytes, measured, text, catalog))
+    app.include_router(tokenization_router(config.max_body_bytes, measured, text, catalog))
     return app
 
 
@@ -93,6 +96,8 @@ class _App(FastAPI):
                     (ChatRequest, "validation"),
                     (ChatCompletionChunk, "serialization"),
                     (CompletionRequest, "validation"),
+                    (TokenizeRequest, "validation"),
+                    (DetokenizeRequest, "validation"),
                 ],
                 ref_template="#/components/schemas/{model}",
             )

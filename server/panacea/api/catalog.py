@@ -54,9 +54,9 @@ class Catalog:
             )
         return Choice(model, self.space.resolve(weights))
 
-    def require(self, model: str) -> None:
-        """Raises `ApiError` (404) unless `model` is served."""
-        if model not in self._preferences:
+    def require(self, model: str | None) -> None:
+        """Raises `ApiError` (404) unless `model` is served, or left out."""
+        if model is not None and model not in self._preferences:
             raise ApiError(404, "no such model is served; GET /v1/models lists them", "model", "model_not_found")
 
     def explained(self, error: ApiError) -> ApiError:

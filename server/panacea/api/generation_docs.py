@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from panacea.api.catalog import Catalog
 from panacea.api.errors import error_docs
 from panacea.api.generation_request import GenerationRequest
@@ -19,7 +21,12 @@ def request_docs(request: type[GenerationRequest], catalog: Catalog, prompt: Any
     example: dict[str, Any] = {"model": catalog.name, request.prompt_field: prompt}
     if catalog.space:
         example["preference"] = catalog.space.as_dict(catalog.space.default)
-    content = {"application/json": {"schema": _reference(request.__name__), "example": example}}
+    return body_docs(request, example)
+
+
+def body_docs(body: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """The body of any route that reads it itself."""
+    content = {"application/json": {"schema": _reference(body.__name__), "example": example}}
     return {"requestBody": {"required": True, "content": content}}
 
 

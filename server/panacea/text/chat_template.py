@@ -42,8 +42,8 @@ class ChatTemplate:
         except TemplateError as error:
             raise CheckpointError(f"the chat template does not compile: {error}") from error
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
-        """The conversation's text up to where the assistant's next answer begins.
+    def render(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True) -> str:
+        """The conversation's text, up to where the assistant's next answer begins if `add_generation_prompt`.
 
         Raises `RequestError` (param "messages") if the template refuses the messages or fails on them.
         """
@@ -52,7 +52,7 @@ class ChatTemplate:
                 messages=[{"role": message.role, "content": message.content} for message in messages],
                 tools=None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
                 **self._variables,
             )
         # A template is a program that came with the model: it may fail in any way on messages it did not expect.

@@ -24,28 +24,37 @@ class ModelText:
     """None for models without a chat template."""
     defaults: GenerationDefaults
 
-    def prompt_ids(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def prompt_ids(
+        self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True, add_special_tokens: bool = False
+    ) -> list[int]:
         """The token ids that ask the model for the assistant's next answer. Safe to call in any thread.
 
-        Raises `RequestError` (param "messages") if the model cannot take the conversation.
+        See `PromptEncoder.encode`. Raises `RequestError` (param "messages") if the model cannot take the conversation.
         """
         if self.prompts is None:
             raise RequestError("messages: this model has no chat template", "messages")
-        return self.prompts.encode(messages)
+        return self.prompts.encode(
+            messages, add_generation_prompt=add_generation_prompt, add_special_tokens=add_special_tokens
+        )
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         """The token ids of each text, as transformers' `tokenizer(text)` gives them. Safe to call in any thread.
 
         The tokens that the tokenizer adds are among them, such as one that begins a text, and the name of a special
         token is that token: unlike a message, a raw prompt may write everything.
         """
         # Unlike `encode`, the batch call lets other threads run.
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones by name."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=False)
+        """The text of these tokens, special ones by name. Safe to call in any thread."""
+        # Unlike `decode`, the batch call lets other threads run.
+        return self.tokenizer.decode_batch([list(token_ids)], skip_special_tokens=False)[0]
+
+    def token_strings(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary writes it, such as "\u0120the"; empty for ids that no token has."""
+        return [self.tokenizer.id_to_token(token_id) or "" for token_id in token_ids]
 
 
 def load_model_text(folder: Path) -> ModelText:

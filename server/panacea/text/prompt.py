@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from panacea.errors import RequestError
 from panacea.text.chat_template import ChatMessage, ChatTemplate
@@ -55,8 +55,12 @@ class PromptEncoder:
         self._longest = max(map(len, self._control), default=0)
         self._insides = "\0".join(token[1:] for token in self._control)
 
-    def encode(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def encode(
+        self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True, add_special_tokens: bool = False
+    ) -> list[int]:
         """The token ids of the conversation, up to where the assistant's next answer begins.
+
+        `add_special_tokens` puts those of the tokenizer around it, which most templates write themselves.
 
         Raises `RequestError` (param "messages") if the template or the tokenizer cannot take the messages.
         """
@@ -66,9 +70,11 @@ class PromptEncoder:
             raise RequestError("messages: the text names too many control tokens of this model", "messages")
         marks = _Marks.draw()
         marked = [replace(message, content=self._marked(message.content, marks)) for message in messages]
-        pieces = list(self._pieces(self._template.render(marked), marks))
+        rendered = self._template.render(marked, add_generation_prompt=add_generation_prompt)
         # Unlike `encode`, the batch call lets other threads run.
-        encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch_fast(list(self._pieces(rendered, marks)), add_special_tokens=False)
+        if add_special_tokens:
+            return self._tokenizer.post_process(Encoding.merge(encodings)).ids
         return [token_id for encoding in encodings for token_id in encoding.ids]
 
     def _marked(self, content: str, marks: _Marks) -> str:

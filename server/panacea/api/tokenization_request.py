@@ -1,0 +1,58 @@
+"""Bodies of `POST /v1/tokenize` and `POST /v1/detokenize`: vLLM's."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from panacea.api.chat_request import MAX_MESSAGES, Message
+from panacea.api.fields import only
+from panacea.api.generation_request import Strict
+from panacea.errors import RequestError
+
+_ModelId = Annotated[str | None, Field(description="One of GET /v1/models. All of them have the same tokens.")]
+
+
+class TokenizeRequest(Strict):
+    """A text or a conversation whose tokens are wanted: `prompt` or `messages`."""
+
+    model: _ModelId = None
+    prompt: Annotated[str | None, Field(description="A text, as text completions take it.")] = None
+    messages: Annotated[
+        list[Message] | None,
+        Field(min_length=1, max_length=MAX_MESSAGES, description="A conversation, as chat completions take it."),
+    ] = None
+    add_special_tokens: Annotated[
+        bool | None,
+        Field(
+            description="Add the tokens that the tokenizer puts around a text, such as one that begins it. Absent: "
+            "true for a prompt, false for messages, because a chat template writes them itself."
+        ),
+    ] = None
+    add_generation_prompt: Annotated[
+        bool | None,
+        Field(description="For messages: end with what asks the model for its answer. Absent: true."),
+    ] = None
+    return_token_strs: Annotated[
+        bool | None, Field(description="Return each token as the vocabulary writes it, too.")
+    ] = None
+
+    # Fields of vLLM's that are taken where they ask for nothing.
+    continue_final_message: Annotated[bool | None, only(False)] = None
+    chat_template: Annotated[Any, only()] = None
+    tools: Annotated[Any, only([])] = None
+
+    def check(self) -> None:
+        """Raises `RequestError` for fields that do not fit together."""
+        if (self.prompt is None) == (self.messages is None):
+            raise RequestError("either prompt or messages is required, and not both", "prompt")
+        if self.messages is None and self.add_generation_prompt is not None:
+            raise RequestError("add_generation_prompt needs messages", "add_generation_prompt")
+
+
+class DetokenizeRequest(Strict):
+    """Tokens whose text is wanted."""
+
+    model: _ModelId = None
+    tokens: Annotated[
+        list[Annotated[int, Field(ge=0)]], Field(description="Token ids. Special tokens become text by their names.")
+    ]
