@@ -29,7 +29,7 @@ def serving(
         for line in process.stderr:
             if log is not None:
                 log.append(line)
-            if match := re.search(r"Panacea serves .* on (http://\S+)", line):
+            if match := re.search(r'Panacea serves .* on (http://[^\s"]+)', line):
                 break
         else:
             raise AssertionError(f"the server ended with code {process.wait()}")

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -15,8 +17,9 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from panacea.config import Device, DType, EngineConfig, ServerConfig
+from panacea.config import Device, DType, EngineConfig, LogConfig, LogFormat, LogLevel, ServerConfig
 from panacea.errors import ConfigError, EngineDeadError, PanaceaError
+from panacea.logs import configure_logs, logs_json
 from panacea.preference import PreferenceSpace
 from panacea.settings import allowed_hosts, read_api_keys, read_config_file, with_presets
 
@@ -54,8 +57,11 @@ def main() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    if message:  # a bare `panacea` has printed its help and has nothing to complain about
-        typer.echo("panacea: error: " + " ".join(message.split()), err=True)
+    line = " ".join(message.split())
+    if line and logs_json():
+        logger.critical(line)
+    elif line:  # a bare `panacea` has printed its help and has nothing to complain about
+        typer.echo(f"panacea: error: {line}", err=True)
     return code
 
 
@@ -81,6 +87,8 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         context.default_map = dict(read_config_file(path, known))
     return path
 
+
+logger = logging.getLogger("panacea")
 
 _MODEL = "What to serve"
 _HTTP = "HTTP"
@@ -218,8 +226,21 @@ def serve(
         ),
     ] = None,
     log_level: Annotated[
-        str, typer.Option(envvar="PANACEA_LOG_LEVEL", rich_help_panel=_HTTP, help="debug, info, warning or error.")
-    ] = "info",
+        LogLevel,
+        typer.Option(
+            envvar="PANACEA_LOG_LEVEL",
+            rich_help_panel=_HTTP,
+            help="info logs each request; debug also probes and files.",
+        ),
+    ] = LogConfig.level,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar="PANACEA_LOG_FORMAT",
+            rich_help_panel=_HTTP,
+            help="text for people, json for programs: one line each.",
+        ),
+    ] = LogConfig.format,
     config: Annotated[  # its callback does the work
         Path | None,
         typer.Option(
@@ -237,8 +258,10 @@ def serve(
 
         panacea serve --adapter ./my-adapter --preset brief=0.1,0.1,0.8
     """
-    if log_level not in ("debug", "info", "warning", "error"):
-        raise ConfigError("--log-level must be debug, info, warning or error")
+    logs = LogConfig(log_level, log_format)
+    if log_format == "json":
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when the hub's package and transformers are imported
+        configure_logs(logs)  # for what goes wrong from here on
     if max_step_tokens < max_batch:
         raise ConfigError(f"--max-step-tokens must be at least --max-batch ({max_batch}): a token for each request")
     if kv_cache_gib is not None and not kv_cache_gib < math.inf:
@@ -260,11 +283,12 @@ def serve(
         deterministic=deterministic,
         max_context=max_context,
         threads=threads,
+        logs=logs,
     )
     server_config = ServerConfig(
         model_name=name, host=host, port=port, api_keys=keys, allowed_hosts=allowed_hosts(host, allowed_host or ())
     )
-    asyncio.run(_serve(server_config, engine_config, space, log_level))
+    asyncio.run(_serve(server_config, engine_config, space))
 
 
 def _checkpoints(model: str | None, adapter: str | None) -> tuple[Path, Path | None, PreferenceSpace | None]:
@@ -296,27 +320,31 @@ class _Server(uvicorn.Server):
     ended in good order.
     """
 
-    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+    def __init__(self, config: uvicorn.Config, announcement: str, logs: LogConfig) -> None:
         super().__init__(config)
         self._announcement = announcement
+        self._logs = logs
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        typer.echo(self._announcement, err=True)
+        if self._logs.format == "text":
+            typer.echo(self._announcement, err=True)
+        else:
+            for line in self._announcement.splitlines():
+                logger.info(line)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
 
 
-async def _serve(
-    config: ServerConfig, engine_config: EngineConfig, space: PreferenceSpace | None, log_level: str
-) -> None:
+async def _serve(config: ServerConfig, engine_config: EngineConfig, space: PreferenceSpace | None) -> None:
     from panacea.api import create_app
     from panacea.engine.client import EngineClient
     from panacea.text import load_model_text
 
     with _bind(config) as listener:
+        configure_logs(engine_config.logs)
         text = load_model_text(engine_config.model)
         loading = asyncio.create_task(EngineClient.start(engine_config))
         server: _Server | None = None
@@ -341,12 +369,11 @@ async def _serve(
             )
             settings = uvicorn.Config(
                 api,
-                # uvicorn's own "info" is about itself; requests are logged where someone asked for details.
-                log_level="warning" if log_level == "info" else log_level,
-                access_log=log_level == "debug",
+                log_config=None,  # requests have their line in our own log
+                access_log=False,
                 server_header=False,
             )
-            server = _Server(settings, _announcement(config, listener, space))
+            server = _Server(settings, _announcement(config, listener, space), engine_config.logs)
             await server.serve(sockets=[listener])
         finally:
             await engine.close()

@@ -8,6 +8,16 @@ from panacea.errors import ConfigError
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is logged, and how a line looks."""
+
+    level: LogLevel = "info"
+    format: LogFormat = "text"
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,8 @@ class EngineConfig:
     """Cap on prompt and answer together; None is the model's own limit."""
     threads: int | None = None
     """CPU threads for the model; None lets the engine choose."""
+    logs: LogConfig = LogConfig()
+    """For the engine's process."""
 
     def __post_init__(self) -> None:
         least = {

@@ -77,7 +77,9 @@ def serving(
     async def serve() -> None:
         engine = await make_engine()
         app = create_app(config, engine, text, space, evaluation)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        )
         started.append((server, engine))
         await server.serve(sockets=[listener])
         close = getattr(engine, "close", None)

@@ -281,3 +281,35 @@ def test_the_real_engine_reports_queue_prefill_and_load(real: Served) -> None:
         wait_until(lambda: Samples(client)("request_success_total") == 2 + 16)
         assert Samples(client)("request_success_total", finished_reason="abort") > 0
         wait_until(lambda: Samples(client)("num_requests_running") == 0 == Samples(client)("kv_cache_usage_perc"))
+
+
+@pytest.fixture(scope="module")
+def crowded() -> Generator[Served]:
+    """An engine whose cache holds one request of the greatest length."""
+
+    async def make_engine() -> EngineClient:
+        return await EngineClient.start(
+            EngineConfig(BASE, ADAPTER, device="cpu", threads=1, max_batch=2, block_size=4, num_blocks=24)
+        )
+
+    with serving(make_engine) as served:
+        yield served
+
+
+@pytest.mark.slow
+def test_the_real_engine_reports_cached_prefixes_and_preemptions(crowded: Served) -> None:
+    def heard(name: str, value: float) -> bool:
+        return Samples(client)(name) == value
+
+    with httpx2.Client(base_url=crowded.url, timeout=60) as client:
+        prompt = "How do I sharpen a knife, and how do I keep it sharp?"
+        usages = [ask(client, prompt=prompt, path=COMPLETIONS, max_tokens=1)["usage"] for _ in range(3)]
+        cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+        assert cached[0] == 0 < cached[1] == cached[2]
+        wait_until(lambda: heard("prefix_cache_hits_total", sum(cached)))
+        assert heard("prefix_cache_queries_total", sum(usage["prompt_tokens"] for usage in usages))
+        assert heard("num_preemptions_total", 0)
+        # Two answers that fit alone but not together.
+        ask(client, n=2, max_tokens=80, ignore_eos=True)
+        wait_until(lambda: Samples(client)("num_preemptions_total") > 0)
+        assert Samples(client)("request_success_total", finished_reason="length") == 3 + 2

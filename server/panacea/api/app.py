@@ -29,6 +29,7 @@ from panacea.api.preferences import preferences_router
 from panacea.api.request_id import RequestId
 from panacea.api.tokenization import tokenization_router
 from panacea.api.tokenization_request import DetokenizeRequest, TokenizeRequest
+from panacea.api.request_log import RequestLog
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
@@ -68,6 +69,7 @@ def create_app(
         # The first is the outermost.
         middleware=[
             Middleware(RequestId),
+            Middleware(RequestLog),
             Middleware(LastResort),
             Middleware(HostAllowList, config.allowed_hosts),
             Middleware(BearerKeys, config.api_keys),

@@ -6,14 +6,15 @@ from contextlib import aclosing
 
 from panacea.api.engine import EngineLike
 from panacea.api.metrics import FinishedReason, Metrics, RequestMeasurement
-from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
+from panacea.api.request_log import current_outcome
+from panacea.engine.outputs import NO_TOKEN, EngineInfo, EngineStats, TokenOutput
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import RequestError
 from panacea.preference import Preference
 
 
 class MeasuredEngine:
-    """Another engine, with its requests entered into metrics."""
+    """Another engine, with its requests entered into metrics and into the request's line in the log."""
 
     def __init__(self, engine: EngineLike, metrics: Metrics) -> None:
         self._engine = engine
@@ -40,11 +41,14 @@ class MeasuredEngine:
     ) -> AsyncGenerator[TokenOutput]:
         """The engine's tokens. Closed early, a request counts as stopped (by a stop string); cancelled, as aborted."""
         measurement = RequestMeasurement(self._metrics, len(prompt_ids), preference)
+        outcome = current_outcome()
+        outcome.prompt_tokens += 0 if params.choice else len(prompt_ids)  # once for all answers to a prompt
         reason: FinishedReason | None = "error"
         try:
             async with aclosing(self._engine.generate(prompt_ids, preference, params, cache_salt)) as outputs:
                 async for output in outputs:
                     measurement.token(output)
+                    outcome.completion_tokens += output.token_id != NO_TOKEN
                     if output.finish_reason is not None:
                         reason = output.finish_reason
                     yield output
@@ -60,3 +64,4 @@ class MeasuredEngine:
         finally:
             if reason is not None:
                 measurement.finish(reason)
+                outcome.finished[reason] = outcome.finished.get(reason, 0) + 1

@@ -6,11 +6,13 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from panacea import logs
+
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class RequestId:
-    """Puts `x-request-id` on every answer: the client's own if it is a plain word, else a new one."""
+    """Puts `x-request-id` on every answer and log line: the client's own if it is a plain word, else a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -21,6 +23,7 @@ class RequestId:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _ACCEPTABLE.fullmatch(given) else uuid.uuid4().hex
+        logs.request_id.set(request_id)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -4,11 +4,13 @@ Its first line on standard input is a `Launch` as JSON. Then standard input stay
 server lives: when the server dies, however it dies, the pipe closes and the engine leaves at once.
 """
 
+import logging
 import os
 import shutil
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +31,12 @@ from panacea.engine.messages import (
     ToEngine,
 )
 from panacea.errors import PanaceaError, RequestError
+from panacea.logs import configure_logs
 
 if TYPE_CHECKING:
     from panacea.engine.engine import Engine
+
+logger = logging.getLogger("panacea.engine")  # this module is __main__ where it runs
 
 HEARTBEAT_INTERVAL_S = 0.5
 
@@ -95,6 +100,7 @@ def main() -> None:
     threading.Thread(target=leave_with_the_server, args=[launch], daemon=True).start()
     from panacea.engine.engine import Engine  # noqa: PLC0415 (seconds of imports, during which the server may die)
 
+    configure_logs(launch.config.logs)
     context = zmq.Context()
     commands = context.socket(zmq.PULL)
     commands.connect(launch.commands)
@@ -103,6 +109,7 @@ def main() -> None:
     events.connect(launch.events)
     try:
         engine = Engine.load(launch.config)
+        logger.info("the model is loaded", extra={"fields": asdict(engine.info)})
         events.send(msgspec.msgpack.encode(Ready(engine.info)))
         EngineProcess(engine, commands, events).run()
     except PanaceaError as error:

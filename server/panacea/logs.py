@@ -1,0 +1,124 @@
+"""What the server and its engine write on standard error: a line per event, as text or as JSON.
+
+A line holds what this project's code puts into it, and never a prompt, an answer or a key. Exceptions are therefore
+shown as types and places in the code, without their messages: "could not convert 'my secret' to a number" would be one
+too many. Of other packages' messages only the first line is shown, as asyncio repeats exceptions in the second.
+"""
+
+import json
+import logging
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from panacea.config import LogConfig, LogFormat
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""`x-request-id` of the request that this task works for: every line of a request carries it."""
+
+_WORD = re.compile(r"[^\s\"=]+")
+_ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+def configure_logs(config: LogConfig) -> None:
+    """All logs of this process go to standard error, in one format, and so do exceptions that nobody catches.
+
+    Other packages' are shown from warnings on. Call it again when transformers is imported, for it has its own handler.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(config.format))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(logging.WARNING, _level(config)))
+    logging.getLogger("panacea").setLevel(_level(config))
+    logging.captureWarnings(True)
+    transformers = logging.getLogger("transformers")
+    transformers.handlers = []
+    transformers.propagate = True
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+
+def logs_json() -> bool:
+    """Whether this process was told to write JSON alone."""
+    return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def formatter(kind: LogFormat) -> logging.Formatter:
+    """Of a record's message, its `extra={"fields": {...}}`, the request's id, and what an exception may tell."""
+    return _JsonFormatter() if kind == "json" else _TextFormatter()
+
+
+class _Formatter(logging.Formatter):
+    def formatException(self, ei: _ExceptionInfo) -> str:  # noqa: N802 (logging's own name)
+        return "\n".join(_described(ei[1])) if ei[1] is not None else ""
+
+    def message(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.name.partition(".")[0] == "panacea" else text.partition("\n")[0]
+
+    def fields(self, record: logging.LogRecord) -> Mapping[str, Any]:
+        fields: dict[str, Any] = dict(getattr(record, "fields", {}))
+        current = request_id.get()
+        return fields if current is None else {**fields, "request_id": current}
+
+    def exception(self, record: logging.LogRecord) -> str:
+        return self.formatException(record.exc_info) if record.exc_info else ""
+
+
+class _TextFormatter(_Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        fields = "".join(f" {name}={_word(value)}" for name, value in self.fields(record).items())
+        exception = self.exception(record)
+        line = f"{time} {record.levelname.lower():7} {self.message(record)}{fields}"
+        return f"{line}\n{exception}" if exception else line
+
+
+class _JsonFormatter(_Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self.message(record),
+            **self.fields(record),
+        }
+        if exception := self.exception(record):
+            line["exception"] = exception
+        return json.dumps(line, default=str)
+
+
+def _word(value: Any) -> str:
+    """A value that cannot be taken for two fields."""
+    text = str(value)
+    return text if _WORD.fullmatch(text) else json.dumps(value, default=str)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
+        return
+    logging.getLogger("panacea").critical("an exception that nobody caught", exc_info=(kind, error, trace))
+
+
+def _level(config: LogConfig) -> int:
+    return logging.getLevelNamesMapping()[config.level.upper()]
+
+
+def _described(error: BaseException) -> Iterator[str]:
+    """Types and places of an exception and of those it came from, the first one first."""
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        seen.append(current)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    for each in reversed(seen):
+        for frame in traceback.extract_tb(each.__traceback__):
+            yield f"  {frame.filename}:{frame.lineno} in {frame.name}"
+        yield f"{type(each).__module__}.{type(each).__qualname__}"
