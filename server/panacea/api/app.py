@@ -27,9 +27,9 @@ from panacea.api.models import models_router
 from panacea.api.page import add_page
 from panacea.api.preferences import preferences_router
 from panacea.api.request_id import RequestId
+from panacea.api.request_log import RequestLog
 from panacea.api.tokenization import tokenization_router
 from panacea.api.tokenization_request import DetokenizeRequest, TokenizeRequest
-from panacea.api.request_log import RequestLog
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
