@@ -269,3 +269,24 @@ def test_a_copy_has_a_preference_of_its_own(ids: Tensor) -> None:
     before = other(ids).logits
     with steered(model, [0, 0, 1]):
         assert torch.equal(other(ids).logits, before)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("later", [None, PREFERENCES[2]], ids=["outside", "inside another"])
+def test_a_backward_pass_computes_again_under_the_preference_of_the_forward_pass(
+    ids: Tensor, reentrant: bool, later: tuple[float, ...] | None
+) -> None:
+    def gradients(checkpointing: bool) -> dict[str, Tensor]:
+        model = adapted().train()
+        if checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": reentrant})
+        with steered(model, torch.tensor(PREFERENCES)):
+            loss = model(ids, use_cache=False).logits.square().mean()
+        if later is None:
+            loss.backward()
+        else:
+            with steered(model, later):
+                loss.backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    torch.testing.assert_close(gradients(checkpointing=True), gradients(checkpointing=False), rtol=0, atol=0)

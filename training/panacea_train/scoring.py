@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from panacea_train.batches import Sequences, pack
 from panacea_train.examples import Example, PreferencePair, Tokens
-from panacea_train.method import find_steering
+from panacea_train.method import find_steering, steered
 from panacea_train.objectives import answer_logprobs
 
 SCORING_ROWS = 64
@@ -51,8 +51,7 @@ def _head_only_at(model: nn.Module, positions: Tensor) -> Generator[None]:
 
 def under(model: nn.Module, preference: Tensor | None) -> AbstractContextManager[None]:
     """`steered`, but nothing for a model without adapter, so that the same trainer trains a base model."""
-    steering = find_steering(model)
-    return nullcontext() if steering is None else steering.under(preference)
+    return nullcontext() if find_steering(model) is None else steered(model, preference)
 
 
 def score(

@@ -1,7 +1,8 @@
 """A linear layer with a Panacea adapter, and the preference that all layers of one model share."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +67,23 @@ class Steering:
     @contextmanager
     def under(self, preference: PreferenceLike | None) -> Generator[None]:
         """Every forward inside runs under `preference`; None is the bare base."""
+        with self._holding(None if preference is None else self.weights_for(preference)):
+            yield
+
+    def bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, which from now on always runs under the preference that holds now."""
+        weights = self._weights
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self._holding(weights):
+                return function(*args, **kwargs)
+
+        return run
+
+    @contextmanager
+    def _holding(self, weights: Tensor | None) -> Generator[None]:
         before = self._weights
-        self._weights = None if preference is None else self.weights_for(preference)
+        self._weights = weights
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ from panacea.errors import CheckpointError, ConfigError
 from panacea_train.method import columns
 from panacea_train.method.config import PanaceaConfig
 from panacea_train.method.layer import PanaceaLinear, PreferenceLike, Steering
+from panacea_train.method.recomputation import remembered
 
 PEFT_PREFIX = "base_model.model."
 """peft writes every tensor's name with this in front, whether or not a `PeftModel` is around the model."""
@@ -160,12 +161,13 @@ def steered(model: nn.Module, preference: PreferenceLike | None) -> Generator[No
     `preference` is a tensor (m,) or (batch, m) float32, one row for each row of the model's input and a row of zeros
     for the bare base; or weights as a request may name them, for the whole batch; or None: the bare base, exactly.
 
-    Not to be combined with gradient checkpointing, which runs parts of the forward again after the context has ended.
+    With gradient checkpointing the backward pass may come after the context: what it computes again runs under the
+    preference that held when it was computed first.
 
     Raises `PreferenceError` for weights that do not fit, `ConfigError` for a model without a Panacea adapter.
     """
     steering = find_steering(model)
     if steering is None:
         raise ConfigError("the model has no Panacea adapter")
-    with steering.under(preference):
+    with steering.under(preference), remembered(model, steering):
         yield
