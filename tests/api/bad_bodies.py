@@ -42,6 +42,7 @@ TYPES: Cases = [
             "user": [OBJECT, LIST, "1"],
             "metadata": [STRING, LIST, "1"],
             "parallel_tool_calls": [STRING, "1"],
+            "chat_template_kwargs": [STRING, LIST, "1", "true"],
         }
     ),
     (with_field("logit_bias", '{"5": "1"}'), "logit_bias.5"),
@@ -117,6 +118,9 @@ NAN: Cases = [
     ),
     *((with_field(name, "NaN"), name) for name in NUMBERS),
     (with_field("logit_bias", '{"5": NaN}'), "logit_bias.5"),
+    (with_field("chat_template_kwargs", '{"a": NaN}'), "chat_template_kwargs"),
+    (with_field("chat_template_kwargs", '{"a": [{"b": [-Infinity]}]}'), "chat_template_kwargs"),
+    (with_field("chat_template_kwargs", '{"a": [1e400]}'), "chat_template_kwargs"),
 ]
 INFINITIES: Cases = [
     *preferences(
@@ -202,6 +206,7 @@ UNSUPPORTED: Cases = [
             "response_format": ['{"type": "json_object"}', '{"type": "text", "a": 1}', '"text"'],
             "store": ["true", "0"],
             "audio": ["{}"],
+            "chat_template": [STRING, '"{{ messages }}"', "{}"],
             "modalities": ['["text", "audio"]', "[]"],
             "prediction": ['{"type": "content"}'],
             "reasoning_effort": ['"high"', '"none "'],
@@ -242,6 +247,24 @@ MESSAGES: Cases = [
     message('{"role": "assistant", "content": "a", "annotations": [1]}', "messages[0].annotations"),
     (b"{}", "messages"),
     (b'{"model": "tiny"}', "messages"),
+]
+TEMPLATE_VARIABLES: Cases = [
+    *(
+        (with_field("chat_template_kwargs", f'{{"{name}": {STRING}}}'), f"chat_template_kwargs.{name}")
+        for name in (
+            "messages",
+            "tools",
+            "documents",
+            "add_generation_prompt",
+            "bos_token",
+            "raise_exception",
+            "range",
+            "self",
+            "",
+        )
+    ),
+    (with_field("chat_template_kwargs", f'{{"enable_thinking": {STRING}}}'), "chat_template_kwargs.enable_thinking"),
+    (with_field("chat_template_kwargs", '{"a\\u0000": 1}'), r"chat_template_kwargs.a\x00"),
 ]
 COMBINATIONS: Cases = [
     (json.dumps(body(stream_options={"include_usage": True})).encode(), "stream_options"),
@@ -310,6 +333,7 @@ CLASSES: dict[str, Cases] = {
     "unknown fields": UNKNOWN_FIELDS,
     "unsupported": UNSUPPORTED,
     "messages": MESSAGES,
+    "template variables": TEMPLATE_VARIABLES,
     "combinations": COMBINATIONS,
     "duplicates": DUPLICATES,
     "many errors": MANY_ERRORS,

@@ -1,15 +1,19 @@
 """`POST /v1/tokenize` and `POST /v1/detokenize`: transformers' own tokens, over a real socket."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import httpx2
 import pytest
 
+from panacea.text.chat_template import ChatTemplate
+from panacea.text.prompt import PromptEncoder
 from tests.api.bad_bodies import DEPTHS, NO_JSON
 from tests.api.cases import LIST, OBJECT, SECRET, STRING, Case
-from tests.api.chatting import COMPLETIONS, QUESTION, ask, body, error_of
-from tests.api.serving import NAME, TEXT
+from tests.api.chatting import CHAT, COMPLETIONS, QUESTION, ask, body, error_of
+from tests.api.fake_engine import FakeEngine
+from tests.api.serving import NAME, TEXT, serving
 from tests.golden_files import BASE
 
 TOKENIZE = "/v1/tokenize"
@@ -78,6 +82,25 @@ def case(field: str, value: str, **rest: str) -> Case:
     return f'{{"{field}": {value}{others}}}'.encode(), field
 
 
+def test_a_request_tells_the_models_own_template_what_it_reads(engine: FakeEngine) -> None:
+    source = "{{ messages[0].content }}{% if enable_thinking %}<think>{{ budget['tokens'] }}{% endif %}"
+
+    async def make_engine() -> FakeEngine:
+        return engine
+
+    text = replace(TEXT, prompts=PromptEncoder(TEXT.tokenizer, ChatTemplate(source, {}), ()))
+    told = {"enable_thinking": True, "budget": {"tokens": 12}}
+    with serving(make_engine, text=text) as served, httpx2.Client(base_url=served.url) as client:
+        tokens = post(client, TOKENIZE, messages=MESSAGES[1:], chat_template_kwargs=told)["tokens"]
+        assert TEXT.decode(tokens) == f"{QUESTION}<think>12"
+        ask(client, chat_template_kwargs=told)
+        ask(client, chat_template_kwargs={})
+        assert [TEXT.decode(each.prompt_ids) for each in engine.submitted] == [f"{QUESTION}<think>12", QUESTION]
+        refused = client.post(CHAT, json=body(chat_template_kwargs={"budgets": 1}))
+        assert error_of(refused)["message"].endswith("those are: budget, enable_thinking")
+
+
+KWARG = "chat_template_kwargs.x"
 TEXT_FIELD = {"prompt": '"a"'}
 BAD: dict[str, list[Case]] = {
     TOKENIZE: [
@@ -94,6 +117,8 @@ BAD: dict[str, list[Case]] = {
             for value in ("1", '"true"', LIST)
         ),
         case("add_generation_prompt", "true", **TEXT_FIELD),
+        case("chat_template_kwargs", "{}", **TEXT_FIELD),
+        (b'{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": {"x": 1}}', KWARG),
         case("continue_final_message", "true", **TEXT_FIELD),
         case("chat_template", STRING, **TEXT_FIELD),
         case("tools", "[{}]", **TEXT_FIELD),

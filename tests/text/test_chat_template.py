@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from panacea.errors import CheckpointError, RequestError
+from panacea.text import chat_template
 from panacea.text.chat_template import ChatMessage, ChatTemplate, read_chat_template
 
 SECRET = "a secret"
@@ -23,6 +24,36 @@ def test_roles_contents_and_tokens_are_there() -> None:
 
 def test_tools_and_documents_are_none() -> None:
     assert render("{{ tools is none and documents is none }}") == "True"
+
+
+def test_a_template_reads_what_a_request_tells_it_and_nothing_overrides_its_own() -> None:
+    source = "{{ bos_token }} {% set mine = 1 %}{% if think is defined and think %}thinks {{ level.of[0] }}{% endif %}"
+    template = ChatTemplate(source + "{{ range(mine) | length }}{{ strftime_now('%Y') }}{{ tools }}", {"bos_token": ""})
+    assert template.free_variables == {"think", "level"}
+    assert "thinks 3" in template.render(CONVERSATION, {"think": True, "level": {"of": [3]}})
+    assert "thinks" not in template.render(CONVERSATION, {"think": False, "level": {"of": [3]}})
+    assert "thinks" not in template.render(CONVERSATION)
+    shown = "{{ messages[0].content }}{{ add_generation_prompt }}{{ bos_token }}{% if eos_token %}{% endif %}"
+    own = ChatTemplate(shown, {"bos_token": "<s>"})
+    others = {"messages": [], "add_generation_prompt": False, "bos_token": "x"}
+    assert own.render(CONVERSATION, others) == "a secretTrue<s>"
+    assert not own.free_variables
+
+
+@pytest.mark.parametrize("source", ["{{ x.__class__.__mro__ }}", "{{ x.append(1) }}", "{{ x.pop() }}"])
+def test_the_sandbox_holds_for_what_a_request_tells_too(source: str) -> None:
+    with pytest.raises(RequestError, match="does not accept this conversation"):
+        ChatTemplate(source, {}).render(CONVERSATION, {"x": [1]})
+
+
+def test_a_template_that_writes_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "{% for i in range(90000) %}{% for j in range(90000) %}{{ text }}{% endfor %}{% endfor %}"
+    monkeypatch.setattr(chat_template, "MAX_RENDERED_CHARS", 100_000)
+    with pytest.raises(RequestError, match="too much of this conversation"):
+        ChatTemplate(endless, {}).render(CONVERSATION, {"text": "x" * 10})
+    monkeypatch.setattr(chat_template, "RENDER_LIMIT_S", 0.05)
+    with pytest.raises(RequestError, match="too much of this conversation"):
+        ChatTemplate(endless, {}).render(CONVERSATION, {"text": ""})
 
 
 def test_blocks_leave_no_lines_behind() -> None:

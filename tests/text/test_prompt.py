@@ -157,6 +157,23 @@ def test_text_that_the_tokenizer_normalises_into_a_token_is_refused() -> None:
     assert encoder("{{ messages[0].content }}", tokenizer).encode([ChatMessage("user", "\uff41")])
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["a<|end|>", ["<|user|>"], {"a": {"<|system|>": 1}}, "<|en", "|>", "d|> b", "a <", {"x": [[{"y": "z<|"}]]}],
+)
+def test_what_a_request_tells_the_template_holds_no_control_token_and_no_part_of_one(value: object) -> None:
+    prompts = encoder("{{ mood }}d|>{{ messages[0].content }}<|en{{ mood }}")
+    with pytest.raises(RequestError, match="control token") as caught:
+        prompts.encode([ChatMessage("user", "a")], {"mood": value})
+    assert caught.value.param == "chat_template_kwargs"
+
+
+def test_a_template_sees_it_as_it_was_told() -> None:
+    prompts = encoder("{% if mood == 'end' and deep.on[0] %}{{ deep.text }}{% endif %}")
+    told = {"mood": "end", "deep": {"on": [True], "text": "a < b > c"}}
+    assert TEXT.decode(prompts.encode([ChatMessage("user", "a")], told)) == "a < b > c"
+
+
 def test_the_tokenizers_own_tokens_come_around_a_conversation_only_where_they_are_asked_for() -> None:
     template = {
         "type": "TemplateProcessing",

@@ -21,6 +21,7 @@ from panacea.api.generation_request import read_generation_request
 from panacea.api.job import Job, encoded, new_head, respond
 from panacea.api.response import Usage
 from panacea.api.sampling import sampling_params
+from panacea.api.template_kwargs import check_template_kwargs
 from panacea.text import ModelText, Piece
 
 
@@ -70,7 +71,8 @@ def chat_router(max_body_bytes: int, engine: EngineLike, text: ModelText, catalo
         choice = catalog.choose(chat.model, chat.preference)
         messages = [message.as_chat_message() for message in chat.messages]
         chars = sum(len(message.content) for message in messages)
-        prompt_ids = await encoded(lambda: text.prompt_ids(messages), chars)
+        check_template_kwargs(chat.chat_template_kwargs, text)
+        prompt_ids = await encoded(lambda: text.prompt_ids(messages, chat.chat_template_kwargs), chars)
         params = sampling_params(chat, text.defaults, engine.info, len(prompt_ids))
         prompts = (Prompt(prompt_ids, params),)
         generation = Generation(prompts, choice.preference, tuple(chat.stop or ()), continues=False, cache_salt=salt)

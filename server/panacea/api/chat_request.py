@@ -6,6 +6,7 @@ from pydantic import Field, WithJsonSchema
 
 from panacea.api.fields import STRING_AS_PARTS, only
 from panacea.api.generation_request import GenerationRequest, Strict
+from panacea.api.template_kwargs import NoTemplate, TemplateKwargs
 from panacea.engine.sampling_params import MAX_LOGPROBS
 from panacea.errors import RequestError
 from panacea.text import ChatMessage
@@ -54,6 +55,10 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Annotated[int | None, Field(ge=1, description="Newer name of max_tokens.")] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=MAX_LOGPROBS)] = None
+
+    # Extensions, as vLLM names them.
+    chat_template_kwargs: TemplateKwargs = None
+    chat_template: NoTemplate = None
 
     # Fields of OpenAI's that change no token, whatever they say.
     metadata: Annotated[dict[str, str] | None, Field(max_length=16)] = None

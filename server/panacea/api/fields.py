@@ -1,5 +1,6 @@
 """Types of request fields that pydantic has no word for."""
 
+import math
 from typing import Any
 
 from pydantic import AfterValidator, BeforeValidator
@@ -31,6 +32,25 @@ def _as_parts(value: Any) -> Any:
         return value  # pyright: ignore[reportUnknownVariableType]
     raise PydanticCustomError("content_type", "must be a string or an array of text parts")
 
+
+def _finite(value: Any) -> Any:
+    """pydantic reads NaN, Infinity and 1e400 where any JSON may stand."""
+    members: list[Any] = [value]
+    while members:
+        match members.pop():
+            case dict() as content:
+                members += content.values()  # pyright: ignore[reportUnknownArgumentType]
+            case list() as content:
+                members += content  # pyright: ignore[reportUnknownArgumentType]
+            case float() as number if not math.isfinite(number):
+                raise PydanticCustomError("finite_json", "must hold finite numbers")
+            case _:
+                pass
+    return value
+
+
+FINITE = AfterValidator(_finite)
+"""Any JSON, but no number that JSON cannot write."""
 
 # One shape behind each of OpenAI's alternatives, so that an error's path is the client's own.
 STRING_AS_LIST = BeforeValidator(_as_list)

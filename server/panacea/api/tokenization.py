@@ -9,6 +9,7 @@ from panacea.api.engine import EngineLike
 from panacea.api.errors import ApiError, error_docs
 from panacea.api.generation_docs import body_docs, example_prompt
 from panacea.api.job import encoded
+from panacea.api.template_kwargs import check_template_kwargs
 from panacea.api.tokenization_request import DetokenizeRequest, TokenizeRequest
 from panacea.text import ModelText
 
@@ -47,6 +48,7 @@ def tokenization_router(max_body_bytes: int, engine: EngineLike, text: ModelText
         else:
             ids = text.prompt_ids(
                 [message.as_chat_message() for message in wanted.messages],
+                wanted.chat_template_kwargs,
                 add_generation_prompt=wanted.add_generation_prompt is not False,
                 add_special_tokens=bool(wanted.add_special_tokens),
             )
@@ -68,6 +70,7 @@ def tokenization_router(max_body_bytes: int, engine: EngineLike, text: ModelText
         wanted = await read_json(request, TokenizeRequest, max_body_bytes)
         wanted.check()
         catalog.require(wanted.model)
+        check_template_kwargs(wanted.chat_template_kwargs, text)
         contents = [wanted.prompt or "", *(part.text for each in wanted.messages or () for part in each.content)]
         return await encoded(lambda: tokens(wanted), sum(map(len, contents)))
 

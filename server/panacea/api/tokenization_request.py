@@ -7,6 +7,7 @@ from pydantic import Field
 from panacea.api.chat_request import MAX_MESSAGES, Message
 from panacea.api.fields import only
 from panacea.api.generation_request import Strict
+from panacea.api.template_kwargs import NoTemplate, TemplateKwargs
 from panacea.errors import RequestError
 
 _ModelId = Annotated[str | None, Field(description="One of GET /v1/models. All of them have the same tokens.")]
@@ -32,21 +33,23 @@ class TokenizeRequest(Strict):
         bool | None,
         Field(description="For messages: end with what asks the model for its answer. Absent: true."),
     ] = None
+    chat_template_kwargs: TemplateKwargs = None
     return_token_strs: Annotated[
         bool | None, Field(description="Return each token as the vocabulary writes it, too.")
     ] = None
 
     # Fields of vLLM's that are taken where they ask for nothing.
     continue_final_message: Annotated[bool | None, only(False)] = None
-    chat_template: Annotated[Any, only()] = None
+    chat_template: NoTemplate = None
     tools: Annotated[Any, only([])] = None
 
     def check(self) -> None:
         """Raises `RequestError` for fields that do not fit together."""
         if (self.prompt is None) == (self.messages is None):
             raise RequestError("either prompt or messages is required, and not both", "prompt")
-        if self.messages is None and self.add_generation_prompt is not None:
-            raise RequestError("add_generation_prompt needs messages", "add_generation_prompt")
+        for name in ("add_generation_prompt", "chat_template_kwargs"):
+            if self.messages is None and getattr(self, name) is not None:
+                raise RequestError(f"{name} needs messages", name)
 
 
 class DetokenizeRequest(Strict):

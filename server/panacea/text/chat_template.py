@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -16,6 +17,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from panacea.errors import CheckpointError, RequestError
 
 logger = logging.getLogger(__name__)
+
+MAX_RENDERED_CHARS = 1 << 24
+RENDER_LIMIT_S = 10.0
+"""A conversation of 4 MB takes 15 ms with a simple template. Both are looked at whenever the template has written something."""
 
 Role = Literal["system", "user", "assistant"]
 
@@ -36,25 +41,38 @@ class ChatTemplate:
 
     def __init__(self, source: str, variables: Mapping[str, str]) -> None:
         self.source = source
-        self._variables = dict(variables)
+        self._own: dict[str, Any] = {"messages": [], "tools": None, "documents": None, "add_generation_prompt": True}
+        self._own.update(variables)
+        environment = _environment()
         try:
-            self._template = _environment().from_string(source, globals=_FUNCTIONS)
+            read = meta.find_undeclared_variables(environment.parse(source))
+            self._template = environment.from_string(source, globals=_FUNCTIONS)
         except TemplateError as error:
             raise CheckpointError(f"the chat template does not compile: {error}") from error
+        own = {*self._own, *_FUNCTIONS, *environment.globals}
+        self.free_variables = frozenset(name for name in read - own if not name.endswith("_token"))
+        """What it reads beyond what it always gets, such as `enable_thinking`: requests may say what these are."""
 
-    def render(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[ChatMessage],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+    ) -> str:
         """The conversation's text, up to where the assistant's next answer begins if `add_generation_prompt`.
 
-        Raises `RequestError` (param "messages") if the template refuses the messages or fails on them.
+        `variables` are JSON values of some of `free_variables`. Raises `RequestError` (param "messages") if the
+        template refuses the messages, fails on them, or makes too much of them.
         """
+        own = {
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
-            return self._template.render(
-                messages=[{"role": message.role, "content": message.content} for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._variables,
-            )
+            return _bounded(self._template.generate({**(variables or {}), **self._own, **own}))
+        except RequestError:
+            raise
         # A template is a program that came with the model: it may fail in any way on messages it did not expect.
         except Exception as error:
             logger.info("the chat template refused a conversation: %s", type(error).__name__)
@@ -66,6 +84,18 @@ class ChatTemplate:
         if isinstance(error, TemplateError) and said and said in self.source:
             return said
         return "the model's chat template does not accept this conversation"
+
+
+def _bounded(parts: Iterable[str]) -> str:
+    deadline = time.monotonic() + RENDER_LIMIT_S
+    written: list[str] = []
+    left = MAX_RENDERED_CHARS
+    for part in parts:
+        written.append(part)
+        left -= len(part)
+        if left < 0 or time.monotonic() > deadline:
+            raise RequestError("messages: the model's chat template makes too much of this conversation", "messages")
+    return "".join(written)
 
 
 def read_chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:

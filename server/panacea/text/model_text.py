@@ -1,8 +1,9 @@
 """All that the server knows about a model's text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -24,17 +25,27 @@ class ModelText:
     """None for models without a chat template."""
     defaults: GenerationDefaults
 
+    @property
+    def template_variables(self) -> frozenset[str]:
+        """What a request may tell the chat template, beside the messages."""
+        return self.prompts.variables if self.prompts else frozenset()
+
     def prompt_ids(
-        self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True, add_special_tokens: bool = False
+        self,
+        messages: Sequence[ChatMessage],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        add_special_tokens: bool = False,
     ) -> list[int]:
         """The token ids that ask the model for the assistant's next answer. Safe to call in any thread.
 
-        See `PromptEncoder.encode`. Raises `RequestError` (param "messages") if the model cannot take the conversation.
+        See `PromptEncoder.encode`. Raises `RequestError` if the model cannot take the conversation.
         """
         if self.prompts is None:
             raise RequestError("messages: this model has no chat template", "messages")
         return self.prompts.encode(
-            messages, add_generation_prompt=add_generation_prompt, add_special_tokens=add_special_tokens
+            messages, variables, add_generation_prompt=add_generation_prompt, add_special_tokens=add_special_tokens
         )
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:

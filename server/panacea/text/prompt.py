@@ -2,10 +2,10 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
@@ -55,22 +55,41 @@ class PromptEncoder:
         self._longest = max(map(len, self._control), default=0)
         self._insides = "\0".join(token[1:] for token in self._control)
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """What a request may tell the template, beside the messages."""
+        return self._template.free_variables
+
     def encode(
-        self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True, add_special_tokens: bool = False
+        self,
+        messages: Sequence[ChatMessage],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        add_special_tokens: bool = False,
     ) -> list[int]:
         """The token ids of the conversation, up to where the assistant's next answer begins.
 
-        `add_special_tokens` puts those of the tokenizer around it, which most templates write themselves.
+        `variables` are JSON values by name (see `variables`). `add_special_tokens` puts those of the tokenizer around
+        it, which most templates write themselves.
 
-        Raises `RequestError` (param "messages") if the template or the tokenizer cannot take the messages.
+        Raises `RequestError` (param "messages" or "chat_template_kwargs") if the template or the tokenizer cannot take
+        them.
         """
+        # Marks would change what the template compares these with; so they may not hold what needs any.
+        if any(self._touches_control(text) for text in _strings(variables)):
+            raise RequestError(
+                "chat_template_kwargs: the text contains a control token of this model, or a part of one",
+                "chat_template_kwargs",
+            )
         for message in messages:
-            self._refuse_unbreakable(message.content)
+            if self._is_unbreakable(message.content):
+                raise RequestError("messages: the text contains a control token of this model", "messages")
         if sum(self._count(message.content) for message in messages) > MAX_CONTROL_TOKENS:
             raise RequestError("messages: the text names too many control tokens of this model", "messages")
         marks = _Marks.draw()
         marked = [replace(message, content=self._marked(message.content, marks)) for message in messages]
-        rendered = self._template.render(marked, add_generation_prompt=add_generation_prompt)
+        rendered = self._template.render(marked, variables, add_generation_prompt=add_generation_prompt)
         # Unlike `encode`, the batch call lets other threads run.
         encodings = self._tokenizer.encode_batch_fast(list(self._pieces(rendered, marks)), add_special_tokens=False)
         if add_special_tokens:
@@ -125,14 +144,35 @@ class PromptEncoder:
             places.update(start + len(text) - length + 1 for length in lengths if text[-length:] in self._beginnings)
         return places
 
-    def _refuse_unbreakable(self, content: str) -> None:
-        unbreakable = any(len(token) == 1 and token in content for token in self._control)
+    def _is_unbreakable(self, content: str) -> bool:
+        if any(len(token) == 1 and token in content for token in self._control):
+            return True
         normalizer = self._tokenizer.normalizer
-        if normalizer is not None and not unbreakable:
-            # "<|end|>" in full-width letters, for one, becomes the token itself in tokenizers that normalise.
-            unbreakable = self._count(normalizer.normalize_str(content)) > self._count(content)
-        if unbreakable:
-            raise RequestError("messages: the text contains a control token of this model", "messages")
+        # "<|end|>" in full-width letters, for one, becomes the token itself in tokenizers that normalise.
+        return normalizer is not None and self._count(normalizer.normalize_str(content)) > self._count(content)
+
+    def _touches_control(self, text: str) -> bool:
+        lengths = range(1, min(len(text), self._longest) + 1)
+        return (
+            self._count(text) > 0
+            or self._is_unbreakable(text)
+            or any(text[:length] in self._endings or text[-length:] in self._beginnings for length in lengths)
+        )
+
+
+def _strings(value: object) -> Iterator[str]:
+    """All strings in a JSON value, names among them."""
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            for name, member in value.items():  # pyright: ignore[reportUnknownVariableType]
+                yield from (str(name), *_strings(member))
+        case list():
+            for member in value:  # pyright: ignore[reportUnknownVariableType]
+                yield from _strings(member)
+        case _:
+            pass
 
 
 def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
