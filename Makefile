@@ -2,6 +2,7 @@
 # make test   sets everything up and runs every test
 # make check  formatting, lint, types and import contracts
 # make screenshots  takes the pictures of the README anew; needs Chromium
+# make faults       every fault of the engine twenty times
 # make benchmarks   measures on this machine's GPU, in 20 minutes, and writes docs/benchmarks.md
 #
 # PYTHON     the interpreter to build .venv with (3.11 or newer)
@@ -12,7 +13,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup setup-run run test check demo benchmarks screenshots clean
+.PHONY: setup setup-run run test check demo benchmarks faults screenshots clean
 
 run: .venv/run.done
 	$(BIN)/panacea serve
@@ -34,6 +35,9 @@ setup: .venv/dev.done
 
 demo: .venv/dev.done
 	$(BIN)/panacea train demo
+
+faults: .venv/dev.done
+	PANACEA_FAULTS=20 $(BIN)/pytest --timeout 1800 -rP --show-capture stdout tests/faults
 
 benchmarks: .venv/dev.done
 	$(BIN)/python -m panacea.bench.suite

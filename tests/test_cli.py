@@ -143,6 +143,24 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
     assert gone_within(engine, 2)
 
 
+@pytest.mark.slow
+def test_an_engine_that_is_killed_is_started_again_and_answers_as_before() -> None:
+    with serving("--adapter", str(ADAPTER)) as (process, client):
+        before = chat(client)["choices"]
+        engine = engine_of(process)
+        os.kill(engine, signal.SIGKILL)
+        deadline = time.monotonic() + 2
+        while (ready := client.get("/ready")).status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert ready.status_code == 503
+        assert client.get("/health").status_code == 200
+        deadline = time.monotonic() + 60
+        while client.get("/ready").status_code != 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert chat(client)["choices"] == before
+        assert engine_of(process) != engine
+
+
 WRONG = {
     "port": (["serve", "--port", "x"], "--port"),
     "port_range": (["serve", "--port", "70000"], "--port"),

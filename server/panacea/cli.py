@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from panacea.config import Device, DType, EngineConfig, LogConfig, LogFormat, LogLevel, ServerConfig
+from panacea.config import Device, DType, EngineConfig, LogConfig, LogFormat, LogLevel, ServerConfig, Supervision
 from panacea.errors import ConfigError, EngineDeadError, PanaceaError
 from panacea.logs import configure_logs, logs_json
 from panacea.preference import PreferenceSpace
@@ -225,6 +225,22 @@ def serve(
             help="CPU threads of the model. Default: one for tiny models, else all cores.",
         ),
     ] = None,
+    watchdog_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_WATCHDOG_S",
+            rich_help_panel=_ENGINE,
+            help="An engine that was silent for so many seconds is ended and started again. It speaks twice a second.",
+        ),
+    ] = Supervision.watchdog_s,
+    step_limit_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_STEP_LIMIT_S",
+            rich_help_panel=_ENGINE,
+            help="So is one whose step takes longer: at least as long as --max-step-tokens take in a prefill.",
+        ),
+    ] = Supervision.step_limit_s,
     log_level: Annotated[
         LogLevel,
         typer.Option(
@@ -288,7 +304,8 @@ def serve(
     server_config = ServerConfig(
         model_name=name, host=host, port=port, api_keys=keys, allowed_hosts=allowed_hosts(host, allowed_host or ())
     )
-    asyncio.run(_serve(server_config, engine_config, space))
+    supervision = Supervision(watchdog_s=watchdog_s, step_limit_s=step_limit_s)
+    asyncio.run(_serve(server_config, engine_config, supervision, space))
 
 
 def _checkpoints(model: str | None, adapter: str | None) -> tuple[Path, Path | None, PreferenceSpace | None]:
@@ -338,15 +355,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(config: ServerConfig, engine_config: EngineConfig, space: PreferenceSpace | None) -> None:
+async def _serve(
+    config: ServerConfig, engine_config: EngineConfig, supervision: Supervision, space: PreferenceSpace | None
+) -> None:
     from panacea.api import create_app
-    from panacea.engine.client import EngineClient
+    from panacea.engine.supervisor import Supervisor
     from panacea.text import load_model_text
 
     with _bind(config) as listener:
         configure_logs(engine_config.logs)
         text = load_model_text(engine_config.model)
-        loading = asyncio.create_task(EngineClient.start(engine_config))
+        loading = asyncio.create_task(Supervisor.start(engine_config, supervision))
         server: _Server | None = None
 
         def stop() -> None:

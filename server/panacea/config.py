@@ -1,5 +1,6 @@
 """Frozen configuration of the engine and of the server. Nothing writes into these after the command line built them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,6 +74,31 @@ class EngineConfig:
                 raise ConfigError(f"{name} is {value}, but must be at least {bound}")
         if not 0 < self.gpu_memory_share <= 1:
             raise ConfigError(f"gpu_memory_share is {self.gpu_memory_share}, but must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """How an engine's process is watched, and how another one is started in its place.
+
+    Raises `ConfigError` when built from numbers that mean nothing.
+    """
+
+    watchdog_s: float = 10.0
+    """The process is ended when it was silent for longer. It speaks twice a second from a thread of its own, in the
+    midst of a long step too."""
+    step_limit_s: float = 300.0
+    """It is ended too when one step takes longer. The longest good ones prefill `max_step_tokens` of a large model on a
+    slow CPU: 512 tokens of 8 billion parameters take 80 s at 100 GFLOPS."""
+    backoff_s: float = 1.0
+    """Time before the second start in a row; the first is at once, each further one waits twice as long."""
+    backoff_limit_s: float = 60.0
+    healthy_s: float = 60.0
+    """An engine that served for longer failed for the first time: its successor starts at once."""
+
+    def __post_init__(self) -> None:
+        for name in ("watchdog_s", "step_limit_s"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}, but must be a number of seconds, at least 1")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ PanaceaError
 ├── PreferenceError    weights that are no preference in this preference space
 ├── RequestError       a request that this engine can never serve (too long, unknown token, ...)
 └── EngineError        the engine failed under a request that was good
-    └── EngineDeadError    its process is gone
+    ├── EngineDeadError    its process is gone; another one may be on its way
+    └── RequestFailedError this one request could not be computed; the engine goes on
 """
 
 
@@ -40,9 +41,16 @@ class RequestError(PanaceaError):
 class EngineError(PanaceaError):
     """The engine failed under a request that was good."""
 
+    retry_after_s = 1.0
+    """When it may be worth to try again."""
+
 
 class EngineDeadError(EngineError):
-    """The engine's process is gone."""
+    """The engine's process is gone. Another one may be on its way."""
+
+
+class RequestFailedError(EngineError):
+    """This one request could not be computed. The engine goes on, and so do all others."""
 
 
 def first_line(error: BaseException) -> str:

@@ -52,6 +52,7 @@ class FakeEngine:
     stats: EngineStats | None = None
     alive: bool = True
     heartbeat_age_s: float = 0.0
+    restarts: int = 0
     queue_s: float = 0.0
     """What it says that each request waited before its prefill."""
     prefill_s: float = 0.0

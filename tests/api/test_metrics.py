@@ -45,7 +45,7 @@ VLLM = {
     "request_prompt_tokens": "histogram",
     "request_generation_tokens": "histogram",
 }
-OURS = {"preference_entropy": "histogram", "preference_weight": "histogram"}
+OURS = {"engine_restarts_total": "counter", "preference_entropy": "histogram", "preference_weight": "histogram"}
 STATS = EngineStats(
     steps=9,
     running=3,
@@ -163,7 +163,9 @@ def test_the_engines_state_is_its_last_heartbeats(own_client: httpx2.Client, eng
     assert (now("num_requests_running"), now("num_requests_waiting"), now("num_preemptions_total")) == (3, 2, 7)
     assert (now("prefix_cache_queries_total"), now("prefix_cache_hits_total")) == (50, 20)
     assert now("kv_cache_usage_perc") == 0.25
-    engine.stats = None
+    assert now("engine_restarts_total") == 0
+    engine.stats, engine.restarts = None, 2
+    assert Samples(own_client)("engine_restarts_total") == 2
     assert not [name for name in families(own_client) if "num_requests" in name or "usage" in name]
 
 

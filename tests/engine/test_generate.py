@@ -1,6 +1,7 @@
 """Per-request sampling and stopping, on the golden model."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
 from panacea.engine.sampling_params import SamplingParams
-from panacea.errors import CheckpointError, ConfigError
+from panacea.errors import CheckpointError, ConfigError, RequestFailedError
+from panacea.model.loader import load_model
 from tests.golden_files import ADAPTER, BASE, golden
 
 GREEDY = SamplingParams(max_tokens=40, temperature=0)
@@ -49,6 +51,36 @@ def test_a_stop_token_ends_the_answer_and_is_reported(engine: Engine) -> None:
     completion = generate(engine, replace(GREEDY, stop_token_ids=(stop,)))
     assert completion.token_ids == ENDS.greedy_ids[: ENDS.greedy_ids.index(stop) + 1]
     assert completion.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_request_whose_numbers_overflow_fails_alone_and_leaves_no_trace(temperature: float) -> None:
+    broken_token = 300
+    config = EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32", num_blocks=16)
+    model = load_model(config)
+    engine = Engine.over(model, config)
+    network: Any = model.network
+    embedding = network.get_input_embeddings().weight
+    network.get_output_embeddings().weight = torch.nn.Parameter(embedding.clone(), requires_grad=False)
+    with torch.no_grad():
+        embedding[broken_token] = torch.nan
+    params = replace(GREEDY, temperature=temperature, max_tokens=8, ignore_eos=True)
+    (alone,) = engine.generate([ENDS.prompt_ids], [ENDS.preference], params)
+    for _ in range(3):
+        engine.add("good", ENDS.prompt_ids, ENDS.preference, params)
+        engine.add("broken", [*range(40, 80), broken_token], ENDS.preference, params)
+        tokens: list[int] = []
+        while engine.has_work:
+            for output in engine.step():
+                assert output.request_id == "good"
+                tokens.append(output.token_id)
+        assert [failure.request_id for failure in engine.take_failures()] == ["broken"]
+        assert tokens == alone.token_ids
+        engine.check_integrity()
+        assert (engine.stats.free_blocks, engine.stats.running) == (16, 0)
+    assert engine.stats.prefix_hits == 0, "what a failed request has computed is nobody's prefix"
+    with pytest.raises(RequestFailedError, match="not finite"):
+        engine.generate([[broken_token]], [None], params)
 
 
 def test_a_seeded_request_gives_the_same_tokens_alone_and_in_any_batch(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from panacea.preference import Preference
 
 
 class EngineLike(Protocol):
-    """`panacea.engine.client.EngineClient`, or a few lines that stand in for it in a test."""
+    """`panacea.engine.supervisor.Supervisor`, one `EngineClient`, or a few lines that stand in for it in a test."""
 
     @property
     def info(self) -> EngineInfo: ...
@@ -24,6 +24,11 @@ class EngineLike(Protocol):
 
     @property
     def heartbeat_age_s(self) -> float: ...
+
+    @property
+    def restarts(self) -> int:
+        """How often another process took the place of one that had failed."""
+        ...
 
     def generate(
         self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""

@@ -1,6 +1,7 @@
 """How everything that goes wrong is said: OpenAI's error shape, and never a value of the client's."""
 
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from panacea.errors import EngineError, PanaceaError, PreferenceError, RequestError
+from panacea.errors import EngineError, PanaceaError, PreferenceError, RequestError, RequestFailedError
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +75,21 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(400, str(error), "preference", "invalid_preference")
         case RequestError():
             return ApiError(400, str(error), error.param)
+        case RequestFailedError():
+            return ApiError(500, str(error), code="request_failed")
         case EngineError():
-            return ApiError(503, f"the engine failed: {error}", code="engine_unavailable")
+            return ApiError(503, f"the engine failed: {error}", code="engine_unavailable", headers=retry_after(error))
         case HTTPException():
             message = _HTTP_MESSAGES.get(error.status_code, "the request was refused")
             return ApiError(error.status_code, message, headers=dict(error.headers or {}))
         case _:
             logger.error("an unforeseen error ended a request", exc_info=error)
             return ApiError(500, "the server failed; its log says why", code="internal_error")
+
+
+def retry_after(error: EngineError) -> dict[str, str]:
+    """The header that says when to try again."""
+    return {"retry-after": str(math.ceil(error.retry_after_s))}
 
 
 def shown_name(name: str) -> str:

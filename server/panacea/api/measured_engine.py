@@ -36,6 +36,10 @@ class MeasuredEngine:
     def heartbeat_age_s(self) -> float:
         return self._engine.heartbeat_age_s
 
+    @property
+    def restarts(self) -> int:
+        return self._engine.restarts
+
     async def generate(
         self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
     ) -> AsyncGenerator[TokenOutput]:

@@ -190,13 +190,16 @@ class RequestMeasurement:
 
 
 class _EngineCollector:
-    """The engine's own numbers, as its last heartbeat told them. Nothing before the first one."""
+    """The engine's own numbers, as its last heartbeat told them. Without one, how often it was restarted alone."""
 
     def __init__(self, model_name: str, engine: EngineLike) -> None:
         self._model_name = model_name
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
+        yield self._counter(
+            "engine_restarts", "Times that another engine took the place of a failed one.", self._engine.restarts
+        )
         stats = self._engine.stats
         if stats is None:
             return

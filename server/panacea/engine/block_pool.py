@@ -70,6 +70,13 @@ class BlockPool:
             self._blocks[key] = block
             self._keys[block] = key
 
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Takes the keys of blocks that the caller holds: nobody else finds them any more."""
+        for block in blocks:
+            key = self._keys.pop(block, None)
+            if key is not None:
+                del self._blocks[key]
+
     def give_back(self, blocks: Sequence[int]) -> None:
         """One holder less for each of a sequence's `blocks`. Raises `ValueError` for one that nobody holds.
 

@@ -7,20 +7,23 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack, suppress
 
 import msgspec
 import zmq
 import zmq.asyncio
 
-from panacea.config import EngineConfig
+from panacea.config import EngineConfig, Supervision
 from panacea.engine.messages import (
     Abort,
     Failed,
     FromEngine,
     Heartbeat,
     Launch,
+    Pulse,
     Ready,
     Refused,
+    RequestFailed,
     Shutdown,
     StepOutput,
     Submit,
@@ -28,53 +31,79 @@ from panacea.engine.messages import (
 )
 from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
 from panacea.engine.sampling_params import SamplingParams
-from panacea.errors import ConfigError, EngineDeadError, EngineError, PanaceaError, RequestError, first_line
+from panacea.errors import (
+    ConfigError,
+    EngineDeadError,
+    EngineError,
+    PanaceaError,
+    RequestError,
+    RequestFailedError,
+    first_line,
+)
 from panacea.preference import Preference
 
 EXIT_LIMIT_S = 2.0
 """How long an engine that was told to shut down may take before it is killed."""
 WATCH_INTERVAL_S = 0.25
 """How often the engine's process is looked at: the longest time its death goes unnoticed."""
+LOAD_SILENCE_LIMIT_S = 300.0
+"""How long a process that loads may be silent: importing libraries from a slow disk holds the interpreter."""
+COMMAND = (sys.executable, "-m", "panacea.engine.process")
 
 
 class EngineClient:
     """An engine in a process of its own. Made by `start`; all calls from one event loop."""
 
     info: EngineInfo
+    restarts = 0
+    """One process is one engine; `Supervisor` is who starts another."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(
+        self, config: EngineConfig, supervision: Supervision | None = None, command: Sequence[str] = COMMAND
+    ) -> None:
         self.config = config
+        self._supervision = supervision or Supervision()
         if len(tempfile.gettempdir()) > zmq.IPC_PATH_MAX_LEN - len("/panacea-12345678/commands"):
             raise ConfigError(f"{tempfile.gettempdir()} is too long for a local socket; set TMPDIR to a shorter path")
-        self._folder = tempfile.TemporaryDirectory(prefix="panacea-")  # readable by this user alone
-        launch = Launch(config, f"ipc://{self._folder.name}/commands", f"ipc://{self._folder.name}/events")
-        self._context = zmq.Context()
-        self._commands = self._context.socket(zmq.PUSH)
-        self._commands.set_hwm(0)
-        self._commands.bind(launch.commands)
-        self._events = zmq.asyncio.Context(self._context).socket(zmq.PULL)
-        self._events.set_hwm(0)
-        self._events.bind(launch.events)
-        # A session of its own: Ctrl-C reaches the server alone, which then ends the engine in good order.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "panacea.engine.process"], stdin=subprocess.PIPE, start_new_session=True
-        )
+        with ExitStack() as held:
+            folder = held.enter_context(tempfile.TemporaryDirectory(prefix="panacea-"))  # for this user alone
+            launch = Launch(config, f"ipc://{folder}/commands", f"ipc://{folder}/events")
+            context = zmq.Context()
+            held.callback(context.destroy, linger=0)
+            self._commands = context.socket(zmq.PUSH)
+            self._commands.set_hwm(0)
+            self._commands.bind(launch.commands)
+            self._events = zmq.asyncio.Context(context).socket(zmq.PULL)
+            held.callback(self._events.close, linger=0)
+            self._events.set_hwm(0)
+            self._events.bind(launch.events)
+            # A session of its own: Ctrl-C reaches the server alone, which then ends the engine in good order.
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
+            self._held = held.pop_all()
         assert self._process.stdin is not None
         self._lifeline = self._process.stdin  # stays open: its closing is what ends an orphaned engine
-        self._lifeline.write(launch.to_line())
-        self._lifeline.flush()
+        with suppress(BrokenPipeError):  # it is gone already, which is noticed where all deaths are
+            self._lifeline.write(launch.to_line())
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._ids = itertools.count()
         self._queues: dict[str, asyncio.Queue[TokenOutput | PanaceaError]] = {}
         self._failure: EngineError | None = None
         self._stats: EngineStats | None = None
         self._last_heard = time.monotonic()
+        self._silent_looks = 0
+        self._step_s = 0.0
+        self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def start(cls, config: EngineConfig) -> "EngineClient":
-        """Starts the process and waits until the model is loaded. Raises `EngineError` with the engine's own reason."""
-        client = cls(config)
+    async def start(
+        cls, config: EngineConfig, supervision: Supervision | None = None, command: Sequence[str] = COMMAND
+    ) -> "EngineClient":
+        """Starts the process and waits until the model is loaded. Raises `EngineError` with the engine's own reason.
+
+        `command` starts a process that does what `panacea.engine.process` does.
+        """
+        client = cls(config, supervision, command)
         loaded: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
         client._tasks = [asyncio.create_task(client._listen(loaded)), asyncio.create_task(client._watch(loaded))]
         try:
@@ -102,14 +131,21 @@ class EngineClient:
     def alive(self) -> bool:
         return self._failure is None
 
+    async def failed(self) -> EngineError:
+        """Waits until the engine serves no more, and says why."""
+        await self._ended.wait()
+        assert self._failure is not None
+        return self._failure
+
     async def generate(
         self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
     ) -> AsyncGenerator[TokenOutput]:
         """One request's tokens as they come; `preference` None is the bare base. Requests share cached prefixes with
         those of equal `cache_salt` alone.
 
-        Raises `RequestError` before the first token if the request could never be served, and `EngineError` if the
-        engine fails. Closing the generator, or cancelling the task that waits for it, ends the request in the engine.
+        Raises `RequestError` before the first token if the request could never be served, `RequestFailedError` if it
+        alone cannot be computed, and `EngineError` if the engine fails. Closing the generator, or cancelling the task
+        that waits for it, ends the request in the engine.
         """
         request_id = str(next(self._ids))
         queue: asyncio.Queue[TokenOutput | PanaceaError] = asyncio.Queue()
@@ -126,7 +162,7 @@ class EngineClient:
         finally:
             del self._queues[request_id]
             if not ended and self.alive:
-                self._send(Abort(request_id))
+                self._send_if_possible(Abort(request_id))
 
     async def close(self) -> None:
         """Ends the engine and all its requests. Calling it again changes nothing."""
@@ -137,10 +173,7 @@ class EngineClient:
             self._send_if_possible(Shutdown())
         self._fail(EngineDeadError("the engine was shut down"))
         await asyncio.to_thread(self._end_process)
-        self._commands.close(linger=0)
-        self._events.close(linger=0)
-        self._context.term()
-        self._folder.cleanup()
+        self._held.close()
 
     def _end_process(self) -> None:
         try:
@@ -174,12 +207,17 @@ class EngineClient:
         while True:
             message: FromEngine = self._decoder.decode(await self._events.recv())
             self._last_heard = time.monotonic()
+            self._silent_looks = 0
             match message:
                 case StepOutput(tokens):
                     for token in tokens:
                         self._give(token.request_id, token)
                 case Refused(request_id, text, param):
                     self._give(request_id, RequestError(text, param))
+                case RequestFailed(request_id, text):
+                    self._give(request_id, RequestFailedError(f"this request could not be computed: {text}"))
+                case Pulse(step_s):
+                    self._step_s = step_s
                 case Heartbeat(stats):
                     self._stats = stats
                 case Ready(info):
@@ -191,8 +229,23 @@ class EngineClient:
     async def _watch(self, loaded: "asyncio.Future[EngineInfo]") -> None:
         while self._process.poll() is None:
             await asyncio.sleep(WATCH_INTERVAL_S)
+            # Counted in looks, not by the clock: a server that stood still itself has not waited for its engine.
+            self._silent_looks += 1
+            self._end_if_stuck(loaded)
         await asyncio.sleep(WATCH_INTERVAL_S)  # its last words may still be under way, and say more than this
         self._fail(EngineDeadError(f"the engine's process ended with code {self._process.returncode}"), loaded)
+
+    def _end_if_stuck(self, loaded: "asyncio.Future[EngineInfo]") -> None:
+        limits = self._supervision
+        silence_limit_s = limits.watchdog_s if loaded.done() else max(limits.watchdog_s, LOAD_SILENCE_LIMIT_S)
+        if self._silent_looks * WATCH_INTERVAL_S > silence_limit_s:
+            error = EngineDeadError(f"the engine's process was silent for more than {silence_limit_s:g} s")
+        elif self._step_s > limits.step_limit_s:
+            error = EngineDeadError(f"a step of the engine took more than {limits.step_limit_s:g} s")
+        else:
+            return
+        self._process.kill()
+        self._fail(error, loaded)
 
     def _give(self, request_id: str, item: TokenOutput | PanaceaError) -> None:
         queue = self._queues.get(request_id)
@@ -204,6 +257,7 @@ class EngineClient:
         if self._failure is not None:
             return
         self._failure = error
+        self._ended.set()
         if loaded is not None and not loaded.done():
             loaded.set_exception(error)
         for queue in self._queues.values():

@@ -12,6 +12,7 @@ from panacea.engine.outputs import (
     EngineInfo,
     EngineStats,
     FinishReason,
+    RequestFailure,
     StartTimes,
     TokenOutput,
 )
@@ -21,7 +22,7 @@ from panacea.engine.runner import Runner
 from panacea.engine.sampler import Sampled
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
-from panacea.errors import EngineError, RequestError
+from panacea.errors import EngineError, RequestError, RequestFailedError
 from panacea.model.loader import LoadedModel, load_model
 from panacea.preference import Preference
 
@@ -74,6 +75,7 @@ class Engine:
         self._identity = identity
         self._requests: dict[str, Request] = {}
         self._running_steps: deque[tuple[list[Request], RunningStep]] = deque()
+        self._failures: list[RequestFailure] = []
         self._steps = 0
         self._max_step_requests = 0
         self._max_step_preferences = 0
@@ -172,8 +174,15 @@ class Engine:
             requests, step = self._running_steps.popleft()
             sampled = zip(requests, step.result(), strict=True)
             # A request that ended while this step was on its way wants nothing of it.
-            tokens += [self._report(request, token) for request, token in sampled if self._is_live(request)]
+            for request, token in sampled:
+                if self._is_live(request):
+                    tokens += self._report(request, token)
         return tokens
+
+    def take_failures(self) -> list[RequestFailure]:
+        """The requests that ended in failure since the last call. Each one's step gave it no token."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def generate(
         self,
@@ -186,7 +195,7 @@ class Engine:
 
         `params` is one for all, or one per prompt; `cache_salt` as in `add`. Raises `RequestError` if one could never
         be served; then none is. The engine must have no other requests (`EngineError`): their tokens would have nowhere
-        to go.
+        to go. Raises `RequestFailedError` if one of them cannot be computed.
         """
         if self._requests:
             raise EngineError("generate needs an engine without other requests")
@@ -199,6 +208,8 @@ class Engine:
             while self._requests:
                 for token in self.step():
                     collected[token.request_id].append(token)
+                for failure in self.take_failures():
+                    raise RequestFailedError(f"request {failure.request_id} failed: {failure.message}")
         finally:
             for request_id in ids:
                 self.abort(request_id)
@@ -227,14 +238,20 @@ class Engine:
     def _is_live(self, request: Request) -> bool:
         return self._requests.get(request.request_id) is request
 
-    def _report(self, request: Request, sampled: Sampled) -> TokenOutput:
+    def _report(self, request: Request, sampled: Sampled) -> list[TokenOutput]:
+        """The request's token, or nothing if it failed."""
+        if not sampled.finite:
+            self._scheduler.distrust(request)
+            self.abort(request.request_id)
+            self._failures.append(RequestFailure(request.request_id, "its logits are not finite numbers"))
+            return []
         self._scheduler.learn(request, sampled.token_id)
         reason = self._finish_reason(request)
         if reason is not None:
             self.abort(request.request_id)
         is_first = len(request.output_ids) == 1
         generates = request.params.max_tokens > 0
-        return TokenOutput(
+        output = TokenOutput(
             request.request_id,
             sampled.token_id if generates else NO_TOKEN,
             reason,
@@ -244,6 +261,7 @@ class Engine:
             cached_tokens=request.cached_tokens if is_first else 0,
             prompt_logprobs=sampled.prompt_logprobs,
         )
+        return [output]
 
     def _finish_reason(self, request: Request) -> FinishReason | None:
         token, params, count = request.output_ids[-1], request.params, len(request.output_ids)

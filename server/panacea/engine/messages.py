@@ -82,10 +82,24 @@ class Refused(Message, frozen=True):
     param: str | None
 
 
+class RequestFailed(Message, frozen=True):
+    """A request that was accepted and could not be computed. Nobody else is affected."""
+
+    request_id: str
+    message: str
+
+
 class Heartbeat(Message, frozen=True):
-    """The engine is alive. Sent at least every half second unless a step takes longer."""
+    """How the engine is doing. Sent at least every half second unless a step takes longer."""
 
     stats: EngineStats
+
+
+class Pulse(Message, frozen=True):
+    """The process is alive. Sent twice a second, also while it loads and in the midst of a step."""
+
+    step_s: float
+    """How long the present step has been running; 0 between steps."""
 
 
 class Failed(Message, frozen=True):
@@ -95,4 +109,4 @@ class Failed(Message, frozen=True):
 
 
 ToEngine = Submit | Abort | Shutdown
-FromEngine = Ready | StepOutput | Refused | Heartbeat | Failed
+FromEngine = Ready | StepOutput | Refused | RequestFailed | Heartbeat | Pulse | Failed

@@ -49,6 +49,14 @@ class TokenOutput:
     """With the first output of a request that wants them: one for each token of the prompt but the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class RequestFailure:
+    """A request that ended because it alone could not be computed."""
+
+    request_id: str
+    message: str
+
+
 @dataclass(frozen=True)
 class Completion:
     """A finished request of `Engine.generate`."""

@@ -10,6 +10,8 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +25,17 @@ from panacea.engine.messages import (
     FromEngine,
     Heartbeat,
     Launch,
+    Pulse,
     Ready,
     Refused,
+    RequestFailed,
     Shutdown,
     StepOutput,
     Submit,
     ToEngine,
 )
-from panacea.errors import PanaceaError, RequestError
+from panacea.engine.outputs import TokenOutput
+from panacea.errors import EngineError, PanaceaError, RequestError
 from panacea.logs import configure_logs
 
 if TYPE_CHECKING:
@@ -41,11 +46,53 @@ logger = logging.getLogger("panacea.engine")  # this module is __main__ where it
 HEARTBEAT_INTERVAL_S = 0.5
 
 
+class Pulses:
+    """Says twice a second that this process lives and how long its step takes, from a thread of its own.
+
+    A long step is thus no silence, and a process that is stopped or stuck is.
+    """
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> None:
+        self._context = context
+        self._address = address
+        self._step_began: float | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Pulses":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @contextmanager
+    def step(self) -> Generator[None]:
+        """Around each step."""
+        self._step_began = time.monotonic()
+        yield
+        self._step_began = None
+
+    def _run(self) -> None:
+        with self._context.socket(zmq.PUSH) as events:
+            events.linger = 0
+            events.connect(self._address)
+            while not self._ended.wait(HEARTBEAT_INTERVAL_S):
+                began = self._step_began
+                step_s = 0.0 if began is None else time.monotonic() - began
+                with suppress(zmq.Again):  # a server that takes nothing in has no use for one more
+                    events.send(msgspec.msgpack.encode(Pulse(step_s)), zmq.NOBLOCK)
+
+
 class EngineProcess:
     """The loop around an engine: messages in, steps, messages out."""
 
-    def __init__(self, engine: "Engine", commands: "zmq.Socket[bytes]", events: "zmq.Socket[bytes]") -> None:
+    def __init__(
+        self, engine: "Engine", commands: "zmq.Socket[bytes]", events: "zmq.Socket[bytes]", pulses: Pulses
+    ) -> None:
         self._engine = engine
+        self._pulses = pulses
         self._commands = commands
         self._events = events
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
@@ -54,12 +101,23 @@ class EngineProcess:
     def run(self) -> None:
         """Serves until a `Shutdown`."""
         while self._receive():
-            tokens = self._engine.step()
+            tokens = self._step()
             if tokens:
                 self._send(StepOutput(tokens))
+            for failure in self._engine.take_failures():
+                self._send(RequestFailed(failure.request_id, failure.message))
             if time.monotonic() >= self._next_heartbeat:
                 self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL_S
                 self._send(Heartbeat(self._engine.stats))
+
+    def _step(self) -> list[TokenOutput]:
+        try:
+            with self._pulses.step():
+                return self._engine.step()
+        except Exception as error:
+            logger.exception("a step failed")
+            # All clients hear of it, and the exception's own message may repeat what one of them sent.
+            raise EngineError(f"a step raised {type(error).__name__}") from error
 
     def _receive(self) -> bool:
         """Takes in all messages that wait; without work, waits for one until the next heartbeat. False: shut down."""
@@ -82,6 +140,10 @@ class EngineProcess:
             )
         except RequestError as error:
             self._send(Refused(message.request_id, str(error), error.param))
+        except Exception as error:
+            self._engine.abort(message.request_id)
+            logger.exception("a request could not be added")
+            self._send(RequestFailed(message.request_id, f"it could not be added: {type(error).__name__}"))
 
     def _send(self, message: FromEngine) -> None:
         self._events.send(msgspec.msgpack.encode(message))
@@ -108,10 +170,11 @@ def main() -> None:
     events.set_hwm(0)  # nothing is dropped: a slow server is the server's to bound
     events.connect(launch.events)
     try:
-        engine = Engine.load(launch.config)
-        logger.info("the model is loaded", extra={"fields": asdict(engine.info)})
-        events.send(msgspec.msgpack.encode(Ready(engine.info)))
-        EngineProcess(engine, commands, events).run()
+        with Pulses(context, launch.events) as pulses:
+            engine = Engine.load(launch.config)
+            logger.info("the model is loaded", extra={"fields": asdict(engine.info)})
+            events.send(msgspec.msgpack.encode(Ready(engine.info)))
+            EngineProcess(engine, commands, events, pulses).run()
     except PanaceaError as error:
         events.send(msgspec.msgpack.encode(Failed(str(error))))
     except Exception as error:

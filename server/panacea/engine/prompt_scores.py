@@ -1,5 +1,6 @@
 """Log probabilities of a prompt's own tokens, collected while it is computed in chunks."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
@@ -102,7 +103,8 @@ class ScoringStep:
         for line, parts in self.prompts.items():
             alternatives = self.choice.rows[line].params.prompt_logprobs or 0
             scores = tuple(score for part in parts for score in part.result(alternatives))
-            sampled[line] = replace(sampled[line], prompt_logprobs=scores)
+            finite = sampled[line].finite and all(math.isfinite(score.logprob) for score in scores)
+            sampled[line] = replace(sampled[line], prompt_logprobs=scores, finite=finite)
         return sampled
 
 

@@ -3,6 +3,7 @@
 The host starts all of it and waits for none of it until the tokens are asked for.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,17 +29,27 @@ class Sampled:
     top_logprobs: tuple[tuple[int, float], ...]
     prompt_logprobs: tuple[PromptLogprob, ...] | None = None
     """With the first token of a request that wants its prompt scored."""
+    finite: bool = True
+    """Whether the token's logit and all log probabilities are finite. If not, the request's numbers are broken and the
+    token means nothing."""
 
 
 class Choice:
     """One token per row, chosen on the device and on its way to the host."""
 
-    def __init__(self, token_ids: torch.Tensor, logprobs: "_LogProbs | None", rows: Sequence[SamplingRow]) -> None:
+    def __init__(
+        self,
+        token_ids: torch.Tensor,
+        chosen: torch.Tensor,
+        logprobs: "_LogProbs | None",
+        rows: Sequence[SamplingRow],
+    ) -> None:
+        """`chosen` (rows,) are the tokens' logits."""
         self.token_ids = token_ids
         """(rows,) int64 on the device."""
         self.rows = rows
         self._logprobs = logprobs
-        self._on_host = [to_host(tensor) for tensor in (token_ids, *(logprobs.tensors if logprobs else ()))]
+        self._on_host = [to_host(tensor) for tensor in (token_ids, chosen, *(logprobs.tensors if logprobs else ()))]
         self._arrived = torch.cuda.Event() if token_ids.is_cuda else None  # type: ignore[no-untyped-call]
         if self._arrived is not None:
             self._arrived.record()
@@ -48,13 +59,18 @@ class Choice:
         if self._arrived is not None:
             self._arrived.synchronize()
         token_ids: list[int] = self._on_host[0].tolist()
-        sampled = [Sampled(token_id, None, ()) for token_id in token_ids]
+        chosen: list[float] = self._on_host[1].tolist()
+        sampled = [
+            Sampled(token_id, None, (), finite=math.isfinite(logit))
+            for token_id, logit in zip(token_ids, chosen, strict=True)
+        ]
         if self._logprobs is not None:
-            own, top_values, top_ids = (tensor.tolist() for tensor in self._on_host[1:])
+            own, top_values, top_ids = (tensor.tolist() for tensor in self._on_host[2:])
             for line, row in enumerate(self._logprobs.lines):
                 count = self.rows[row].params.logprobs or 0
                 top = zip(top_ids[line][:count], top_values[line][:count], strict=True)
-                sampled[row] = Sampled(token_ids[row], own[line], tuple(top))
+                finite = sampled[row].finite and math.isfinite(own[line])
+                sampled[row] = Sampled(token_ids[row], own[line], tuple(top), finite=finite)
         return sampled
 
 
@@ -80,7 +96,7 @@ def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjus
     """
     device = logits.device
     if not rows:
-        return Choice(torch.empty(0, dtype=torch.int64, device=device), None, rows)
+        return Choice(torch.empty(0, dtype=torch.int64, device=device), logits.new_empty(0), None, rows)
     floats = [[row.params.temperature for row in rows], [row.params.top_p for row in rows]]
     temperature, top_p = to_device(floats, torch.float32, device)
     keys = [_key(row.params.seed, row.params.choice, row.position) for row in rows]
@@ -88,7 +104,8 @@ def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjus
     top_k, key = to_device([top_ks, keys], torch.int64, device)
     token_ids = draw(adjustments.apply(logits, rows), temperature, top_k.to(torch.int32), top_p, key)
     adjustments.note(token_ids, rows)
-    return Choice(token_ids, _log_probabilities(logits, token_ids, rows), rows)
+    chosen = logits.gather(-1, token_ids[:, None])[:, 0]
+    return Choice(token_ids, chosen, _log_probabilities(logits, token_ids, rows), rows)
 
 
 def _log_probabilities(

@@ -83,6 +83,10 @@ class Scheduler:
         else:
             self.waiting.remove(request)
 
+    def distrust(self, request: Request) -> None:
+        """Nobody finds the request's blocks as a cached prefix any more: what it computed may be wrong."""
+        self.blocks.forget(request.blocks)
+
     def schedule(self) -> list[Work]:
         """The next step's work, single tokens first. Empty when nothing runs but what awaits its last token."""
         work: list[Work] = []

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.sampling_params import SamplingParams
+from panacea.errors import RequestFailedError
 from panacea.preference import Preference
 from panacea_train.demo.chat import encode, prompt_text
 
@@ -54,6 +55,8 @@ class Answerer:
                     continue
                 collected[token.request_id].append(token.token_id)
                 done += token.finish_reason is not None
+            for failure in self._engine.take_failures():
+                raise RequestFailedError(failure.message)
             report(done / len(asks), {"answers": done})
         texts: list[str] = self._tokenizer.batch_decode(list(collected.values()), skip_special_tokens=False)
         return texts

@@ -1,0 +1,118 @@
+"""The engine's process over a model of a few lines, with faults that prompts bring about.
+
+    python -m tests.faults.faulty_engine
+
+Everything but the model is real: engine, scheduler, process and messages. What needs torch is left out, so that a
+process starts in a fraction of a second.
+"""
+
+import ctypes
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+STEP_S = 0.004
+VOCABULARY = 354
+MAX_BATCH = 8
+NUM_BLOCKS = 256
+
+# A prompt that begins with one of these tokens ...
+RAISES = 301  # ... makes the forward raise,
+HANGS = 302  # ... never return,
+HANGS_WITH_THE_INTERPRETER = 303  # ... never return, and let no other thread run,
+IS_NOT_FINITE = 304  # ... give logits for this request alone that are no numbers, after some good ones,
+CANNOT_BE_ADDED = 305  # ... is one that the engine trips over when it takes it in.
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """As in `panacea.engine.sampler`, which imports torch."""
+
+    token_id: int
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+    prompt_logprobs: None = None
+    finite: bool = True
+
+
+@dataclass
+class Launched:
+    """A step that is done."""
+
+    tokens: list[Sampled]
+
+    def result(self) -> list[Sampled]:
+        return self.tokens
+
+
+class FaultyModel:
+    """Says tokens that follow from the prompt's last one, each step in the same short time."""
+
+    steps_ahead = 0
+
+    def launch(self, work: Sequence[Any]) -> Launched:
+        time.sleep(STEP_S)
+        for item in work:
+            match item.request.prompt_ids[0]:
+                case _ if item.request.num_outputs < 3:
+                    pass
+                case token if token == RAISES:
+                    raise RuntimeError("an illegal memory access, say")
+                case token if token == HANGS:
+                    time.sleep(3600)
+                case token if token == HANGS_WITH_THE_INTERPRETER:
+                    ctypes.PyDLL(None).sleep(3600)
+                case _:
+                    pass
+        return Launched([self._sampled(item.request) for item in work if item.samples])
+
+    def _sampled(self, request: Any) -> Sampled:
+        broken = request.prompt_ids[0] == IS_NOT_FINITE and request.num_outputs >= 3
+        token = 5 + (request.prompt_ids[-1] * 7 + request.num_outputs * 3) % (VOCABULARY - 5)
+        return Sampled(token, finite=not broken)
+
+
+def _without_torch() -> Any:
+    """The real engine, with stand-ins for the modules around it that import torch."""
+    for name, member in {"runner": "Runner", "sampler": "Sampled"}.items():
+        module = ModuleType(f"panacea.engine.{name}")
+        setattr(module, member, Sampled)
+        sys.modules[module.__name__] = module
+    loader: Any = ModuleType("panacea.model.loader")
+    loader.LoadedModel = loader.load_model = object
+    sys.modules[loader.__name__] = loader
+    from panacea.engine import engine
+
+    return engine
+
+
+def main() -> None:
+    engine_module = _without_torch()
+    from panacea.config import EngineConfig
+    from panacea.engine import process
+    from panacea.engine.outputs import EngineInfo
+    from panacea.engine.scheduler import Scheduler
+
+    class FaultyEngine(engine_module.Engine):  # type: ignore[misc, name-defined]
+        @classmethod
+        def load(cls, config: EngineConfig) -> "FaultyEngine":
+            if config.model.name == "gone":
+                raise OSError("the disk is gone")
+            scheduler = Scheduler(NUM_BLOCKS, config.block_size, MAX_BATCH, config.max_step_tokens, 512)
+            info = EngineInfo(512, VOCABULARY, (1,), config.block_size, NUM_BLOCKS, MAX_BATCH, "cpu", "float32", 1)
+            return cls(FaultyModel(), scheduler, info, 3)
+
+        def _check(self, prompt_ids: Any, preference: Any, params: Any) -> None:
+            if list(prompt_ids)[:1] == [CANNOT_BE_ADDED]:
+                raise ZeroDivisionError
+            super()._check(prompt_ids, preference, params)
+
+    engine_module.Engine = FaultyEngine
+    process.main()
+
+
+if __name__ == "__main__":
+    main()
