@@ -1,6 +1,7 @@
 """The operators of Panacea: linear layers steered row by row, and what a decoder needs around them."""
 
 from panacea_kernels.backend import (
+    MAX_RANK,
     Backend,
     BackendError,
     batch_invariant,
@@ -24,6 +25,7 @@ from panacea_kernels.operators import (
 )
 
 __all__ = [
+    "MAX_RANK",
     "TILE_QUERIES",
     "Backend",
     "BackendError",

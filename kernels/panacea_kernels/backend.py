@@ -14,6 +14,9 @@ Backend = Literal["torch", "triton", "triton_fused", "triton_expand"]
 """torch: the reference. triton: the kernels, whichever suits. triton_fused and triton_expand: that path of
 `steered_linear`; for every other operator the same as triton."""
 
+MAX_RANK = 256
+"""The largest rank that Triton's kernels are built and checked for; beyond it the reference runs."""
+
 Launch = Callable[[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]], None]
 """Takes (kernel, grid, arguments, constants and launch options)."""
 

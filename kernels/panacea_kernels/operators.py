@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from panacea_kernels import reference
-from panacea_kernels.backend import batch_invariant_now, choose_backend
+from panacea_kernels.backend import MAX_RANK, batch_invariant_now, choose_backend
 from panacea_kernels.layout import PagedLayout
 
 
@@ -20,9 +20,11 @@ def steered_linear(
 ) -> torch.Tensor:
     """y = x weight^T + bias + ((x a^T) * table[slots]) b^T: see `reference.steered_linear`.
 
-    Raises `BackendError` if a forced path cannot take these inputs.
+    Ranks above `MAX_RANK` take the reference. Raises `BackendError` if a forced path cannot take these inputs.
     """
     backend = choose_backend(x)
+    if backend == "triton" and b.shape[1] > MAX_RANK:
+        backend = "torch"
     if backend == "torch":
         if not batch_invariant_now():
             return reference.steered_linear(x, weight, a, b, table, slots, bias, sections)

@@ -234,6 +234,14 @@ def test_few_rows_of_a_small_rank_take_the_fused_kernel_and_all_else_the_other()
     assert kernel(300, 3) == kernel(4, 65) == kernel(17, 3, torch.float32) == "_expand_kernel"
 
 
+def test_ranks_beyond_the_kernels_take_the_reference() -> None:
+    layer = Layer.random(3, panacea_kernels.MAX_RANK + 1, (24, 16))
+    with panacea_kernels.record_launches() as kernels:
+        result = layer.run("triton")
+    assert kernels == []
+    assert relative_error(result, layer.expected) < 1e-5
+
+
 def test_a_forced_path_that_cannot_run_raises() -> None:
     with pytest.raises(BackendError, match="ranks up to 256"):
         Layer.random(2, 257).run("triton_fused")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from panacea_kernels.backend import Backend, BackendError, batch_invariant_now, launch
+from panacea_kernels.backend import MAX_RANK, Backend, BackendError, batch_invariant_now, launch
 from panacea_kernels.chip import Chip, chip_of
 
 # The largest rank and number of rows that take the fused kernel when nothing is forced. By reasoning, not measured
@@ -23,7 +23,6 @@ FUSED_MAX_ROWS = 256
 FUSED_MAX_ROWS_FLOAT32 = 16
 """float32 is multiplied without tensor cores, in tiles of 16 rows: more rows would read W0 more than once."""
 FUSED_MAX_RANK = 64
-MAX_RANK = 256
 
 
 @triton.jit

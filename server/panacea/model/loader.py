@@ -18,6 +18,7 @@ from panacea.model.attention import ATTENTION, register_attention
 from panacea.model.decoder import FAMILIES, Decoder, FusedDecoder, TransformersDecoder
 from panacea.model.identity import base_identity
 from panacea.model.steered_linear import FusedPart, FusedProjections, SteeredLinear, Steering
+from panacea_kernels import MAX_RANK
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def assemble(
     context_length = _context_length(network.config, config)
     steering = Steering(config.max_batch + 1, adapter.config.rank if adapter else 1, device)
     _steer(network, adapter, steering)
+    if adapter is not None:
+        _warn_of_rank(adapter.config.rank, device)
     decoder: Decoder = TransformersDecoder(network)
     if FusedDecoder.fits(network):
         decoder = FusedDecoder(network, context_length)
@@ -108,6 +111,16 @@ def assemble(
         device=device,
         dtype=next(network.parameters()).dtype,
     )
+
+
+def _warn_of_rank(rank: int, device: torch.device) -> None:
+    """A CPU takes the reference path for every rank; a GPU only where there is no kernel."""
+    if device.type == "cuda" and rank > MAX_RANK:
+        logger.warning(
+            "the adapter has %d columns, the kernels take %d: its layers run by the reference path, slower",
+            rank,
+            MAX_RANK,
+        )
 
 
 def _cores() -> int:
