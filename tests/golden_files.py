@@ -23,14 +23,15 @@ class Golden:
 
 @cache
 def golden(section: str) -> list[Golden]:
-    """All entries of a section of expected.json: "panacea" or "base"."""
+    """All entries of a section of expected.json: "panacea", "soup" or "base"."""
     content: list[dict[str, Any]] = json.loads((GOLDEN / "expected.json").read_text("utf-8"))[section]
     if section == "base":
         return [_entry(None, output) for output in content]
     return [_entry(_normalise(entry["preference"]), output) for entry in content for output in entry["outputs"]]
 
 
-def _normalise(weights: list[float]) -> tuple[float, ...]:
+def _normalise(given: list[float] | dict[str, float]) -> tuple[float, ...]:
+    weights = list(given.values()) if isinstance(given, dict) else given
     return tuple(weight / sum(weights) for weight in weights)
 
 

@@ -21,7 +21,7 @@ from panacea.config import Device, DType, EngineConfig, LogConfig, LogFormat, Lo
 from panacea.errors import ConfigError, EngineDeadError, PanaceaError
 from panacea.logs import configure_logs, logs_json
 from panacea.preference import PreferenceSpace
-from panacea.settings import allowed_hosts, read_api_keys, read_config_file, with_presets
+from panacea.settings import allowed_hosts, read_api_keys, read_config_file, read_weights, with_presets
 
 DEMO = Path(__file__).parent / "demo"
 DEFAULTS = EngineConfig(model=DEMO)
@@ -39,6 +39,8 @@ train_app = typer.Typer(help="Train adapters.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
+convert_app = typer.Typer(help="Make adapters for this server of other checkpoints.", no_args_is_help=True)
+app.add_typer(convert_app, name="convert")
 
 
 def main() -> None:
@@ -606,6 +608,58 @@ def _print_bench(result: dict[str, Any], report: Callable[[dict[str, Any]], str]
     typer.echo(report(result))
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+_OUT = Annotated[Path, typer.Option("--out", metavar="DIR", help="The new folder; it must not be there already.")]
+_CHECK_DEVICE = Annotated[Device, typer.Option("--device", help="What the check computes on.")]
+_CHECK_DTYPE = Annotated[
+    DType,
+    typer.Option("--dtype", help="What the check computes in. 16 bits need half the memory and see small errors less."),
+]
+
+
+@convert_app.command("soup")
+def convert_soup(
+    adapter: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=DIR",
+            help="A dimension's name and the LoRA adapter for it, a folder or a hub id. Two to ten times.",
+        ),
+    ],
+    out: _OUT,
+    model: Annotated[
+        str | None, typer.Option(help="Base model: a folder or a hub id. Default: the one all adapters name.")
+    ] = None,
+    default: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=w,NAME=w", help="The preference of requests without one. Default: equal weights."),
+    ] = None,
+    device: _CHECK_DEVICE = "auto",
+    dtype: _CHECK_DTYPE = "float32",
+) -> None:
+    """Make one steerable adapter of ordinary LoRA adapters: each becomes a dimension, mixed by weight (rewarded soups).
+
+        panacea convert soup --adapter helpful=./lora-a --adapter concise=./lora-b --out ./soup
+
+    The result is exact. It is checked before it is there: logits at three preferences, of the LoRA adapters by
+    transformers and of the result by the engine. The check holds the base model in memory, in --dtype.
+    """
+    from panacea.model.hub import local_folder
+    from panacea_train.convert.check import Computing
+    from panacea_train.convert.soup import convert_soup as run
+
+    folders: dict[str, Path] = {}
+    for text in adapter:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise ConfigError(f"--adapter {text}: write NAME=DIR, a dimension's name and a LoRA adapter")
+        if name in folders:
+            raise ConfigError(f"--adapter: there are two adapters for {name}")
+        folders[name] = local_folder(folder)
+    weights = None if default is None else read_weights("--default", default)
+    agreement = run(folders, out, model=model, default=weights, computing=Computing(device, dtype))
+    typer.echo(f"{agreement}\nNow: panacea serve --adapter {out}")
 
 
 @train_app.command("demo")

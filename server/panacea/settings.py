@@ -33,6 +33,27 @@ def with_presets(space: PreferenceSpace | None, presets: Iterable[str]) -> Prefe
         raise ConfigError(f"--preset: {error}") from None
 
 
+def read_weights(option: str, text: str) -> dict[str, float] | list[float]:
+    """What `option` was given, `name=w,name=w` or `w,w`, for `PreferenceSpace.resolve`. Raises `ConfigError`."""
+    named: dict[str, float] = {}
+    listed: list[float] = []
+    for part in text.split(","):
+        name, equals, number = part.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            raise ConfigError(f"{option} {text}: write name=weight,name=weight or weight,weight") from None
+        if equals and name.strip() not in named:
+            named[name.strip()] = weight
+        elif not equals:
+            listed.append(weight)
+        else:
+            raise ConfigError(f"{option} {text}: {name.strip()} is there twice")
+    if named and listed:
+        raise ConfigError(f"{option} {text}: name all weights or none")
+    return named or listed
+
+
 def read_api_keys(path: Path | None) -> tuple[str, ...]:
     """The keys of a file, one per line; empty lines and lines that start with # do not count. Raises `ConfigError`."""
     if path is None:

@@ -110,7 +110,8 @@ class AdapterConfig:
     def _parse(cls, content: dict[str, Any]) -> "AdapterConfig":
         peft_type = content.get("peft_type")
         if peft_type != "PANACEA":
-            raise CheckpointError(f"peft_type is {peft_type!r}, not 'PANACEA'")
+            hint = ": panacea convert soup makes one steerable adapter of several" if peft_type == "LORA" else ""
+            raise CheckpointError(f"peft_type is {peft_type!r}, not 'PANACEA'{hint}")
         if content.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(f"format_version must be {FORMAT_VERSION}; this server reads no other")
         if content.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":

@@ -1,0 +1,102 @@
+"""The base model that a checkpoint is about: where it is, which linear layers it has, and the model itself."""
+
+import logging
+import os
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from panacea.errors import CheckpointError, first_line
+
+Shape = tuple[int, int]
+"""(in, out) of a linear layer."""
+
+
+def as_base(model: str) -> Path | str:
+    """`model` as a folder if it is one, else as the hub id that it must be."""
+    folder = Path(model).expanduser()
+    return folder.resolve() if folder.is_dir() else model
+
+
+def relative_base(base: Path | str, folder: Path) -> str:
+    """What stands in the config of an adapter in `folder`: a hub id as it is, a local base relative to the folder."""
+    return base if isinstance(base, str) else Path(os.path.relpath(base.absolute(), folder.absolute())).as_posix()
+
+
+def linear_layers(folder: Path) -> dict[str, Shape]:
+    """All linear layers of the model in `folder` that a request's preference can reach, without reading its weights.
+
+    The output head is none of them: it sees only the rows that sample. Raises `CheckpointError` for no model.
+    """
+    with _refusals(folder), torch.device("meta"):
+        config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        model: Any = AutoModelForCausalLM
+        network: PreTrainedModel = model.from_config(config, trust_remote_code=False)
+    head: nn.Module | None = network.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return {
+        name: (module.in_features, module.out_features)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+
+
+def check_fits(what: str, shapes: Mapping[str, Shape], linears: Mapping[str, Shape]) -> None:
+    """Raises `CheckpointError` that names a module of `shapes` which the base lacks or has in another shape."""
+    for name, shape in shapes.items():
+        if name not in linears:
+            raise CheckpointError(
+                f"{what} adapts {name}, which is no linear layer inside the base model: it cannot be steered"
+            )
+        if shape != linears[name]:
+            raise CheckpointError(
+                f"{what}: {name} maps {shape[0]} to {shape[1]} features, the base model's "
+                f"{linears[name][0]} to {linears[name][1]}"
+            )
+
+
+def target_names(adapted: Collection[str], linears: Collection[str]) -> tuple[str, ...]:
+    """`target_modules` that mean exactly `adapted`: last parts of names where these suffice, else whole names."""
+    last = {name.rpartition(".")[2] for name in adapted}
+    meant = {name for name in linears if name.rpartition(".")[2] in last}
+    return tuple(sorted(last if meant == set(adapted) else adapted))
+
+
+def load_base(folder: Path, dtype: torch.dtype | str, device: torch.device) -> PreTrainedModel:
+    """The model in `folder` by transformers alone. Raises `CheckpointError` for one that cannot be loaded."""
+    with _refusals(folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    network: PreTrainedModel
+    report: dict[str, set[str]]
+    network, report = loaded
+    if report["missing_keys"]:
+        raise CheckpointError(f"{folder} has no tensor for {min(report['missing_keys'])}")
+    network.train(mode=False)
+    network.requires_grad_(requires_grad=False)
+    network.to(device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
+    return network
+
+
+@contextmanager
+def _refusals(folder: Path) -> Generator[None]:
+    """transformers' complaints about `folder` as one `CheckpointError`, and its warnings not at all."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from None
+    finally:
+        transformers_logging.set_verbosity(level)
