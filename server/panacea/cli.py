@@ -587,6 +587,57 @@ def bench_prefix(
     _print_bench(bench.run(), prefix.report, json_file)
 
 
+@bench_app.command("soak")
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long; the first fifth warms up.")] = 20,
+    url: Annotated[
+        str | None, typer.Option(help="A server that runs already: http://127.0.0.1:8000, say. Default: its own.")
+    ] = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(min=1, help="Process of the server at --url. Without it, only its /metrics tell of it."),
+    ] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="The first key in it is sent to --url.")] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Clients, each with one request at a time.")] = 8,
+    seed: Annotated[int, typer.Option(help="Same seed, same requests.")] = 0,
+    prompt_chars: Annotated[
+        int, typer.Option(min=40, help="Most characters of a prompt; it has to fit into the context.")
+    ] = 1200,
+    memory_limit: Annotated[
+        float, typer.Option(min=0, help="Growth of a process' memory that is too much, in MiB an hour.")
+    ] = 20.0,
+    json_file: _JSON = None,
+) -> None:
+    """Mixed load for a long time, and whether memory, descriptors, tasks, blocks, slots and latency are what they were.
+
+    Serves the embedded demo model, with a small cache so that blocks are fought for, unless --url names a server. Exit
+    code 1, with the reasons, if anything is not as it should be.
+    """
+    from panacea.bench.soak import run as soak
+    from panacea.bench.soak.limits import Limits
+
+    _check_writable(json_file)
+    if url is None and (pid is not None or api_key_file is not None):
+        raise ConfigError("--pid and --api-key-file say how to reach the server at --url")
+    own = ("--port", "0", "--max-batch", "16", "--kv-cache-gib", "0.012")
+    keys = read_api_keys(api_key_file)
+    bench = soak.SoakBench(
+        minutes=minutes,
+        command=() if url else (sys.executable, "-m", "panacea.cli", "serve", *own),
+        url=url or "",
+        pid=pid,
+        key=keys[0] if keys else None,
+        clients=clients,
+        seed=seed,
+        prompt_chars=prompt_chars,
+        limits=Limits(memory_mib_per_hour=memory_limit),
+    )
+    result = bench.run()
+    _print_bench(result, soak.report, json_file)
+    if result["reasons"]:
+        raise typer.Exit(1)
+
+
 def _numbers(name: str, text: str, exactly: int | None = None) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(","))

@@ -45,7 +45,13 @@ VLLM = {
     "request_prompt_tokens": "histogram",
     "request_generation_tokens": "histogram",
 }
-OURS = {"engine_restarts_total": "counter", "preference_entropy": "histogram", "preference_weight": "histogram"}
+OURS = {
+    "engine_restarts_total": "counter",
+    "num_slots_used": "gauge",
+    "event_loop_tasks": "gauge",
+    "preference_entropy": "histogram",
+    "preference_weight": "histogram",
+}
 STATS = EngineStats(
     steps=9,
     running=3,
@@ -162,7 +168,8 @@ def test_the_engines_state_is_its_last_heartbeats(own_client: httpx2.Client, eng
     now = Samples(own_client)
     assert (now("num_requests_running"), now("num_requests_waiting"), now("num_preemptions_total")) == (3, 2, 7)
     assert (now("prefix_cache_queries_total"), now("prefix_cache_hits_total")) == (50, 20)
-    assert now("kv_cache_usage_perc") == 0.25
+    assert (now("kv_cache_usage_perc"), now("num_slots_used")) == (0.25, 3)
+    assert 1 <= now("event_loop_tasks") < 20
     assert now("engine_restarts_total") == 0
     engine.stats, engine.restarts = None, 2
     assert Samples(own_client)("engine_restarts_total") == 2

@@ -4,6 +4,7 @@ Every name is described in docs/observability.md. A label is the served model's 
 name: all few, and known at the start. What a client says, a preference among it, never becomes one.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -60,7 +61,7 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._model_name = model_name
         ProcessCollector(registry=self._registry)
-        self._registry.register(_EngineCollector(model_name, engine))
+        self._registry.register(_StateCollector(model_name, engine))
         lengths = tuple(_one_two_five(engine.info.context_length))
 
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts, counted with the first token.")
@@ -189,24 +190,28 @@ class RequestMeasurement:
             metrics.prefill_time.observe(output.start.prefill_s)
 
 
-class _EngineCollector:
-    """The engine's own numbers, as its last heartbeat told them. Without one, how often it was restarted alone."""
+class _StateCollector:
+    """Tasks here, and the engine's own numbers as its last heartbeat told them. Without one, its restarts alone."""
 
     def __init__(self, model_name: str, engine: EngineLike) -> None:
         self._model_name = model_name
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
+        yield self._gauge("event_loop_tasks", "Tasks of the HTTP process' event loop.", len(asyncio.all_tasks()))
         yield self._counter(
             "engine_restarts", "Times that another engine took the place of a failed one.", self._engine.restarts
         )
         stats = self._engine.stats
         if stats is None:
             return
-        used = 1 - stats.free_blocks / self._engine.info.num_blocks
+        info = self._engine.info
+        used = 1 - stats.free_blocks / info.num_blocks
+        slots = info.max_batch - stats.free_slots
         yield self._gauge("num_requests_running", "Requests in the engine's batch.", stats.running)
         yield self._gauge("num_requests_waiting", "Requests that wait for a place in the batch.", stats.waiting)
         yield self._gauge("kv_cache_usage_perc", "Share of the KV cache's blocks in use, 0 to 1.", used)
+        yield self._gauge("num_slots_used", "Rows of the preference table in use.", slots)
         yield self._counter(
             "num_preemptions", "Times that a request gave back its blocks and later began again.", stats.preemptions
         )
