@@ -662,6 +662,10 @@ def _print_bench(result: dict[str, Any], report: Callable[[dict[str, Any]], str]
 
 
 _OUT = Annotated[Path, typer.Option("--out", metavar="DIR", help="The new folder; it must not be there already.")]
+_DEFAULT = Annotated[
+    str | None,
+    typer.Option(metavar="NAME=w,NAME=w", help="The preference of requests without one. Default: equal weights."),
+]
 _CHECK_DEVICE = Annotated[Device, typer.Option("--device", help="What the check computes on.")]
 _CHECK_DTYPE = Annotated[
     DType,
@@ -682,10 +686,7 @@ def convert_soup(
     model: Annotated[
         str | None, typer.Option(help="Base model: a folder or a hub id. Default: the one all adapters name.")
     ] = None,
-    default: Annotated[
-        str | None,
-        typer.Option(metavar="NAME=w,NAME=w", help="The preference of requests without one. Default: equal weights."),
-    ] = None,
+    default: _DEFAULT = None,
     device: _CHECK_DEVICE = "auto",
     dtype: _CHECK_DTYPE = "float32",
 ) -> None:
@@ -711,6 +712,42 @@ def convert_soup(
     weights = None if default is None else read_weights("--default", default)
     agreement = run(folders, out, model=model, default=weights, computing=Computing(device, dtype))
     typer.echo(f"{agreement}\nNow: panacea serve --adapter {out}")
+
+
+@convert_app.command("third-party")
+def convert_third_party(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="The checkpoint: base and adapter in one.")],
+    out: _OUT,
+    dimension: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A dimension's name, in the checkpoint's order. Default: as its config names them."
+        ),
+    ] = None,
+    factor: Annotated[
+        float | None,
+        typer.Option(help="The output multiplier, alpha / r. Default: as the checkpoint's config tells."),
+    ] = None,
+    default: _DEFAULT = None,
+    device: _CHECK_DEVICE = "auto",
+    dtype: _CHECK_DTYPE = "float32",
+) -> None:
+    """Take a Panacea model that another public implementation has saved apart: OUT/base and OUT/adapter.
+
+        panacea convert third-party ./checkpoint --dimension helpful --dimension harmless --out ./mine
+        panacea serve --adapter ./mine/adapter
+
+    Two layouts are known: lora_right_weight, lora_left_weight, lora_diagonal_weight, pref_scaling; and lora_A, lora_B,
+    lora_diag, pref_scaling with preference columns in blocks. The result is checked as that of "convert soup".
+    """
+    from panacea_train.convert.check import Computing
+    from panacea_train.convert.third_party import convert_third_party as run
+
+    if factor is not None and not (math.isfinite(factor) and factor != 0):
+        raise ConfigError("--factor must be a finite number other than 0")
+    weights = None if default is None else read_weights("--default", default)
+    agreement = run(source, dimension or (), out, factor=factor, default=weights, computing=Computing(device, dtype))
+    typer.echo(f"{agreement}\nNow: panacea serve --adapter {out / 'adapter'}")
 
 
 @train_app.command("demo")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,20 @@ def check_fits(what: str, shapes: Mapping[str, Shape], linears: Mapping[str, Sha
                 f"{what}: {name} maps {shape[0]} to {shape[1]} features, the base model's "
                 f"{linears[name][0]} to {linears[name][1]}"
             )
+
+
+_BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt")
+_NOT_THE_MODELS = ("*.safetensors.index.json", "adapter_config.json", "panacea_config.json", "evaluation.json")
+_TEMPLATES = "additional_chat_templates"
+
+
+def copy_beside_weights(source: Path, folder: Path) -> None:
+    """Copies what belongs to a model besides its weights: config, generation config, tokenizer, chat templates."""
+    for path in sorted(path for pattern in _BESIDE_WEIGHTS for path in source.glob(pattern)):
+        if path.is_file() and not any(path.match(pattern) for pattern in _NOT_THE_MODELS):
+            shutil.copyfile(path, folder / path.name)
+    if (source / _TEMPLATES).is_dir():
+        shutil.copytree(source / _TEMPLATES, folder / _TEMPLATES, copy_function=shutil.copyfile)
 
 
 def target_names(adapted: Collection[str], linears: Collection[str]) -> tuple[str, ...]:
