@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ import pytest
 from typer.testing import CliRunner
 
 from panacea import cli
-from panacea.config import ServerConfig
-from panacea.settings import allowed_hosts
 from tests.command import PANACEA, serving
 from tests.engine.test_process import alive, gone_within
 from tests.fake_hub import fake_hub
@@ -181,6 +178,7 @@ WRONG = {
     "cache": (["serve", "--kv-cache-gib", "inf"], "--kv-cache-gib must be a finite number"),
     "share": (["serve", "--gpu-memory-share", "nan"], "--gpu-memory-share"),
     "log_level": (["serve", "--log-level", "loud"], "--log-level"),
+    "cors": (["serve", "--adapter", str(ADAPTER), "--cors-origin", "app.example"], "--cors-origin app.example: write"),
     "host": (["serve", "--adapter", str(ADAPTER), "--host", "no such host"], "cannot listen on"),
 }
 
@@ -245,13 +243,3 @@ def test_bench_steering_prints_a_table_and_json_in_the_last_line() -> None:
     for name in ("engine_mixed_tps", "sequential_merged_tps", "engine_single_tps"):
         assert numbers[name] > 0
         assert f"{numbers[name]:.0f}" in result.stdout
-
-
-@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])  # noqa: S104
-def test_an_open_server_that_others_can_reach_warns(host: str, warned: bool) -> None:
-    config = ServerConfig("m", host=host, port=0, allowed_hosts=allowed_hosts(host, ()))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        announcement = cli._announcement(config, listener, None)  # pyright: ignore[reportPrivateUsage]
-        closed = cli._announcement(replace(config, api_keys=("k",)), listener, None)  # pyright: ignore[reportPrivateUsage]
-    assert ("Warning" in announcement) == warned
-    assert "Warning" not in closed

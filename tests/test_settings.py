@@ -4,7 +4,7 @@ import pytest
 
 from panacea.errors import ConfigError
 from panacea.preference import Dimension, PreferenceSpace
-from panacea.settings import allowed_hosts, read_api_keys, read_config_file, with_presets
+from panacea.settings import allowed_hosts, cors_origins, is_open, read_api_keys, read_config_file, with_presets
 
 SPACE = PreferenceSpace((Dimension("a"), Dimension("b")), (1.0, 1.0), presets={"old": (1.0, 0.0)})
 
@@ -86,3 +86,29 @@ def test_a_config_file_names_options_with_dash_or_underscore(tmp_path: Path) -> 
     path.write_text("max_batch = ", "utf-8")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config_file(path, {"max_batch"})
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", False), ("127.1.2.3", False), ("localhost", False), ("::1", False)]
+    + [(host, True) for host in ("0.0.0.0", "::", "192.168.1.2", "panacea.example")],  # noqa: S104
+)
+def test_a_server_without_keys_is_open_where_others_can_reach_it(host: str, expected: bool) -> None:
+    assert is_open(host, ()) is expected
+    assert not is_open(host, ("key",))
+
+
+def test_origins_are_what_a_browser_sends() -> None:
+    good = ("https://app.example", "http://localhost:3000", "http://[::1]:8080", "*")
+    assert cors_origins(good) == good
+    for bad in (
+        "app.example",
+        "https://app.example/",
+        "https://App.example",
+        "null",
+        "",
+        "https://*.example",
+        "file://",
+    ):
+        with pytest.raises(ConfigError, match="--cors-origin"):
+            cors_origins([bad])

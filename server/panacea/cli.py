@@ -21,7 +21,15 @@ from panacea.config import Device, DType, EngineConfig, LogConfig, LogFormat, Lo
 from panacea.errors import ConfigError, EngineDeadError, PanaceaError
 from panacea.logs import configure_logs, logs_json
 from panacea.preference import PreferenceSpace
-from panacea.settings import allowed_hosts, read_api_keys, read_config_file, read_weights, with_presets
+from panacea.settings import (
+    allowed_hosts,
+    cors_origins,
+    is_open,
+    read_api_keys,
+    read_config_file,
+    read_weights,
+    with_presets,
+)
 
 DEMO = Path(__file__).parent / "demo"
 DEFAULTS = EngineConfig(model=DEMO)
@@ -153,6 +161,15 @@ def serve(
             envvar="PANACEA_ALLOWED_HOST",
             rich_help_panel=_HTTP,
             help="Host header to answer; * for all. May be repeated. Default: loopback names on a loopback address.",
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="PANACEA_CORS_ORIGIN",
+            rich_help_panel=_HTTP,
+            metavar="ORIGIN",
+            help="Let pages of this origin (https://app.example) ask from a browser; * for all. May be repeated.",
         ),
     ] = None,
     dtype: Annotated[
@@ -304,7 +321,12 @@ def serve(
         logs=logs,
     )
     server_config = ServerConfig(
-        model_name=name, host=host, port=port, api_keys=keys, allowed_hosts=allowed_hosts(host, allowed_host or ())
+        model_name=name,
+        host=host,
+        port=port,
+        api_keys=keys,
+        allowed_hosts=allowed_hosts(host, allowed_host or ()),
+        cors_origins=cors_origins(cors_origin or ()),
     )
     supervision = Supervision(watchdog_s=watchdog_s, step_limit_s=step_limit_s)
     asyncio.run(_serve(server_config, engine_config, supervision, space))
@@ -394,6 +416,8 @@ async def _serve(
                 access_log=False,
                 server_header=False,
             )
+            if is_open(config.host, config.api_keys):
+                logger.warning("open to everyone who can reach %s; --api-key-file asks for keys", config.host)
             server = _Server(settings, _announcement(config, listener, space), engine_config.logs)
             await server.serve(sockets=[listener])
         finally:
@@ -423,8 +447,6 @@ def _announcement(config: ServerConfig, listener: socket.socket, space: Preferen
     if space is not None and space.names:
         lines.append(f"Preferences: {', '.join(space.names)}")
     lines.append(f"A request to copy: curl {url}/     Every field: {url}/docs")
-    if not config.api_keys and "*" in config.allowed_hosts:
-        lines.append("Warning: open to everyone who can reach this address; --api-key-file asks for keys")
     return "\n".join(lines)
 
 

@@ -112,6 +112,8 @@ class ServerConfig:
     """Accepted bearer keys; without any the server is open and ignores Authorization."""
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Host headers that are answered (without port); "*" allows all. Stops DNS rebinding from a visited web page."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask from a browser; "*" allows all. The server's own page needs none."""
     max_body_bytes: int = 4 << 20
     heartbeat_limit_s: float = 10.0
     """`/ready` is 503 when the engine was silent for longer."""

@@ -1,14 +1,17 @@
 """What `panacea serve` was told, from text to checked values: presets, key files, configuration files. No torch."""
 
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from panacea.errors import ConfigError, PreferenceError
 from panacea.preference import PreferenceSpace
 
+_ORIGIN = re.compile(r"https?://[a-z0-9_.\[\]:-]+")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -75,6 +78,23 @@ def allowed_hosts(host: str, names: Collection[str]) -> tuple[str, ...]:
     if names:
         return tuple(names)
     return LOOPBACK_HOSTS if host in ("localhost", "127.0.0.1", "::1") else ("*",)
+
+
+def is_open(host: str, api_keys: Collection[str]) -> bool:
+    """Whether others than this machine may reach a server at this address, and ask without a key."""
+    try:
+        is_local = ip_address(host).is_loopback
+    except ValueError:
+        is_local = host == "localhost"
+    return not is_local and not api_keys
+
+
+def cors_origins(origins: Collection[str]) -> tuple[str, ...]:
+    """Origins as browsers write them: scheme, host, and a port unless it is the scheme's own. Raises `ConfigError`."""
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(f"--cors-origin {origin}: write https://app.example, with a port if it has one, or *")
+    return tuple(origins)
 
 
 def read_config_file(path: Path, known: Collection[str]) -> Mapping[str, Any]:

@@ -62,11 +62,16 @@ def serving(
     evaluation: bytes | None = None,
     api_keys: tuple[str, ...] = (),
     allowed_hosts: tuple[str, ...] = ServerConfig.allowed_hosts,
+    cors_origins: tuple[str, ...] = (),
     max_body_bytes: int = ServerConfig.max_body_bytes,
 ) -> Generator[Served]:
     """Serves until the block ends."""
     config = ServerConfig(
-        model_name=NAME, api_keys=api_keys, allowed_hosts=allowed_hosts, max_body_bytes=max_body_bytes
+        model_name=NAME,
+        api_keys=api_keys,
+        allowed_hosts=allowed_hosts,
+        cors_origins=cors_origins,
+        max_body_bytes=max_body_bytes,
     )
     # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms more.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -1,24 +1,18 @@
-"""Who is answered: keys, hosts, paths, methods, sizes; and a name for every answer."""
+"""Who is answered: hosts, paths, methods, sizes; and a name for every answer. Keys: test_authorisation.py."""
 
 import json
 import re
 import socket
 import time
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Generator, Iterator
 
 import httpx2
 import pytest
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Route
 
-from panacea.api import create_app
-from panacea.api.auth import PUBLIC_PATHS, BearerKeys
 from panacea.config import ServerConfig
 from tests.api.chatting import CHAT, body, error_of
 from tests.api.fake_engine import FakeEngine
-from tests.api.serving import NAME, SPACE, TEXT, Served, serving
+from tests.api.serving import Served, serving
 
 KEYS = ("first-key", "zweiter-schlüssel")
 LIMIT = 20_000
@@ -40,102 +34,8 @@ def stranger(guarded: Served) -> Generator[httpx2.Client]:
         yield client
 
 
-def authorization(value: str) -> dict[bytes, bytes]:
-    return {b"authorization": value.encode()}
-
-
 def key(value: str) -> dict[bytes, bytes]:
-    return authorization(f"Bearer {value}")
-
-
-WRONG = [
-    *map(
-        key, ("wrong", "first-ke", "first-key2", "First-Key", "first-key,", "zweiter-schl\u00fcsse", "Bearer first-key")
-    ),
-    *map(authorization, ("", "Bearer", "first-key", "Basic first-key", "Bearerfirst-key", "\u00e9")),
-]
-
-
-def routes_of(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Method and path of every route of the application, as FastAPI dispatches them."""
-    for path, method in walk(app.router.routes):
-        yield method, path.replace("{model:path}", NAME).replace("{model}", NAME)
-
-
-def walk(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, str]]:
-    for route in routes:
-        if isinstance(route, Route | APIRoute):
-            for method in route.methods or ():
-                yield route.path, method
-        else:
-            # Recent versions of FastAPI keep an included router whole.
-            included: Any = getattr(route, "original_router", route)
-            yield from walk(included.routes)
-
-
-APP = create_app(ServerConfig(NAME), FakeEngine(), TEXT, SPACE, None)
-ROUTES = sorted(set(routes_of(APP)))
-
-
-def test_all_routes_are_known_to_these_tests() -> None:
-    paths = {path for _, path in ROUTES}
-    assert paths >= {
-        "/",
-        "/health",
-        "/ready",
-        "/v1/models",
-        f"/v1/models/{NAME}",
-        "/v1/preferences",
-        "/v1/evaluation",
-        CHAT,
-    }
-    assert paths >= {"/docs", "/openapi.json"}
-    assert paths >= {path.replace("{model}", NAME) for path in APP.openapi()["paths"]}
-
-
-@pytest.mark.parametrize(
-    ("method", "path"), [*ROUTES, ("GET", "/nothing"), ("DELETE", "/v1/models"), ("OPTIONS", CHAT)]
-)
-def test_every_path_but_the_public_ones_needs_a_key(stranger: httpx2.Client, method: str, path: str) -> None:
-    for headers in ({}, *WRONG):
-        response = stranger.request(method, path, headers=headers)
-        if path in PUBLIC_PATHS:
-            assert response.status_code == 200
-        else:
-            assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
-            if method != "HEAD":
-                assert error_of(response)["code"] == "invalid_api_key"
-    for right in KEYS:
-        assert stranger.request(method, path, headers=key(right)).status_code != 401
-
-
-def test_the_public_paths_are_these() -> None:
-    assert {"/", "/health", "/ready"} == PUBLIC_PATHS
-
-
-SPELLINGS = ["//v1/models", "/v1/models/", "/health/../v1/models", "/health/", "/%761/models", "/v1/models?/health"]
-
-
-@pytest.mark.parametrize("path", SPELLINGS)
-def test_no_spelling_of_a_path_gets_around_the_key(guarded: Served, path: str) -> None:
-    with socket.create_connection(("127.0.0.1", guarded.port)) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        assert connection.recv(20).startswith(b"HTTP/1.1 401")
-
-
-def test_a_scheme_is_read_without_case_and_with_spaces(stranger: httpx2.Client) -> None:
-    assert stranger.get("/v1/models", headers={"authorization": "bearer   first-key"}).status_code == 200
-
-
-def test_all_keys_are_compared_in_full() -> None:
-    """Of equal length and all of them: the time says nothing about a key."""
-    digests = BearerKeys(APP, KEYS)._digests  # pyright: ignore[reportPrivateUsage]
-    assert {len(digest) for digest in digests} == {32}
-
-
-def test_a_server_without_keys_ignores_authorization(client: httpx2.Client) -> None:
-    for headers in ({}, *WRONG):
-        assert client.get("/v1/models", headers=headers).status_code == 200
+    return {b"authorization": f"Bearer {value}".encode()}
 
 
 # Hosts.

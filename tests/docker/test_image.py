@@ -76,8 +76,7 @@ def test_nothing_private_gets_into_the_context() -> None:
         assert not CONTEXT.holds(path)
     assert not CONTEXT.holds("server/panacea/__pycache__/cli.cpython-311.pyc")
     assert CONTEXT.holds("server/panacea/cli.py")
-    ignored = subprocess.run(["git", "check-ignore", "-q", "docker/.env"], cwd=ROOT, check=False)
-    assert ignored.returncode == 0
+    assert "docker/.env" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +216,7 @@ def test_the_images_command_serves_is_healthy_and_ends_in_good_order(container: 
         _, log = process.communicate(timeout=20)
     assert process.returncode == 0
     lines = [json.loads(line) for line in log.splitlines()]
-    assert any(line["message"].startswith("Warning: open to everyone") for line in lines)
+    assert any((line["level"], line["message"][:16]) == ("warning", "open to everyone") for line in lines)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The FastAPI application: routes inside, small ASGI middleware around them."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -7,6 +8,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from panacea.api.auth import BearerKeys
 from panacea.api.catalog import Catalog
@@ -70,6 +72,7 @@ def create_app(
         middleware=[
             Middleware(RequestId),
             Middleware(RequestLog),
+            *_cors(config.cors_origins),
             Middleware(LastResort),
             Middleware(HostAllowList, config.allowed_hosts),
             Middleware(BearerKeys, config.api_keys),
@@ -86,6 +89,21 @@ def create_app(
     app.include_router(completions_router(config.max_body_bytes, measured, text, catalog))
     app.include_router(tokenization_router(config.max_body_bytes, measured, text, catalog))
     return app
+
+
+def _cors(origins: Sequence[str]) -> list[Middleware]:
+    """Outside of keys, as a browser asks without one whether it may; off where no origin was named."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("authorization", "content-type", "x-request-id"),
+            expose_headers=("x-request-id",),
+        )
+    ]
 
 
 class _App(FastAPI):

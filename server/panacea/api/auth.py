@@ -41,7 +41,10 @@ class BearerKeys:
         return path in PUBLIC_PATHS or path.startswith(f"{FOLDER}/") or self._is_known(scope)
 
     def _is_known(self, scope: Scope) -> bool:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        given_headers = Headers(scope=scope).getlist("authorization")
+        if len(given_headers) != 1:  # of several, another program on the way may have believed another one
+            return False
+        scheme, _, key = given_headers[0].partition(" ")
         # Headers are latin-1 on the wire; keys are UTF-8. Digests have one length, so time says nothing about a key,
         # and all are compared, so it does not say which one was meant either.
         given = _digest(key.strip().encode("latin-1"))

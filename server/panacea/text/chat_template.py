@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 MAX_RENDERED_CHARS = 1 << 24
 RENDER_LIMIT_S = 10.0
-"""A conversation of 4 MB takes 15 ms with a simple template. Both are looked at whenever the template has written something."""
+"""A conversation of 4 MB takes 15 ms with a simple template. Both are looked at whenever the template has written
+something."""
 
 Role = Literal["system", "user", "assistant"]
 
