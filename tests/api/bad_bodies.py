@@ -203,7 +203,6 @@ UNSUPPORTED: Cases = [
             "functions": ['[{"name": "f"}]'],
             "tool_choice": ['"required"', '{"type": "function"}', "0"],
             "function_call": ['{"name": "f"}'],
-            "response_format": ['{"type": "json_object"}', '{"type": "text", "a": 1}', '"text"'],
             "store": ["true", "0"],
             "audio": ["{}"],
             "chat_template": [STRING, '"{{ messages }}"', "{}"],
@@ -247,6 +246,61 @@ MESSAGES: Cases = [
     message('{"role": "assistant", "content": "a", "annotations": [1]}', "messages[0].annotations"),
     (b"{}", "messages"),
     (b'{"model": "tiny"}', "messages"),
+]
+_NAMED = '{"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}'
+_FORMAT = "response_format"
+FORMATS: Cases = [
+    *fields({_FORMAT: ['"text"', "1", "[]", STRING, LIST, "true"]}),
+    *(
+        (with_field(_FORMAT, value), f"{_FORMAT}{place}")
+        for value, place in (
+            ("{}", ".type"),
+            ('{"type": null}', ".type"),
+            (f'{{"type": {STRING}}}', ".type"),
+            ('{"type": "grammar"}', ".type"),
+            ('{"type": "json_object", "schema": {}}', ".schema"),
+            ('{"type": "json_schema"}', ""),
+            ('{"type": "json_schema", "json_schema": null}', ""),
+            ('{"type": "json_object", "json_schema": {"name": "a", "schema": {}}}', ""),
+            ('{"type": "text", "json_schema": {"name": "a", "schema": {}}}', ""),
+            ('{"type": "json_schema", "json_schema": {}}', ".json_schema.name"),
+            ('{"type": "json_schema", "json_schema": []}', ".json_schema"),
+            ('{"type": "json_schema", "json_schema": {"name": "a"}}', ".json_schema.schema"),
+            ('{"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}', ".json_schema.name"),
+            ('{"type": "json_schema", "json_schema": {"name": "", "schema": {}}}', ".json_schema.name"),
+            ('{"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "b": 1}}', ".json_schema.b"),
+            (
+                '{"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "strict": "yes"}}',
+                ".json_schema.strict",
+            ),
+            *(
+                (_NAMED.replace("SCHEMA", value), ".json_schema.schema")
+                for value in ("1", "true", "[]", STRING, "null")
+            ),
+            (_NAMED.replace("SCHEMA", '{"minimum": 1e400}'), ".json_schema.schema"),
+            (_NAMED.replace("SCHEMA", '{"type": "object", "type": "object"}'), ".json_schema.schema.type"),
+        )
+    ),
+]
+SCHEMAS: Cases = [
+    (with_field(_FORMAT, _NAMED.replace("SCHEMA", schema)), _FORMAT)
+    for schema in (
+        f'{{"type": {STRING}}}',
+        '{"type": 1}',
+        '{"properties": []}',
+        '{"enum": []}',
+        f'{{"pattern": "({SECRET}", "type": "string"}}',
+        f'{{"type": "string", "format": {STRING}}}',
+        f'{{"$ref": "#/{SECRET}"}}',
+        '{"$ref": "http://127.0.0.1:9/schema.json"}',
+        '{"$ref": "file:///etc/passwd"}',
+        '{"$ref": "#"}',
+        '{"not": {}}',
+        f'{{"type": "object", "required": [{STRING}], "additionalProperties": false}}',
+        '{"type": "string", "minLength": 3, "maxLength": 2}',
+        '{"x-guidance": {"lenient": true}, "not": {}}',
+        f'{{"const": "{SECRET * 6000}"}}',
+    )
 ]
 TEMPLATE_VARIABLES: Cases = [
     *(
@@ -333,6 +387,8 @@ CLASSES: dict[str, Cases] = {
     "unknown fields": UNKNOWN_FIELDS,
     "unsupported": UNSUPPORTED,
     "messages": MESSAGES,
+    "formats": FORMATS,
+    "schemas": SCHEMAS,
     "template variables": TEMPLATE_VARIABLES,
     "combinations": COMBINATIONS,
     "duplicates": DUPLICATES,

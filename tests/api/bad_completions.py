@@ -110,6 +110,7 @@ COMBINATIONS: Cases = [
 ]
 
 _COUNTERPARTS = (
+    "formats",
     "nan",
     "infinities",
     "beyond floats",

@@ -1,15 +1,17 @@
 """The official client works unchanged."""
 
 import asyncio
+import json
 from collections.abc import Generator
 from typing import Any
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from panacea.errors import EngineError
 from tests.api.fake_engine import FakeEngine
-from tests.api.serving import NAME, Served, serving
+from tests.api.serving import NAME, TEXT, Served, serving
 
 MESSAGES: Any = [{"role": "user", "content": "How do I sharpen a knife?"}]
 KEY = "a-key"
@@ -91,6 +93,29 @@ def test_stop_and_finish_reasons(official: openai.OpenAI) -> None:
     cut = official.chat.completions.create(model=NAME, messages=MESSAGES, seed=1, max_tokens=30, stop=[text[6:9]])
     assert cut.choices[0].message.content == text.partition(text[6:9])[0]
     assert (full.choices[0].finish_reason, cut.choices[0].finish_reason) == ("length", "stop")
+
+
+def test_a_response_format_reaches_the_engine_as_its_schema(own_server: Served, engine: FakeEngine) -> None:
+    schema = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type": "null"}}}
+    named: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    with openai_client(own_server) as client:
+        formats: list[Any] = [named, {"type": "json_object"}, {"type": "text"}]
+        for response_format in formats:
+            client.chat.completions.create(model=NAME, messages=MESSAGES, max_tokens=2, response_format=response_format)
+    asked = [submitted.params.json_schema for submitted in engine.submitted]
+    assert asked == [json.dumps(schema, separators=(",", ":")), '{"type":"object"}', None]
+
+
+def test_the_clients_parse_helper_gets_an_object(own_server: Served, engine: FakeEngine) -> None:
+    class Person(BaseModel):
+        name: str
+        age: int | None
+
+    engine.script = TEXT.encode(['{"name": "Ada", "age": 36}'])[0]
+    with openai_client(own_server) as client:
+        answer = client.chat.completions.parse(model=NAME, messages=MESSAGES, response_format=Person)
+    assert answer.choices[0].message.parsed == Person(name="Ada", age=36)
+    assert engine.submitted[0].params.json_schema is not None
 
 
 def test_completions_with_a_preference(official: openai.OpenAI) -> None:

@@ -1,9 +1,11 @@
 """The HTTP half and the real engine in its own process: golden answers, streams, log probabilities, its end."""
 
+import json
 from collections.abc import Generator
 from typing import Any, cast
 
 import httpx2
+import jsonschema
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from panacea.engine.client import EngineClient
 from tests.api.chatting import CHAT, COMPLETIONS, ask, body, contents, error_of, events, streamed
 from tests.api.serving import NAME, TEXT, Served, serving, wait_until
 from tests.golden_files import ADAPTER, BASE, Golden, golden
+from tests.schemas import SCHEMAS
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +84,35 @@ def test_logprobs_are_the_engines(asker: httpx2.Client) -> None:
         best, *others = entry["top_logprobs"]
         assert (best["bytes"], best["logprob"]) == (entry["bytes"], entry["logprob"])
         assert all(other["logprob"] <= best["logprob"] < 0 for other in others)
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_answers_follow_a_schema_whole_or_streamed(asker: httpx2.Client, path: str) -> None:
+    schema = SCHEMAS["person"]
+    fields: dict[str, Any] = {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}},
+        "max_tokens": 200,
+        "n": 4,
+        "temperature": 0.8,
+        "preference": [0, 1, 0],
+    }
+    answer = ask(asker, path, **fields)
+    assert streamed(events(asker, path, **fields)) == dict(enumerate(contents(answer)))
+    ended = [choice["finish_reason"] == "stop" for choice in answer["choices"]]
+    for text, stopped in zip(contents(answer), ended, strict=True):
+        if stopped:
+            jsonschema.validate(json.loads(text), schema)
+    assert sum(ended) >= 2
+
+
+def test_any_object_is_an_object_and_what_is_cut_is_its_beginning(asker: httpx2.Client) -> None:
+    fields: dict[str, Any] = {"response_format": {"type": "json_object"}, "temperature": 0}
+    close = TEXT.tokenizer.get_vocab()["}"]
+    (short,) = contents(ask(asker, logit_bias={str(close): 100}, max_tokens=100, **fields))
+    assert isinstance(json.loads(short), dict)
+    answer = ask(asker, max_tokens=7, logit_bias={str(close): -100}, **fields)
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert contents(answer)[0].startswith("{")
 
 
 def test_a_dead_engine_is_a_503_and_not_ready() -> None:

@@ -35,7 +35,7 @@ from panacea.api.tokenization_request import DetokenizeRequest, TokenizeRequest
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
-from panacea.text import ModelText
+from panacea.text import GrammarChecks, ModelText
 
 _DESCRIPTION = """\
 OpenAI's API for one language model and one adapter, plus a **preference**: each request says how much of each dimension
@@ -85,8 +85,9 @@ def create_app(
     app.include_router(metrics_router(metrics))
     app.include_router(models_router(catalog))
     app.include_router(preferences_router(catalog, evaluation))
-    app.include_router(chat_router(config.max_body_bytes, measured, text, catalog))
-    app.include_router(completions_router(config.max_body_bytes, measured, text, catalog))
+    grammars = GrammarChecks()
+    app.include_router(chat_router(config.max_body_bytes, measured, text, catalog, grammars))
+    app.include_router(completions_router(config.max_body_bytes, measured, text, catalog, grammars))
     app.include_router(tokenization_router(config.max_body_bytes, measured, text, catalog))
     return app
 

@@ -22,7 +22,7 @@ from panacea.api.job import Job, encoded, new_head, respond
 from panacea.api.response import Usage
 from panacea.api.sampling import sampling_params
 from panacea.api.template_kwargs import check_template_kwargs
-from panacea.text import ModelText, Piece
+from panacea.text import GrammarChecks, ModelText, Piece
 
 
 class _ChatJob(Job[ChatRequest]):
@@ -63,7 +63,9 @@ class _ChatJob(Job[ChatRequest]):
         return ChatCompletionChunk(**self.head, object="chat.completion.chunk", choices=choices, usage=usage)
 
 
-def chat_router(max_body_bytes: int, engine: EngineLike, text: ModelText, catalog: Catalog) -> APIRouter:
+def chat_router(
+    max_body_bytes: int, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
+) -> APIRouter:
     """The route, over these parts."""
     router = APIRouter(tags=["chat"])
 
@@ -73,6 +75,8 @@ def chat_router(max_body_bytes: int, engine: EngineLike, text: ModelText, catalo
         chars = sum(len(message.content) for message in messages)
         check_template_kwargs(chat.chat_template_kwargs, text)
         prompt_ids = await encoded(lambda: text.prompt_ids(messages, chat.chat_template_kwargs), chars)
+        if chat.json_schema is not None:
+            await grammars.check(chat.json_schema)
         params = sampling_params(chat, text.defaults, engine.info, len(prompt_ids))
         prompts = (Prompt(prompt_ids, params),)
         generation = Generation(prompts, choice.preference, tuple(chat.stop or ()), continues=False, cache_salt=salt)

@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from panacea.api.fields import STRING_AS_PARTS, only
-from panacea.api.generation_request import GenerationRequest, Strict
+from panacea.api.fields import STRING_AS_PARTS, Strict, only
+from panacea.api.generation_request import GenerationRequest
 from panacea.api.template_kwargs import NoTemplate, TemplateKwargs
 from panacea.engine.sampling_params import MAX_LOGPROBS
 from panacea.errors import RequestError
@@ -76,7 +76,6 @@ class ChatRequest(GenerationRequest):
     prediction: Annotated[Any, only()] = None
     prompt_cache_options: Annotated[Any, only()] = None
     reasoning_effort: Annotated[str | None, only("none")] = None
-    response_format: Annotated[Any, only({"type": "text"})] = None
     service_tier: Annotated[str | None, only("auto", "default")] = None
     store: Annotated[bool | None, only(False)] = None
     tool_choice: Annotated[Any, only("none", "auto")] = None

@@ -25,7 +25,7 @@ from panacea.api.generation_request import read_generation_request
 from panacea.api.job import Job, encoded, new_head, respond
 from panacea.api.response import Usage
 from panacea.api.sampling import sampling_params
-from panacea.text import ModelText, Piece, PromptTokens
+from panacea.text import GrammarChecks, ModelText, Piece, PromptTokens
 
 _CHARS_PER_TOKEN = 10
 """Placing a token in its prompt's text takes as long as encoding so many characters."""
@@ -86,12 +86,16 @@ def _text(pieces: list[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def completions_router(max_body_bytes: int, engine: EngineLike, text: ModelText, catalog: Catalog) -> APIRouter:
+def completions_router(
+    max_body_bytes: int, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
+) -> APIRouter:
     """The route, over these parts."""
     router = APIRouter(tags=["completions"])
 
     async def prepare(wanted: CompletionRequest, salt: str) -> _CompletionJob:
         choice = catalog.choose(wanted.model, wanted.preference)
+        if wanted.json_schema is not None:
+            await grammars.check(wanted.json_schema)
         prompts: list[Prompt] = []
         for ids in await prompt_ids(wanted.prompt):
             check(ids)

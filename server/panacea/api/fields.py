@@ -3,8 +3,14 @@
 import math
 from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
+
+
+class Strict(BaseModel):
+    """Base of all that clients send: an unknown field is an error, and so are NaN and Infinity."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def only(*allowed: Any) -> AfterValidator:

@@ -3,13 +3,14 @@
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 from starlette.requests import Request
 
 from panacea.api.body import read_json
 from panacea.api.catalog import Catalog
 from panacea.api.errors import ApiError
-from panacea.api.fields import STRING_AS_LIST, only
+from panacea.api.fields import STRING_AS_LIST, Strict, only
+from panacea.api.response_format import ResponseFormat
 from panacea.engine.sampling_params import MAX_BIAS, MAX_BIASES, MAX_PENALTY, REPETITION_PENALTIES
 from panacea.errors import RequestError
 
@@ -21,12 +22,6 @@ MAX_SALT_LENGTH = 256
 _INT64 = 2**63
 
 _StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
-
-
-class Strict(BaseModel):
-    """Base of all that clients send: an unknown field is an error, and so are NaN and Infinity."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class StreamOptions(Strict):
@@ -97,6 +92,10 @@ class GenerationRequest(Strict):
         ),
     ] = None
 
+    response_format: Annotated[
+        ResponseFormat | None, Field(description="What the answer has to look like. Absent: any text.")
+    ] = None
+
     # Extensions, as vLLM names them.
     top_k: Annotated[int | None, Field(ge=-1, lt=_INT64, description="0 and -1 keep all tokens.")] = None
     min_p: Annotated[
@@ -143,6 +142,11 @@ class GenerationRequest(Strict):
         return "max_tokens", self.max_tokens
 
     @property
+    def json_schema(self) -> str | None:
+        """What the answer has to follow, as JSON; None: nothing."""
+        return self.response_format.schema_text if self.response_format else None
+
+    @property
     def includes_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
@@ -150,6 +154,8 @@ class GenerationRequest(Strict):
         """Raises `RequestError` for fields that do not fit together."""
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options needs stream: true", "stream_options")
+        if self.response_format is not None:
+            self.response_format.check()
 
 
 Wanted = TypeVar("Wanted", bound=GenerationRequest)

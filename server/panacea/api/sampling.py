@@ -46,6 +46,7 @@ def sampling_params(
             stop_token_ids=stop_token_ids,
             ignore_eos=bool(request.ignore_eos),
             logprobs=request.alternatives,
+            json_schema=request.json_schema,
             prompt_logprobs=request.alternatives if request.scores_prompt else None,
         )
         for choice in range(request.n or 1)

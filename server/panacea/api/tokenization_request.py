@@ -5,8 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from panacea.api.chat_request import MAX_MESSAGES, Message
-from panacea.api.fields import only
-from panacea.api.generation_request import Strict
+from panacea.api.fields import Strict, only
 from panacea.api.template_kwargs import NoTemplate, TemplateKwargs
 from panacea.errors import RequestError
 

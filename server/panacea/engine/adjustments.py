@@ -1,8 +1,9 @@
-"""What requests change about their logits before a token is drawn: bans, biases, penalties, min-p.
+"""What requests change about their logits before a token is drawn: grammars, bans, biases, penalties, min-p.
 
 The order is that of vLLM's sampler (https://docs.vllm.ai/en/v0.22.1/api/vllm/v1/sample/sampler/): tokens that may not
-come, logit bias, repetition penalty, frequency penalty, presence penalty, temperature, min-p, top-k, top-p. The last
-two are `panacea_kernels.draw`'s, and so is the temperature: min-p cuts here what is unlikely at that temperature.
+come (by a grammar, or before `min_tokens`), logit bias, repetition penalty, frequency penalty, presence penalty,
+temperature, min-p, top-k, top-p. The last two are `panacea_kernels.draw`'s, and so is the temperature: min-p cuts here
+what is unlikely at that temperature.
 """
 
 import math
@@ -12,7 +13,7 @@ import torch
 
 from panacea.engine.request import UNKNOWN_TOKEN, Request
 from panacea.engine.sampling_row import SamplingRow
-from panacea.engine.transfer import to_device
+from panacea.engine.transfer import bytes_to_device, to_device
 
 
 class Adjustments:
@@ -49,9 +50,10 @@ class Adjustments:
 
     def apply(self, logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
         """The logits (rows, vocabulary) to draw from: themselves if nobody asks for anything, else float32."""
-        if not any(row.banned or row.params.adjusts for row in rows):
+        if not any(row.banned or row.allowed is not None or row.params.adjusts for row in rows):
             return logits
         adjusted = logits.to(torch.float32, copy=True)
+        _allow(adjusted, rows)
         _ban(adjusted, rows)
         self._bias(adjusted, rows)
         self._penalise(adjusted, rows)
@@ -100,6 +102,15 @@ class Adjustments:
         values = torch.where(seen > 0, torch.where(values > 0, values / repetition, values * repetition), values)
         times = seen >> 1
         logits[index] = values - frequency * times - presence * (times > 0)
+
+
+def _allow(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
+    masks = {line: row.allowed for line, row in enumerate(rows) if row.allowed is not None}
+    if masks:
+        packed = bytes_to_device(list(masks.values()), logits.device)
+        bits = (packed[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=logits.device)) & 1
+        index = to_device(list(masks), torch.int64, logits.device)
+        logits[index] = logits[index].masked_fill(bits.flatten(1)[:, : logits.shape[1]] == 0, float("-inf"))
 
 
 def _ban(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:

@@ -3,9 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TYPE_CHECKING, Protocol
 
 from panacea.config import EngineConfig
+from panacea.engine.grammar import FIELD, Grammar, Grammars
 from panacea.engine.outputs import (
     NO_TOKEN,
     Completion,
@@ -25,6 +27,12 @@ from panacea.engine.scheduler import Scheduler, Work
 from panacea.errors import EngineError, RequestError, RequestFailedError
 from panacea.model.loader import LoadedModel, load_model
 from panacea.preference import Preference
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+_COMPILE_PATIENCE_S = 0.005
+"""How long a step without work waits for a grammar, before messages are looked at again."""
 
 
 class RunningStep(Protocol):
@@ -65,14 +73,19 @@ class Engine:
         info: EngineInfo,
         dimensions: int | None,
         identity: ModelIdentity | None = None,
+        grammars: Grammars | None = None,
     ) -> None:
         """`dimensions`: how many weights a preference has; None for an engine without adapter. `identity`: of the model
-        whose prefixes are cached; None for no prefix cache."""
+        whose prefixes are cached; None for no prefix cache. `grammars`: of the model's vocabulary; None where no answer
+        can follow any."""
         self.info = info
         self._runner = runner
         self._scheduler = scheduler
         self._dimensions = dimensions
         self._identity = identity
+        self._grammars = grammars
+        self._compiling: dict[Request, Future[LLMatcher]] = {}
+        """Requests that are not queued yet: their grammars are compiled first."""
         self._requests: dict[str, Request] = {}
         self._running_steps: deque[tuple[list[Request], RunningStep]] = deque()
         self._failures: list[RequestFailure] = []
@@ -111,18 +124,19 @@ class Engine:
         identity = None
         if config.prefix_cache:
             identity = ModelIdentity(model.base_identity, model.adapter.content_digest() if model.adapter else None)
-        return cls(runner, scheduler, info, dimensions, identity)
+        grammars = Grammars.load(config.model, model.vocab_size, model.eos_token_ids)
+        return cls(runner, scheduler, info, dimensions, identity, grammars)
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work or bool(self._running_steps)
+        return self._scheduler.has_work or bool(self._running_steps) or bool(self._compiling)
 
     @property
     def stats(self) -> EngineStats:
         return EngineStats(
             steps=self._steps,
             running=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
+            waiting=len(self._scheduler.waiting) + len(self._compiling),
             free_blocks=len(self._scheduler.blocks),
             free_slots=len(self._scheduler.slots),
             preemptions=self._scheduler.preemptions,
@@ -149,13 +163,17 @@ class Engine:
         self._check(prompt_ids, preference, params)
         root = None if self._identity is None else root_key(self._identity, preference, cache_salt)
         request = Request(request_id, list(prompt_ids), preference, params, prefix_root=root)
-        self._scheduler.add(request)
+        if params.json_schema is None:
+            self._scheduler.add(request)
+        else:
+            self._scheduler.check(request)
+            self._compiling[request] = self._begin_grammar(params.json_schema)
         self._requests[request_id] = request
 
     def abort(self, request_id: str) -> None:
         """Ends a request and frees all it holds. An unknown id is fine: it may just have finished."""
         request = self._requests.pop(request_id, None)
-        if request is not None:
+        if request is not None and self._compiling.pop(request, None) is None:
             self._scheduler.remove(request)
 
     def step(self) -> list[TokenOutput]:
@@ -163,6 +181,7 @@ class Engine:
 
         With a runner that works ahead, the tokens are those of the step before.
         """
+        self._queue_compiled()
         work = self._scheduler.schedule()
         if work:
             sampling = [item.request for item in work if item.samples]
@@ -209,6 +228,8 @@ class Engine:
                 for token in self.step():
                     collected[token.request_id].append(token)
                 for failure in self.take_failures():
+                    if failure.param is not None:
+                        raise RequestError(failure.message, failure.param)
                     raise RequestFailedError(f"request {failure.request_id} failed: {failure.message}")
         finally:
             for request_id in ids:
@@ -238,14 +259,42 @@ class Engine:
     def _is_live(self, request: Request) -> bool:
         return self._requests.get(request.request_id) is request
 
+    def _begin_grammar(self, schema: str) -> "Future[LLMatcher]":
+        if self._grammars is None:
+            raise RequestError(
+                f"{FIELD}: this engine cannot follow a grammar: llguidance is not installed, or cannot read the "
+                "model's tokenizer",
+                FIELD,
+            )
+        return self._grammars.begin(schema)
+
+    def _queue_compiled(self) -> None:
+        """Queues the requests whose grammars are ready, and waits a moment for one if there is nothing else to do."""
+        if self._compiling and not self._scheduler.has_work and not self._running_steps:
+            wait(self._compiling.values(), _COMPILE_PATIENCE_S, FIRST_COMPLETED)
+        for request, compiled in list(self._compiling.items()):
+            if compiled.done():
+                try:
+                    request.grammar = Grammars.start(compiled)
+                except RequestError as error:
+                    self._fail(request, str(error), error.param)
+                    continue
+                del self._compiling[request]
+                self._scheduler.add(request)
+
+    def _fail(self, request: Request, message: str, param: str | None = None) -> None:
+        self.abort(request.request_id)
+        self._failures.append(RequestFailure(request.request_id, message, param))
+
     def _report(self, request: Request, sampled: Sampled) -> list[TokenOutput]:
         """The request's token, or nothing if it failed."""
         if not sampled.finite:
             self._scheduler.distrust(request)
-            self.abort(request.request_id)
-            self._failures.append(RequestFailure(request.request_id, "its logits are not finite numbers"))
+            self._fail(request, "its logits are not finite numbers")
             return []
         self._scheduler.learn(request, sampled.token_id)
+        if request.grammar is not None and not self._follow(request, request.grammar):
+            return []
         reason = self._finish_reason(request)
         if reason is not None:
             self.abort(request.request_id)
@@ -260,15 +309,29 @@ class Engine:
             start=_start_times(request) if is_first else None,
             cached_tokens=request.cached_tokens if is_first else 0,
             prompt_logprobs=sampled.prompt_logprobs,
+            completes=reason == "stop" and not self._is_end(request, sampled.token_id),
         )
         return [output]
 
+    def _follow(self, request: Request, grammar: Grammar) -> bool:
+        """Takes the request's last token into its grammar. False: the request failed."""
+        grammar.accept(request.output_ids[-1])
+        if grammar.has_failed:
+            self._fail(request, f"{FIELD}: following the JSON schema takes too much work at this place", FIELD)
+        return not grammar.has_failed
+
     def _finish_reason(self, request: Request) -> FinishReason | None:
-        token, params, count = request.output_ids[-1], request.params, len(request.output_ids)
-        ends = token in params.stop_token_ids or (token in self.info.eos_token_ids and not params.ignore_eos)
-        if ends and params.max_tokens and count > params.min_tokens:
+        params, count = request.params, len(request.output_ids)
+        if request.grammar is not None and request.grammar.has_ended:
+            return "stop"
+        if self._is_end(request, request.output_ids[-1]) and params.max_tokens and count > params.min_tokens:
             return "stop"
         return "length" if count >= params.max_tokens else None
+
+    def _is_end(self, request: Request, token: int) -> bool:
+        """Whether this token ends the answer and is none of its text."""
+        ends_text = token in self.info.eos_token_ids and not (request.params.ignore_eos and request.grammar is None)
+        return token in request.params.stop_token_ids or ends_text
 
     def _count(self, work: Sequence[Work]) -> None:
         self._steps += 1

@@ -75,7 +75,7 @@ class StepOutput(Message, frozen=True):
 
 
 class Refused(Message, frozen=True):
-    """A request that can never be served; nothing was generated. A good request never gets this."""
+    """A request that can never be served, or not to its end. A good request never gets this."""
 
     request_id: str
     message: str

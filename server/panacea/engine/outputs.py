@@ -32,7 +32,8 @@ class StartTimes:
 class TokenOutput:
     """One token of one request. When `finish_reason` is set, this is the request's last token.
 
-    With `finish_reason` "stop" the token is the end-of-sequence or stop token itself and no part of the text.
+    With `finish_reason` "stop" the token is the end-of-sequence or stop token itself and no part of the text, unless
+    `completes` says that it is.
     """
 
     request_id: str
@@ -47,6 +48,8 @@ class TokenOutput:
     """With a request's first token: tokens of its prompt whose keys and values were in the prefix cache."""
     prompt_logprobs: tuple[PromptLogprob, ...] | None = None
     """With the first output of a request that wants them: one for each token of the prompt but the first."""
+    completes: bool = False
+    """With `finish_reason` "stop": this is the text's own last token, because its grammar lets nothing more come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class RequestFailure:
 
     request_id: str
     message: str
+    param: str | None = None
+    """The request's field at fault; None: it is not the request that is at fault."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Completion:
     """A finished request of `Engine.generate`."""
 
     token_ids: list[int]
-    """With `finish_reason` "stop" the last one is the end-of-sequence or stop token."""
+    """With `finish_reason` "stop" the last one is the end-of-sequence or stop token, or completes a grammar."""
     finish_reason: FinishReason
     logprobs: list[float]
     """One per token if the request asked for logprobs, else empty."""

@@ -105,7 +105,10 @@ class EngineProcess:
             if tokens:
                 self._send(StepOutput(tokens))
             for failure in self._engine.take_failures():
-                self._send(RequestFailed(failure.request_id, failure.message))
+                if failure.param is None:
+                    self._send(RequestFailed(failure.request_id, failure.message))
+                else:
+                    self._send(Refused(failure.request_id, failure.message, failure.param))
             if time.monotonic() >= self._next_heartbeat:
                 self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL_S
                 self._send(Heartbeat(self._engine.stats))

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+from panacea.engine.grammar import Grammar
 from panacea.engine.sampling_params import SamplingParams
 from panacea.preference import Preference
 
@@ -24,6 +25,8 @@ class Request:
     """None is the bare base model."""
     params: SamplingParams
     output_ids: list[int] = field(default_factory=list[int])
+    grammar: Grammar | None = None
+    """What its answer has to follow, and how far that is followed: behind `output_ids`."""
     unknown: int = 0
     """Tokens at the end of the answer that a running step samples: the device knows them, the host not yet."""
     computed: int = 0
@@ -65,6 +68,15 @@ class Request:
     def is_complete(self) -> bool:
         """Whether the last token that it may have is sampled, known or not."""
         return self.num_outputs >= max(1, self.params.max_tokens)  # a scored prompt's token is drawn and dropped
+
+    @property
+    def awaits_token(self) -> bool:
+        """Whether no step can do anything for it before a running one has told its token.
+
+        That token is its last, or decides what its grammar allows next. So a request with a grammar is in every second
+        step where steps are launched ahead; others do not wait for it.
+        """
+        return self.is_complete or (self.grammar is not None and self.unknown > 0)
 
     @property
     def needs_prompt_logits(self) -> bool:

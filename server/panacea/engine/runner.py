@@ -124,7 +124,12 @@ class Runner:
         params, position = request.params, request.num_outputs
         eos = () if params.ignore_eos else self.model.eos_token_ids
         banned = (*eos, *params.stop_token_ids) if position < params.min_tokens else ()
-        return SamplingRow(params, position, banned, request.slot or 0)
+        allowed = None
+        if request.grammar is not None:
+            allowed = request.grammar.mask()
+            if request.grammar.has_ended:
+                banned = ()  # there is nothing left but the end
+        return SamplingRow(params, position, banned, request.slot or 0, allowed)
 
 
 def _ends(work: Sequence[Work]) -> list[int]:

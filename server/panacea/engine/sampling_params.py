@@ -14,6 +14,8 @@ MAX_PENALTY = 2
 """Of frequency and presence, either way (OpenAI's)."""
 REPETITION_PENALTIES = (0.01, 100.0)
 """The smallest and the largest."""
+MAX_SCHEMA_CHARS = 1 << 16
+"""Of a JSON schema that an answer has to follow."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     """The same for each token of the prompt but the first."""
 
+    json_schema: str | None = None
+    """JSON schema, as JSON, that the answer follows. Its text ends where the schema lets nothing more come."""
+
     @property
     def penalises(self) -> bool:
         """Whether it matters which tokens there are already."""
@@ -86,6 +91,11 @@ class SamplingParams:
             ("choice", self.choice >= 0, "at least 0"),
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "between 0 and max_tokens"),
             ("logprobs", 0 <= (self.logprobs or 0) <= MAX_LOGPROBS, f"0 to {MAX_LOGPROBS}"),
+            (
+                "response_format",
+                len(self.json_schema or "") <= MAX_SCHEMA_CHARS,
+                f"a JSON schema of at most {MAX_SCHEMA_CHARS} characters",
+            ),
             ("prompt_logprobs", 0 <= (self.prompt_logprobs or 0) <= MAX_LOGPROBS, f"0 to {MAX_LOGPROBS}"),
         ):
             if not fits:

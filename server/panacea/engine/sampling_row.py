@@ -16,3 +16,5 @@ class SamplingRow:
     """Tokens that may not come now (those that end an answer, before `min_tokens`)."""
     slot: int = 0
     """Its line in `Adjustments`; of no matter to requests that ask for no bias and no penalty."""
+    allowed: bytes | None = None
+    """A bit for each token, 1 where it may come now (see `Grammar.mask`); None: all may."""

@@ -57,8 +57,8 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
-    def add(self, request: Request) -> None:
-        """Queues a request. Raises `RequestError` if it could never be served."""
+    def check(self, request: Request) -> None:
+        """Raises `RequestError` if the request could never be served."""
         if not request.prompt_ids:
             raise RequestError("the prompt is empty", "prompt")
         if len(request.prompt_ids) + min(1, request.params.max_tokens) > self.context_length:
@@ -73,6 +73,10 @@ class Scheduler:
                 f"into this server's context of {self.context_length} tokens",
                 "max_tokens",
             )
+
+    def add(self, request: Request) -> None:
+        """Queues a request. Raises `RequestError` if it could never be served."""
+        self.check(request)
         self.waiting.append(request)
 
     def remove(self, request: Request) -> None:
@@ -91,13 +95,13 @@ class Scheduler:
         """The next step's work, single tokens first. Empty when nothing runs but what awaits its last token."""
         work: list[Work] = []
         decoding = sum(
-            request.num_tokens - request.computed == 1 and not request.is_complete for request in self.running
+            request.num_tokens - request.computed == 1 and not request.awaits_token for request in self.running
         )
         prefill_budget = self.max_step_tokens - decoding
         preempted = self.preemptions
         for request in list(self.running):
-            if request.slot is None or request.is_complete:
-                continue  # preempted a moment ago, for an older request; or its last token is on its way
+            if request.slot is None or request.awaits_token:
+                continue  # the first: preempted a moment ago, for an older request
             left = request.num_tokens - request.computed
             count = left if left == 1 else min(left, prefill_budget)
             if count and self._reserve(request, request.computed + count):

@@ -12,6 +12,12 @@ def to_device(values: Sequence[object], dtype: torch.dtype, device: torch.device
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
+def bytes_to_device(rows: Sequence[bytes], device: torch.device) -> torch.Tensor:
+    """Rows of equal length as a tensor (rows, bytes) uint8 on `device`."""
+    tensor = torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).view(len(rows), -1)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 def to_host(tensor: torch.Tensor) -> torch.Tensor:
     """A copy that has arrived once the device is done with all that was launched so far."""
     if not tensor.is_cuda:

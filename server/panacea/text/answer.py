@@ -76,7 +76,7 @@ class Answer:
         if output.token_id == NO_TOKEN:
             return Piece("", (), output.finish_reason, output.cached_tokens, output.prompt_logprobs, tokens=0)
         self._tokens += 1
-        text = "" if output.finish_reason == "stop" else self._decode(output)
+        text = "" if output.finish_reason == "stop" and not output.completes else self._decode(output)
         if output.finish_reason:
             text += self._detokenizer.flush()
         shown, stopped = self._stops.push(text) if self._tokens > self._min_tokens else (text, False)
