@@ -90,6 +90,18 @@ def test_errors_say_what_would_be_right(sender: httpx2.Client) -> None:
         "of text parts",
         with_field("n", '1, "n": 1'): "n occurs twice",
     }
+    none = "is not supported by this server"
+    parts = '[{"role": "user", "content": [{"type": "KIND"}]}]'
+    expected |= {
+        with_field("tools", "[{}]"): f"tools {none} beyond null or []; leave it out",
+        with_field("functions", "[{}]"): f"functions {none} beyond null or []; leave it out",
+        with_field("modalities", '["audio"]'): f'modalities {none} beyond null or ["text"]; leave it out',
+        with_field("audio", '{"voice": "a"}'): f"audio {none} beyond null; leave it out",
+        with_field("messages", '[{"role": "tool", "content": "a"}]'): f"messages[0].role {none}: there are no tools",
+    } | {
+        with_field("messages", parts.replace("KIND", kind)): f"messages[0].content[0].type {none}: messages are text"
+        for kind in ("image_url", "input_audio", "file")
+    }
     for content, text in expected.items():
         response = sender.post(CHAT, content=content, headers={"content-type": "application/json"})
         assert error_of(response)["message"] == text

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from panacea.api.fields import STRING_AS_PARTS, Strict, only
+from panacea.api.fields import STRING_AS_PARTS, Strict, only, without
 from panacea.api.generation_request import GenerationRequest
 from panacea.api.template_kwargs import NoTemplate, TemplateKwargs
 from panacea.engine.sampling_params import MAX_LOGPROBS
@@ -18,14 +18,16 @@ MAX_PARTS = 1024
 class TextPart(Strict):
     """A piece of a message. Other kinds than text are not supported."""
 
-    type: Literal["text"]
+    type: Annotated[Literal["text"], without(("image_url", "input_audio", "file"), "messages are text")]
     text: str
 
 
 class Message(Strict):
     """One turn of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant"], without(("tool", "function"), "there are no tools")
+    ]
     content: Annotated[
         list[TextPart],
         STRING_AS_PARTS,

@@ -1,6 +1,7 @@
 """Types of request fields that pydantic has no word for."""
 
 import math
+from collections.abc import Container
 from typing import Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
@@ -37,6 +38,17 @@ def _as_parts(value: Any) -> Any:
     if isinstance(value, list):
         return value  # pyright: ignore[reportUnknownVariableType]
     raise PydanticCustomError("content_type", "must be a string or an array of text parts")
+
+
+def without(unsupported: Container[str], why: str) -> BeforeValidator:
+    """Says of known values of OpenAI's that they are not supported, where others are only wrong."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value in unsupported:
+            raise PydanticCustomError("unsupported", "is not supported by this server: {why}", {"why": why})
+        return value
+
+    return BeforeValidator(check)
 
 
 def _finite(value: Any) -> Any:
