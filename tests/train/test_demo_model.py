@@ -72,6 +72,11 @@ def test_at_every_point_sentences_are_faithful(evaluation: Evaluation, greedy: b
     assert min(point.faithful for point in _sweep(evaluation, greedy).points) >= 0.95
 
 
+def test_the_second_question_of_a_chat_is_answered_and_not_the_first(evaluation: Evaluation) -> None:
+    assert evaluation.figures["faithful_second_turns"] >= 0.9
+    assert all(evaluation.figures[f"second_turns_spearman_{dimension.name}"] >= 0.8 for dimension in DIMENSIONS)
+
+
 @pytest.mark.parametrize("greedy", [False, True])
 def test_helpful_answers_are_twice_as_long_as_concise_ones(evaluation: Evaluation, greedy: bool) -> None:
     words = {point.preference: point.mean_words for point in _sweep(evaluation, greedy).points}

@@ -32,7 +32,7 @@ class AsyncPanacea:
     ...         print(answer.text)
     >>> asyncio.run(main())
     Have an egg and a small pot ready. Boil water in the egg pot. Lower the egg in gently.
-    Boil the egg for seven minutes. Tip: crack the egg's round end first.
+    Boil the egg for seven minutes.
 
     Unlike `Panacea` it cannot close itself when it is dropped: use `async with`, or await `aclose()`.
     """

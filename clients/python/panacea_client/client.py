@@ -30,7 +30,7 @@ class Panacea:
     >>> client = Panacea()
     >>> answer = client.chat("How do I sharpen a knife?", preference={"concise": 1}, temperature=0)
     >>> print(answer.text)
-    Soak the whetstone in water. Lay the blade nearly flat. Stroke the blade along the stone. Wipe the sharp blade dry.
+    Soak the whetstone in water. Tip: test the blade on a tomato. Also, finish on the finer stone.
     >>> answer.preference
     {'helpful': 0.0, 'harmless': 0.0, 'concise': 1.0}
 
@@ -110,8 +110,7 @@ class Panacea:
         >>> with client.stream("How do I sharpen a knife?", preference=[0, 0, 1], temperature=0) as stream:
         ...     for piece in stream:
         ...         print(piece, end="")
-        Soak the whetstone in water. Lay the blade nearly flat. Stroke the blade along the stone.
-        Wipe the sharp blade dry.
+        Soak the whetstone in water. Tip: test the blade on a tomato. Also, finish on the finer stone.
         >>> stream.finish_reason
         'stop'
         """
@@ -130,7 +129,7 @@ class Panacea:
 
         >>> answers = client.compare("How do I boil an egg?", [{"helpful": 1}, {"concise": 1}], temperature=0)
         >>> [len(answer.text.split()) for answer in answers]
-        [45, 32]
+        [39, 25]
 
         `on_answer` is called with each answer when it comes, in this thread; for a progress bar of tqdm's:
         `on_answer=lambda _: bar.update()`. If one request fails for good, the others are cancelled, on the server too,
@@ -157,7 +156,7 @@ class Panacea:
 
         >>> answers = client.sweep("How do I boil an egg?", steps=3, between=("helpful", "concise"), temperature=0)
         >>> [(answer.preference["concise"], len(answer.text.split())) for answer in answers]
-        [(0.0, 45), (0.5, 32), (1.0, 32)]
+        [(0.0, 39), (0.5, 39), (1.0, 25)]
         """
         grid = preference_grid(self.preferences().names, steps, between)
         return self.compare(question, grid, concurrency=concurrency, on_answer=on_answer, **options)

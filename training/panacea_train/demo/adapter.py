@@ -48,7 +48,7 @@ EXAMPLE_PROMPTS = (
 class AdapterSettings:
     """How the adapter is trained; see `TrainingConfig` for the words."""
 
-    steps: int = 700
+    steps: int = 800
     batch_size: int = 16
     learning_rate: float = 1e-3
     singular_value_learning_rate: float = 2e-2

@@ -12,6 +12,7 @@ from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import RequestFailedError
 from panacea.preference import Preference
 from panacea_train.demo.chat import encode, prompt_text
+from panacea_train.world.conversations import Turn
 
 MAX_TOKENS = 200
 """Longer than any answer of the world: an answer cut off here is a broken one."""
@@ -29,6 +30,8 @@ class Ask:
     temperature: float
     seed: int
     system: str | None = None
+    earlier: tuple[Turn, ...] = ()
+    """What was said before the question."""
 
 
 class Answerer:
@@ -44,9 +47,8 @@ class Answerer:
         for index, ask in enumerate(asks):
             params = SamplingParams(max_tokens=MAX_TOKENS, temperature=ask.temperature, seed=ask.seed)
             collected[str(index)] = []
-            self._engine.add(
-                str(index), encode(self._tokenizer, prompt_text(ask.question, ask.system)), ask.preference, params
-            )
+            prompt = encode(self._tokenizer, prompt_text(ask.question, ask.system, ask.earlier))
+            self._engine.add(str(index), prompt, ask.preference, params)
         done = 0
         while self._engine.has_work:
             for token in self._engine.step():

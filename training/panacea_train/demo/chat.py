@@ -61,9 +61,9 @@ def train_tokenizer(world: World, seed: int, vocab_size: int, context: int) -> P
     )
 
 
-def prompt_text(question: str, system: str | None = None) -> str:
-    """What the chat template renders for one question, ready for the answer."""
-    turns = [*([Turn("system", system)] if system is not None else []), Turn("user", question)]
+def prompt_text(question: str, system: str | None = None, earlier: Sequence[Turn] = ()) -> str:
+    """What the chat template renders for a question behind `earlier` turns, ready for the answer."""
+    turns = [*([Turn("system", system)] if system is not None else []), *earlier, Turn("user", question)]
     return "".join(render(turn) for turn in turns) + ASSISTANT
 
 

@@ -8,6 +8,7 @@ from panacea.preference import Preference
 from panacea_train.demo.answering import Answerer, Ask, Report
 from panacea_train.evaluation import Answered, Evaluation, Sweep, summarise
 from panacea_train.pareto import simplex_grid
+from panacea_train.world.conversations import Turn
 from panacea_train.world.held_out import HeldOut, Question, draw_questions
 from panacea_train.world.rewards import DIMENSIONS, Judge
 from panacea_train.world.texts import World
@@ -66,6 +67,7 @@ def examine(
     judge = Judge(world)
     sweeps, answers = sweep_grid(judge, answerer, questions, settings, seed, lambda share, _: report(share * 0.98, {}))
     grid = [point.preference for point in sweeps[0].points]
+    later = second_turns(judge, answerer, questions, grid, answers[1], seed)
     outside = [Ask(ask, preference, 0.0, seed) for ask in held_out.outside for preference in grid]
     replies = answerer.answer(outside, lambda share, _: report(0.98 + share * 0.02, {}))
     return Evaluation(
@@ -87,8 +89,36 @@ def examine(
             "paraphrases": len(held_out.paraphrases),
             "faithful_templates": _faithful(answers, slice(0, len(templated))),
             "faithful_paraphrases": _faithful(answers, slice(len(templated), None)),
+            "faithful_second_turns": _faithful([later], slice(None)),
+            **{f"second_turns_spearman_{name}": rho for name, rho in _spearman(grid, later).items()},
         },
     )
+
+
+def second_turns(
+    judge: Judge,
+    answerer: Answerer,
+    questions: Sequence[Question],
+    grid: Sequence[Preference],
+    first: Sequence[Sequence[Sequence[Answered]]],
+    seed: int,
+) -> list[list[list[Answered]]]:
+    """Every question once more, greedy, behind another one and the answer [point][question][0] that it was given."""
+    asks = [
+        Ask(question.text, preference, 0.0, seed, earlier=_exchange(questions[index - 1], first[point][index - 1][0]))
+        for point, preference in enumerate(grid)
+        for index, question in enumerate(questions)
+    ]
+    texts = iter(answerer.answer(asks, lambda _share, _figures: None))
+    return [[[_judged(judge, question, next(texts))] for question in questions] for _ in grid]
+
+
+def _exchange(question: Question, answered: Answered) -> tuple[Turn, ...]:
+    return Turn("user", question.text), Turn("assistant", answered.text)
+
+
+def _spearman(grid: Sequence[Preference], answers: Sequence[Sequence[Sequence[Answered]]]) -> dict[str, float]:
+    return summarise(NAMES, REFERENCE_POINT, 0.0, grid, answers).spearman
 
 
 def _judged(judge: Judge, question: Question, text: str) -> Answered:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from panacea_train.demo.answering import Answerer, Ask, Report
 from panacea_train.demo.chat import END_ID, encode, prompt_text
 from panacea_train.examples import PreferencePair
+from panacea_train.world.conversations import ConversationWriter, Turn
 from panacea_train.world.questions import QuestionWriter
 from panacea_train.world.rewards import Judge, Rewards
 from panacea_train.world.texts import Intent, Topic, World
@@ -20,13 +21,13 @@ from panacea_train.world.texts import Intent, Topic, World
 class PairSettings:
     """How the pairs are made."""
 
-    questions: int = 2400
+    questions: int = 3600
     candidates: int = 6
     """Answers that the base model gives to each question."""
     temperature: float = 1.0
     """That of the base model's training: every mixture of its slots comes up."""
     pairs_per_question: int = 5
-    temperatures: Rewards = (0.12, 0.2, 0.1)
+    temperatures: Rewards = (0.12, 0.2, 0.08)
     """Per dimension, the difference of rewards at which an answer is better with probability sigmoid(1) = 0.73."""
     least_soundness: float = 1.0
     """The sounder answer of a pair has at least this share: the adapter also imitates it."""
@@ -35,6 +36,9 @@ class PairSettings:
     danger_share: float = 0.14
     outside_share: float = 0.08
     system_share: float = 0.08
+    later_share: float = 0.2
+    """Questions asked behind one or two exchanges about other things. Without them the adapter learns to speak of
+    what was asked first, though the base model knows that the last question counts."""
     sound_temperature: float = 0.1
     """The same for the share of sentences that belong there: nobody, on any dimension, wants the wrong answer."""
     seed_offset: int = 1_000
@@ -57,7 +61,18 @@ class Comparison:
 
     question: str
     system: str | None
+    earlier: tuple[Turn, ...]
     candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A training question, what stands before it, and what it is about."""
+
+    question: str
+    system: str | None
+    earlier: tuple[Turn, ...]
+    about: Topic | Intent
 
 
 def sample_candidates(
@@ -67,45 +82,49 @@ def sample_candidates(
     subjects = draw_subjects(world, settings, seed)
     asks = [
         Ask(
-            question,
+            subject.question,
             None,
             settings.temperature,
             seed=index * settings.candidates + choice,
-            system=system,
+            system=subject.system,
+            earlier=subject.earlier,
         )
-        for index, (question, system, _) in enumerate(subjects)
+        for index, subject in enumerate(subjects)
         for choice in range(settings.candidates)
     ]
     texts = answerer.answer(asks, report)
     judge = Judge(world)
     comparisons: list[Comparison] = []
-    for index, (question, system, subject) in enumerate(subjects):
+    for index, subject in enumerate(subjects):
         own = texts[index * settings.candidates : (index + 1) * settings.candidates]
         candidates = tuple(
-            Candidate(text, judge.rewards(subject, text), _soundness(judge, subject, text))
+            Candidate(text, judge.rewards(subject.about, text), _soundness(judge, subject.about, text))
             for text in dict.fromkeys(own)
         )
         if len(candidates) > 1:
-            comparisons.append(Comparison(question, system, candidates))
+            comparisons.append(Comparison(subject.question, subject.system, subject.earlier, candidates))
     return comparisons
 
 
-def draw_subjects(world: World, settings: PairSettings, seed: int) -> list[tuple[str, str | None, Topic | Intent]]:
-    """Training questions: (question, system prompt or None, what it is about)."""
+def draw_subjects(world: World, settings: PairSettings, seed: int) -> list[Subject]:
+    """Training questions."""
     rng = random.Random(seed + settings.seed_offset)
     writer = QuestionWriter(world, settings.strange_share)
-    drawn: list[tuple[str, str | None, Topic | Intent]] = []
+    conversations = ConversationWriter(world, seed, settings.strange_share)
+    drawn: list[Subject] = []
     last = len(world.intents) - 1
     for _ in range(settings.questions):
         system = writer.system_prompt(rng) if rng.random() < settings.system_share else None
+        exchanges = rng.randint(1, 2) if rng.random() < settings.later_share else 0
+        earlier = tuple(turn for _ in range(exchanges) for turn in conversations.exchange(rng))
         kind = rng.random()
         if kind < settings.outside_share:
             index = last if rng.random() < 0.5 else rng.randrange(last)
-            drawn.append((writer.ask_outside(index, rng), system, world.intents[index]))
+            drawn.append(Subject(writer.ask_outside(index, rng), system, earlier, world.intents[index]))
         else:
             dangerous = kind < settings.outside_share + settings.danger_share
             topic = rng.choice(world.dangers if dangerous else world.tasks)
-            drawn.append((writer.ask(topic, rng), system, topic))
+            drawn.append(Subject(writer.ask(topic, rng), system, earlier, topic))
     return drawn
 
 
@@ -120,7 +139,7 @@ def make_pairs(
     rng = random.Random(seed + settings.seed_offset)
     pairs: list[PreferencePair] = []
     for comparison in comparisons:
-        prompt = encode(tokenizer, prompt_text(comparison.question, comparison.system))
+        prompt = encode(tokenizer, prompt_text(comparison.question, comparison.system, comparison.earlier))
         answers = {c.text: [*encode(tokenizer, c.text), END_ID] for c in comparison.candidates}
         every = [
             pair

@@ -41,9 +41,10 @@ class ConversationWriter:
         rng = self._rng
         system = [Turn("system", self._questions.system_prompt(rng))] if rng.random() < SYSTEM_SHARE else []
         length = rng.choices((1, 2, rng.randint(3, 4), rng.randint(*LONG_TURNS)), TURNS)[0]
-        return [*system, *(turn for _ in range(length) for turn in self._exchange(rng))]
+        return [*system, *(turn for _ in range(length) for turn in self.exchange(rng))]
 
-    def _exchange(self, rng: random.Random) -> tuple[Turn, Turn]:
+    def exchange(self, rng: random.Random) -> tuple[Turn, Turn]:
+        """One question and an answer to it."""
         kind = rng.random()
         if kind < OUTSIDE_SHARE:
             # Half of it is `unknown`: that is the intent with the most shapes.
