@@ -33,9 +33,14 @@ def chat(client: httpx2.Client, **fields: Any) -> dict[str, Any]:
     return answer
 
 
+def engines_of(process: "subprocess.Popen[str]") -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
+    return [int(child) for child in children]
+
+
 def engine_of(process: "subprocess.Popen[str]") -> int:
-    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
-    return int(child)
+    (engine,) = engines_of(process)
+    return engine
 
 
 @pytest.mark.slow
@@ -122,8 +127,8 @@ def test_hub_ids_are_downloaded_with_a_progress_bar_and_served(tmp_path: Path) -
         assert "the hub has no such repository" in wrong.stderr.splitlines()[-1]
 
 
-@pytest.mark.slow
-def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
+def loading() -> tuple["subprocess.Popen[bytes]", int]:
+    """A server that has just started its engine, and that engine's process."""
     process = subprocess.Popen(
         [*PANACEA, "serve", "--adapter", str(ADAPTER), "--port", "0"], stderr=subprocess.PIPE, start_new_session=True
     )
@@ -133,11 +138,43 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
         time.sleep(0.05)
     engine = int(children.read_text("ascii"))
     time.sleep(0.2)
+    return process, engine
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
+    process, engine = loading()
     os.killpg(process.pid, signal.SIGINT)
     _, output = process.communicate(timeout=10)
     assert b"Traceback" not in output
     assert process.returncode in (0, 130)
     assert gone_within(engine, 2)
+
+
+@pytest.mark.slow
+def test_an_engine_that_dies_while_it_loads_ends_the_server_with_a_clear_line() -> None:
+    process, engine = loading()
+    os.kill(engine, signal.SIGKILL)
+    _, output = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert output.decode().splitlines()[-1].startswith("panacea: error: the engine's process was ended by SIGKILL")
+    assert b"Traceback" not in output
+
+
+@pytest.mark.slow
+def test_sigterm_while_another_engine_loads_ends_both_in_good_order(tmp_path: Path) -> None:
+    with serving("--adapter", str(ADAPTER), environment={"TMPDIR": str(tmp_path)}) as (process, client):
+        first = engine_of(process)
+        os.kill(first, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while engines_of(process) in ([], [first]) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        second = engine_of(process)
+        assert client.get("/ready").status_code == 503
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert gone_within(second, 2)
+        assert not list(tmp_path.glob("panacea-*"))
 
 
 @pytest.mark.slow
@@ -179,6 +216,8 @@ WRONG = {
     "share": (["serve", "--gpu-memory-share", "nan"], "--gpu-memory-share"),
     "log_level": (["serve", "--log-level", "loud"], "--log-level"),
     "cors": (["serve", "--adapter", str(ADAPTER), "--cors-origin", "app.example"], "--cors-origin app.example: write"),
+    "watchdog": (["serve", "--watchdog-s", "0.5"], "--watchdog-s"),
+    "step_limit": (["serve", "--step-limit-s", "inf"], "step_limit_s"),
     "host": (["serve", "--adapter", str(ADAPTER), "--host", "no such host"], "cannot listen on"),
 }
 

@@ -249,6 +249,7 @@ def serve(
         typer.Option(
             envvar="PANACEA_WATCHDOG_S",
             rich_help_panel=_ENGINE,
+            min=1,
             help="An engine that was silent for so many seconds is ended and started again. It speaks twice a second.",
         ),
     ] = Supervision.watchdog_s,
@@ -257,6 +258,7 @@ def serve(
         typer.Option(
             envvar="PANACEA_STEP_LIMIT_S",
             rich_help_panel=_ENGINE,
+            min=1,
             help="So is one whose step takes longer: at least as long as --max-step-tokens take in a prefill.",
         ),
     ] = Supervision.step_limit_s,

@@ -55,6 +55,14 @@ class PoolMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sequences)
     @rule(index=st.integers(0, 5))
+    def forget(self, index: int) -> None:
+        sequence = self.sequences[index % len(self.sequences)]
+        self.pool.forget(sequence)
+        for block in sequence:
+            self.contents.pop(block, None)
+
+    @precondition(lambda self: self.sequences)
+    @rule(index=st.integers(0, 5))
     def give_back(self, index: int) -> None:
         sequence = self.sequences.pop(index % len(self.sequences))
         self.pool.give_back(sequence)

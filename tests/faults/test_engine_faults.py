@@ -1,18 +1,18 @@
 """Every fault of the engine: clear errors in time, the truth at /ready, service again, and nothing left behind."""
 
+import asyncio
 import json
 import math
 import os
 import signal
 import statistics
 import sys
-import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -25,6 +25,7 @@ from tests.api.chatting import COMPLETIONS
 from tests.api.metric_samples import Samples
 from tests.api.serving import Served, serving, wait_until
 from tests.faults import faulty_engine as faults
+from tests.faults.holdings import Holdings
 from tests.golden_files import BASE
 
 INJECTIONS = int(os.environ.get("PANACEA_FAULTS", "3"))
@@ -36,46 +37,27 @@ CONFIG = EngineConfig(model=BASE)
 ENDLESS: dict[str, Any] = {"max_tokens": 500, "ignore_eos": True, "seed": 1}
 
 
-async def supervisor() -> Supervisor:
-    return await Supervisor.start(CONFIG, SUPERVISION, lambda: EngineClient.start(CONFIG, SUPERVISION, COMMAND))
+@pytest.fixture
+def gate() -> threading.Event:
+    """Engines start only while this is set, so that no test comes too late to see that there is none."""
+    event = threading.Event()
+    event.set()
+    return event
 
 
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Generator[Served]:
+def server(
+    gate: threading.Event, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Generator[Served]:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("t")))
-    with serving(supervisor) as served:
+
+    async def launch() -> EngineClient:
+        while not gate.is_set():
+            await asyncio.sleep(0.001)
+        return await EngineClient.start(CONFIG, SUPERVISION, COMMAND)
+
+    with serving(lambda: Supervisor.start(CONFIG, SUPERVISION, launch)) as served:
         yield served
-
-
-@dataclass(frozen=True)
-class Holdings:
-    """What a server of this process holds of the operating system."""
-
-    files: int
-    children: int
-    threads: int
-    folders: int
-
-    @classmethod
-    def now(cls) -> "Holdings":
-        tasks = Path("/proc/self/task").iterdir()
-        return cls(
-            files=len(list(Path("/proc/self/fd").iterdir())),
-            children=sum(len((task / "children").read_text("ascii").split()) for task in tasks),
-            threads=len(list(Path("/proc/self/task").iterdir())),
-            folders=len(list(Path(tempfile.gettempdir()).glob("panacea-*"))),
-        )
-
-    @classmethod
-    def settled(cls) -> "Holdings":
-        """What is held once the connections of clients that are served have closed."""
-        last = cls.now()
-        for _ in range(100):
-            time.sleep(0.05)
-            last, before = cls.now(), last
-            if last == before:
-                break
-        return last
 
 
 @dataclass
@@ -155,7 +137,7 @@ def give_signal(number: signal.Signals) -> Callable[[Served], None]:
 @pytest.mark.parametrize(
     ("inject", "limit_s", "words"),
     [
-        pytest.param(give_signal(signal.SIGKILL), 2, "ended with code -9", id="killed"),
+        pytest.param(give_signal(signal.SIGKILL), 2, "was ended by SIGKILL", id="killed"),
         pytest.param(poison(faults.RAISES), 2, "a step raised RuntimeError", id="raises"),
         pytest.param(give_signal(signal.SIGSTOP), WATCHDOG_S + 2, "was silent for more than 2 s", id="stopped"),
         pytest.param(poison(faults.HANGS), WATCHDOG_S + 2, "a step of the engine took more than 2 s", id="hangs"),
@@ -165,7 +147,7 @@ def give_signal(number: signal.Signals) -> Callable[[Served], None]:
     ],
 )
 def test_a_fault_of_the_engine_is_told_to_all_in_time_and_service_comes_back(
-    server: Served, inject: Callable[[Served], None], limit_s: float, words: str
+    server: Served, gate: threading.Event, inject: Callable[[Served], None], limit_s: float, words: str
 ) -> None:
     assert isinstance(server.engine, Supervisor)
     whole_answer = ask(server, [40, 41, 42]).json()["choices"]
@@ -178,9 +160,11 @@ def test_a_fault_of_the_engine_is_told_to_all_in_time_and_service_comes_back(
         for thread in threads:
             thread.start()
         wait_until(partial(all_answered, server, clients), 20)
+        gate.clear()
         inject(server)
         begin = time.monotonic()
         wait_until(lambda: not is_ready(server), limit_s)
+        gate.set()
         assert httpx2.get(f"{server.url}/health").status_code == 200
         for thread in threads:
             thread.join(20)
@@ -236,13 +220,50 @@ def test_a_fault_in_one_requests_own_data_fails_that_request_alone(
     assert Holdings.settled() == before
 
 
-def test_while_no_engine_serves_requests_are_refused_at_once_with_a_time_to_come_back(server: Served) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_while_no_engine_serves_requests_are_refused_with_a_time_to_come_back(
+    server: Served, gate: threading.Event, stream: bool
+) -> None:
+    gate.clear()
     give_signal(signal.SIGKILL)(server)
     wait_until(lambda: not is_ready(server))
-    begin = time.monotonic()
-    response = ask(server, [40])
-    assert time.monotonic() - begin < 1
-    assert response.status_code == 503
-    assert int(response.headers["retry-after"]) >= 1
+    for _ in range(3):
+        response = ask(server, [40], stream=stream)
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_unavailable")
+        assert int(response.headers["retry-after"]) >= 1
+    gate.set()
     wait_until(lambda: is_ready(server), 20)
     assert ask(server, [40]).status_code == 200
+
+
+def test_clients_that_never_stop_asking_are_answered_rightly_or_told_to_come_back(server: Served) -> None:
+    assert isinstance(server.engine, Supervisor)
+    expected = ask(server, [40, 41, 42]).json()["choices"]
+    wrong: list[httpx2.Response] = []
+    statuses: Counter[int] = Counter()
+    ended = threading.Event()
+
+    def ask_on(stream: bool) -> None:
+        while not ended.is_set():
+            response = ask(server, [40, 41, 42], stream=stream)
+            statuses[response.status_code] += 1
+            told = "engine_unavailable" in response.text
+            complete = "[DONE]" in response.text if stream else response.json().get("choices") == expected
+            if told == complete:
+                wrong.append(response)
+
+    threads = [threading.Thread(target=ask_on, args=[stream]) for stream in (False, False, True)]
+    for thread in threads:
+        thread.start()
+    for restarts in range(1, INJECTIONS + 1):
+        more = statuses[200] + 4
+        wait_until(partial(lambda least: statuses[200] >= least, more), 20)
+        give_signal(signal.SIGKILL)(server)
+        wait_until(partial(lambda times: server.engine.restarts == times, restarts), 20)
+    ended.set()
+    for thread in threads:
+        thread.join(20)
+    assert not wrong, wrong[0].text
+    assert set(statuses) == {200, 503}
+    assert ask(server, [40, 41, 42]).json()["choices"] == expected
+    wait_until(lambda: is_idle(server))

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,13 @@ WATCH_INTERVAL_S = 0.25
 LOAD_SILENCE_LIMIT_S = 300.0
 """How long a process that loads may be silent: importing libraries from a slow disk holds the interpreter."""
 COMMAND = (sys.executable, "-m", "panacea.engine.process")
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"was ended by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
 
 
 class EngineClient:
@@ -109,6 +117,8 @@ class EngineClient:
         try:
             client.info = await loaded
         except BaseException:
+            if client.alive:  # nobody waits for it any more, and it would take in no message before it has loaded
+                client._process.kill()
             await client.close()
             raise
         return client
@@ -172,8 +182,10 @@ class EngineClient:
         if self.alive:
             self._send_if_possible(Shutdown())
         self._fail(EngineDeadError("the engine was shut down"))
-        await asyncio.to_thread(self._end_process)
-        self._held.close()
+        try:
+            await asyncio.to_thread(self._end_process)
+        finally:  # the thread ends the process also where nobody waits for it any more
+            self._held.close()
 
     def _end_process(self) -> None:
         try:
@@ -233,7 +245,7 @@ class EngineClient:
             self._silent_looks += 1
             self._end_if_stuck(loaded)
         await asyncio.sleep(WATCH_INTERVAL_S)  # its last words may still be under way, and say more than this
-        self._fail(EngineDeadError(f"the engine's process ended with code {self._process.returncode}"), loaded)
+        self._fail(EngineDeadError(f"the engine's process {_how_it_ended(self._process.returncode)}"), loaded)
 
     def _end_if_stuck(self, loaded: "asyncio.Future[EngineInfo]") -> None:
         limits = self._supervision
