@@ -29,6 +29,7 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
         "panacea/demo/adapter/adapter_model.safetensors",
         "panacea/demo/adapter/evaluation.json",
         "panacea/page/index.html",
+        "panacea/api/docs_page.css",
         "panacea/page/main.js",
         "panacea/page/components/app.js",
         "panacea/page/vendor/preact.js",

@@ -2,22 +2,18 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 from pydantic import ValidationError
-from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from panacea.api.auth import BearerKeys
 from panacea.api.catalog import Catalog
 from panacea.api.chat import chat_router
-from panacea.api.chat_request import ChatRequest
-from panacea.api.chat_response import ChatCompletionChunk
-from panacea.api.completion_request import CompletionRequest
 from panacea.api.completions import completions_router
 from panacea.api.disconnect import CancelOnDisconnect
+from panacea.api.docs_page import add_docs_page
 from panacea.api.engine import EngineLike
 from panacea.api.errors import LastResort, handle_errors
 from panacea.api.evaluation import Evaluation
@@ -26,12 +22,12 @@ from panacea.api.hosts import HostAllowList
 from panacea.api.measured_engine import MeasuredEngine
 from panacea.api.metrics import Metrics, metrics_router
 from panacea.api.models import models_router
+from panacea.api.openapi import DocumentedApp
 from panacea.api.page import add_page
 from panacea.api.preferences import preferences_router
 from panacea.api.request_id import RequestId
 from panacea.api.request_log import RequestLog
 from panacea.api.tokenization import tokenization_router
-from panacea.api.tokenization_request import DetokenizeRequest, TokenizeRequest
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
@@ -41,6 +37,9 @@ _DESCRIPTION = """\
 OpenAI's API for one language model and one adapter, plus a **preference**: each request says how much of each dimension
 its answer should have, such as `{"helpful": 0.7, "harmless": 0.2, "concise": 0.1}`. Requests with different preferences
 share one batch. With the official client: `extra_body={"preference": {...}}`.
+
+A server that was started with keys asks for one: `Authorization: Bearer KEY`. Errors have one shape everywhere,
+`{"error": {"message", "type", "param", "code"}}`, and every answer has an `x-request-id`.
 """
 
 
@@ -61,13 +60,13 @@ def create_app(
     catalog = Catalog(config.model_name, space)
     metrics = Metrics(config.model_name, engine, space)
     measured = MeasuredEngine(engine, metrics)
-    app = _App(
+    app = DocumentedApp(
         title="Panacea",
         version=version("panacea-server"),
         description=_DESCRIPTION,
         redirect_slashes=False,
+        docs_url=None,  # this and the next load scripts from elsewhere
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         # The first is the outermost.
         middleware=[
             Middleware(RequestId),
@@ -81,6 +80,7 @@ def create_app(
     )
     handle_errors(app)
     add_page(app)
+    add_docs_page(app)
     app.include_router(health_router(engine, config.heartbeat_limit_s))
     app.include_router(metrics_router(metrics))
     app.include_router(models_router(catalog))
@@ -105,25 +105,6 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             expose_headers=("x-request-id",),
         )
     ]
-
-
-class _App(FastAPI):
-    def openapi(self) -> dict[str, Any]:
-        """FastAPI's schema, with the bodies that routes read and write themselves."""
-        if self.openapi_schema is None:
-            schema = super().openapi()
-            _, definitions = models_json_schema(
-                [
-                    (ChatRequest, "validation"),
-                    (ChatCompletionChunk, "serialization"),
-                    (CompletionRequest, "validation"),
-                    (TokenizeRequest, "validation"),
-                    (DetokenizeRequest, "validation"),
-                ],
-                ref_template="#/components/schemas/{model}",
-            )
-            schema["components"]["schemas"].update(definitions["$defs"])
-        return super().openapi()
 
 
 def _check(evaluation: bytes) -> None:

@@ -87,7 +87,22 @@ def chat_router(
         summary="Continue a conversation, with a preference",
         response_model=ChatCompletion,
         responses=generation_docs(ChatCompletionChunk),
-        openapi_extra=request_docs(ChatRequest, catalog, [{"role": "user", "content": example_prompt(catalog)}]),
+        openapi_extra=request_docs(
+            ChatRequest,
+            catalog,
+            [{"role": "user", "content": example_prompt(catalog)}],
+            {
+                "Two drawn answers, with log probabilities": {
+                    "n": 2,
+                    "temperature": 0.7,
+                    "top_p": 0.9,
+                    "seed": 1,
+                    "logprobs": True,
+                    "top_logprobs": 3,
+                    "max_tokens": 32,
+                }
+            },
+        ),
     )
     async def create_chat_completion(request: Request) -> Response:
         """OpenAI's chat completions. `preference` says what the answer should be like; weights are relative.

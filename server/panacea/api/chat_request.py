@@ -19,7 +19,9 @@ class TextPart(Strict):
     """A piece of a message. Other kinds than text are not supported."""
 
     type: Annotated[Literal["text"], without(("image_url", "input_audio", "file"), "messages are text")]
+    """Always text."""
     text: str
+    """The words."""
 
 
 class Message(Strict):
@@ -28,19 +30,27 @@ class Message(Strict):
     role: Annotated[
         Literal["system", "developer", "user", "assistant"], without(("tool", "function"), "there are no tools")
     ]
+    """Who speaks; developer is a newer name for system."""
     content: Annotated[
         list[TextPart],
         STRING_AS_PARTS,
         Field(max_length=MAX_PARTS),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": TextPart.model_json_schema()}]}),
     ]
+    """A text, or its parts in a row."""
     # An assistant's message may be sent back as the openai client holds it.
     name: Annotated[str | None, only()] = None
+    """null."""
     refusal: Annotated[str | None, only()] = None
+    """null."""
     audio: Annotated[Any, only()] = None
+    """null."""
     function_call: Annotated[Any, only()] = None
+    """null."""
     tool_calls: Annotated[Any, only([])] = None
+    """null or []."""
     annotations: Annotated[Any, only([])] = None
+    """null or []."""
 
     def as_chat_message(self) -> ChatMessage:
         """The message as templates know it: developer is OpenAI's newer name for system."""
@@ -54,9 +64,12 @@ class ChatRequest(GenerationRequest):
     prompt_field: ClassVar[str] = "messages"
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    """The conversation so far; the model speaks next."""
     max_completion_tokens: Annotated[int | None, Field(ge=1, description="Newer name of max_tokens.")] = None
     logprobs: bool | None = None
+    """Report the log probability of each token, before biases, penalties and temperature."""
     top_logprobs: Annotated[int | None, Field(ge=0, le=MAX_LOGPROBS)] = None
+    """Most likely tokens to report at each place, beside the chosen one."""
 
     # Extensions, as vLLM names them.
     chat_template_kwargs: TemplateKwargs = None
@@ -64,26 +77,45 @@ class ChatRequest(GenerationRequest):
 
     # Fields of OpenAI's that change no token, whatever they say.
     metadata: Annotated[dict[str, str] | None, Field(max_length=16)] = None
+    """Changes nothing."""
     prompt_cache_key: str | None = None
+    """Changes nothing: equal prompts are found anyway."""
     prompt_cache_retention: str | None = None
+    """Changes nothing."""
     safety_identifier: str | None = None
+    """Changes nothing."""
     parallel_tool_calls: bool | None = None
+    """Changes nothing: there are no tools."""
 
     # Fields of OpenAI's that would: taken where they ask for nothing.
     audio: Annotated[Any, only()] = None
+    """Not supported: null."""
     function_call: Annotated[Any, only("none", "auto")] = None
+    """Not supported: null, none or auto."""
     functions: Annotated[Any, only([])] = None
+    """Not supported: null or []."""
     modalities: Annotated[Any, only(["text"])] = None
+    """null or ["text"]."""
     moderation: Annotated[Any, only()] = None
+    """Not supported: null."""
     prediction: Annotated[Any, only()] = None
+    """Not supported: null."""
     prompt_cache_options: Annotated[Any, only()] = None
+    """Not supported: null."""
     reasoning_effort: Annotated[str | None, only("none")] = None
+    """null or none."""
     service_tier: Annotated[str | None, only("auto", "default")] = None
+    """null, auto or default."""
     store: Annotated[bool | None, only(False)] = None
+    """null or false: nothing is kept."""
     tool_choice: Annotated[Any, only("none", "auto")] = None
+    """Not supported: null, none or auto."""
     tools: Annotated[Any, only([])] = None
+    """Not supported: null or []."""
     verbosity: Annotated[str | None, only("medium")] = None
+    """null or medium."""
     web_search_options: Annotated[Any, only()] = None
+    """Not supported: null."""
 
     @property
     def alternatives(self) -> int | None:

@@ -2,80 +2,103 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
-
+from panacea.api.fields import Documented
 from panacea.api.response import AnswerHead, Usage, shown_logprob
 from panacea.engine.outputs import FinishReason
 from panacea.text import Piece, TokenLogprob
 
 
-class TopLogprob(BaseModel):
+class TopLogprob(Documented):
     """A token, its probability's natural logarithm, and its exact bytes: a token may be part of a character."""
 
     token: str
+    """Its text; U+FFFD where it is no whole character."""
     logprob: float
+    """-9999 stands for minus infinity."""
     bytes: list[int]
+    """What it adds to the text."""
 
 
 class TokenLogprobs(TopLogprob):
     """The chosen token at a position and the most likely ones there."""
 
     top_logprobs: list[TopLogprob]
+    """As many as were asked for, the most likely first."""
 
 
-class ChoiceLogprobs(BaseModel):
+class ChoiceLogprobs(Documented):
     """Log probabilities of the tokens in a choice's content."""
 
     content: list[TokenLogprobs]
+    """One entry for each token."""
     refusal: None = None
+    """Always null."""
 
 
-class AssistantMessage(BaseModel):
+class AssistantMessage(Documented):
     """The model's answer."""
 
     role: Literal["assistant"] = "assistant"
+    """Always assistant."""
     content: str
+    """The text."""
     refusal: None = None
+    """Always null."""
 
 
-class Choice(BaseModel):
+class Choice(Documented):
     """One of the `n` answers."""
 
     index: int
+    """Which of the answers, from 0."""
     message: AssistantMessage
+    """What the model said."""
     logprobs: ChoiceLogprobs | None
+    """With logprobs: true; else null."""
     finish_reason: FinishReason
+    """stop: the model, a stop sequence or the schema ended it. length: max_tokens or the context did."""
 
 
 class ChatCompletion(AnswerHead):
     """A whole answer."""
 
     object: Literal["chat.completion"] = "chat.completion"
+    """Always chat.completion."""
     choices: list[Choice]
+    """The answers."""
     usage: Usage
+    """What it took."""
 
 
-class Delta(BaseModel):
+class Delta(Documented):
     """What a chunk adds to its choice's message; absent fields add nothing."""
 
     role: Literal["assistant"] | None = None
+    """With a choice's first chunk."""
     content: str | None = None
+    """More text."""
 
 
-class ChunkChoice(BaseModel):
+class ChunkChoice(Documented):
     """A chunk's part of one choice."""
 
     index: int
+    """Which of the answers, from 0."""
     delta: Delta
+    """What this chunk adds."""
     logprobs: ChoiceLogprobs | None
+    """Of the tokens in this chunk; null without logprobs: true."""
     finish_reason: FinishReason | None
+    """With a choice's last chunk; else null."""
 
 
 class ChatCompletionChunk(AnswerHead):
     """One event of a stream."""
 
     object: Literal["chat.completion.chunk"]
+    """Always chat.completion.chunk."""
     choices: list[ChunkChoice]
+    """One choice; none in the chunk that brings the usage."""
     usage: Usage | None = None
     """With stream_options.include_usage: null, and in a last chunk without choices the number of tokens."""
 

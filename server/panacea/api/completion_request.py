@@ -85,6 +85,7 @@ class CompletionRequest(GenerationRequest):
     # Fields of OpenAI's that are taken where they ask for nothing.
     best_of: Annotated[int | None, Field(ge=1, description="As much as n.")] = None
     suffix: Annotated[str | None, only("")] = None
+    """Not supported: null or an empty string."""
 
     @property
     def alternatives(self) -> int | None:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel
-
+from panacea.api.fields import Documented
 from panacea.api.response import AnswerHead, Usage, shown_logprob
 from panacea.engine.outputs import FinishReason
 from panacea.text import TokenLogprob
 
 
-class TextLogprobs(BaseModel):
+class TextLogprobs(Documented):
     """Log probabilities of the tokens in a choice's text."""
 
     tokens: list[str]
@@ -23,12 +22,15 @@ class TextLogprobs(BaseModel):
     """Where in the choice's text each token begins, in characters."""
 
 
-class TextChoice(BaseModel):
+class TextChoice(Documented):
     """A choice's text, or a chunk's part of it. Choices of the first prompt come first."""
 
     index: int
+    """Which of the answers, from 0."""
     text: str
+    """The text, behind its prompt with echo."""
     logprobs: TextLogprobs | None
+    """With logprobs; else null."""
     finish_reason: FinishReason | None
     """Null in all chunks but a choice's last."""
 
@@ -37,7 +39,9 @@ class TextCompletion(AnswerHead):
     """A whole answer, or one event of a stream."""
 
     object: Literal["text_completion"]
+    """Always text_completion."""
     choices: list[TextChoice]
+    """The answers."""
     usage: Usage | None
     """In a stream only with stream_options.include_usage: null, and in a last chunk without choices the numbers."""
 

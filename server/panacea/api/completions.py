@@ -137,7 +137,12 @@ def completions_router(
         summary="Continue a text, with a preference",
         response_model=TextCompletion,
         responses=generation_docs(TextCompletion),
-        openapi_extra=request_docs(CompletionRequest, catalog, example_prompt(catalog)),
+        openapi_extra=request_docs(
+            CompletionRequest,
+            catalog,
+            example_prompt(catalog),
+            {"How likely the prompt itself is": {"echo": True, "logprobs": 1, "max_tokens": 0}},
+        ),
     )
     async def create_completion(request: Request) -> Response:
         """OpenAI's text completions: raw prompts, without a chat template. `preference` as in chat completions.

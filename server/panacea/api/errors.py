@@ -1,16 +1,17 @@
 """How everything that goes wrong is said: OpenAI's error shape, and never a value of the client's."""
 
+import json
 import logging
 import math
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from panacea.api.fields import Documented
 from panacea.errors import EngineError, PanaceaError, PreferenceError, RequestError, RequestFailedError
 
 logger = logging.getLogger(__name__)
@@ -23,20 +24,24 @@ _HTTP_MESSAGES = {
 }
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetail(Documented):
     """What went wrong, in words for a person and for a program."""
 
     message: str
+    """What to do about it, in a sentence."""
     type: str
+    """invalid_request_error below status 500, else server_error."""
     param: str | None
     """The request's field at fault."""
     code: str | None
+    """A word for programs, where the status does not say all."""
 
 
-class ErrorResponse(BaseModel):
+class ErrorResponse(Documented):
     """Body of every answer that is not a success, and of a stream's `error` event."""
 
     error: ErrorDetail
+    """What went wrong."""
 
 
 class ApiError(Exception):
@@ -132,6 +137,36 @@ def handle_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, respond)
 
 
+_MEANINGS: dict[int, tuple[str, tuple[str, str | None, str | None]]] = {
+    400: ("The request is at fault; `param` names the field.", ("n must be less than or equal to 16", "n", None)),
+    401: ("This server needs a key.", ("this server needs a key: Authorization: Bearer KEY", None, "invalid_api_key")),
+    404: (
+        "There is no such thing here.",
+        ("no such model is served; GET /v1/models lists them", "model", "model_not_found"),
+    ),
+    413: ("The body is too large.", ("the body is larger than 4194304 bytes", None, "body_too_large")),
+    415: (
+        "The body says that it is something else.",
+        ("the body must be JSON: Content-Type: application/json", None, "unsupported_media_type"),
+    ),
+    421: (
+        "This server does not answer for this host name.",
+        ("this server does not answer for this host; see --allowed-host", None, "unknown_host"),
+    ),
+    500: ("This one request could not be computed.", ("its logits are not finite numbers", None, "request_failed")),
+    503: (
+        "The engine is gone or silent, and may be back soon.",
+        ("the engine failed: its process is gone", None, "engine_unavailable"),
+    ),
+}
+"""What a status means, and the message, param and code of an example."""
+
+
 def error_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entry of these statuses."""
-    return {status: {"model": ErrorResponse} for status in statuses}
+    return {status: _documented(status, *_MEANINGS[status]) for status in statuses}
+
+
+def _documented(status: int, meaning: str, example: tuple[str, str | None, str | None]) -> dict[str, Any]:
+    body = json.loads(ApiError(status, *example).body())
+    return {"model": ErrorResponse, "description": meaning, "content": {"application/json": {"example": body}}}

@@ -8,7 +8,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
 
-class Strict(BaseModel):
+class Documented(BaseModel):
+    """Base of all bodies: what stands below a field is its description in the OpenAPI document."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Strict(Documented):
     """Base of all that clients send: an unknown field is an error, and so are NaN and Infinity."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)

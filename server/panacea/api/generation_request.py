@@ -30,6 +30,7 @@ class StreamOptions(Strict):
     include_usage: bool | None = None
     """Send the number of tokens in a last chunk."""
     include_obfuscation: Annotated[bool | None, only(False)] = None
+    """null or false: chunks are not padded."""
 
 
 class GenerationRequest(Strict):
@@ -57,12 +58,18 @@ class GenerationRequest(Strict):
     ] = None
 
     stream: bool | None = None
+    """Send the answer as it is generated, as server-sent events."""
     stream_options: StreamOptions | None = None
+    """With stream: true, and only then."""
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
+    """How many answers; those of one seed differ."""
     max_tokens: Annotated[int | None, Field(ge=1, description="Absent: what the context leaves.")] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    """0 is greedy. Absent: the model's own default, else 1."""
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Keep the most likely tokens until their probability reaches this. Absent: the model's default, else 1."""
     seed: Annotated[int | None, Field(ge=-_INT64, lt=_INT64)] = None
+    """Equal seeds give equal answers, alone and in any batch. Absent: a new one each time."""
     stop: Annotated[
         Annotated[list[_StopString], Field(max_length=MAX_STOPS)] | None,
         STRING_AS_LIST,
@@ -70,6 +77,7 @@ class GenerationRequest(Strict):
             {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
         ),
     ] = None
+    """Texts that end the answer and are none of it, up to 4."""
 
     frequency_penalty: Annotated[
         float | None,
@@ -111,8 +119,11 @@ class GenerationRequest(Strict):
         ),
     ] = None
     min_tokens: Annotated[int | None, Field(ge=0)] = None
+    """No end before so many tokens."""
     ignore_eos: bool | None = None
+    """Go on where the model would end."""
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOP_TOKENS)] | None = None
+    """Tokens that end the answer and are none of its text."""
 
     cache_salt: Annotated[
         str | None,
@@ -125,6 +136,7 @@ class GenerationRequest(Strict):
 
     # OpenAI's field that changes no token, whatever it says.
     user: str | None = None
+    """Changes nothing."""
 
     @property
     @abstractmethod

@@ -3,22 +3,24 @@
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 
 from panacea.api.engine import EngineLike
 from panacea.api.errors import ApiError, error_docs
+from panacea.api.fields import Documented
 
 
-class Health(BaseModel):
+class Health(Documented):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
+    """Always ok."""
 
 
-class Readiness(BaseModel):
+class Readiness(Documented):
     """The engine is alive and was heard of lately."""
 
     status: Literal["ready"] = "ready"
+    """Always ready."""
 
 
 def health_router(engine: EngineLike, heartbeat_limit_s: float) -> APIRouter:

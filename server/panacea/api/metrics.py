@@ -257,7 +257,10 @@ def metrics_router(metrics: Metrics) -> APIRouter:
         "/metrics",
         summary="Numbers for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **error_docs(401, 421)},
+        responses={
+            200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+            **error_docs(401, 421),
+        },
     )
     async def get_metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
         """vLLM's metrics with the prefix `panacea:`, and histograms of the preferences that were asked for."""

@@ -1,31 +1,37 @@
 """`GET /v1/models`."""
 
 import time
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+from fastapi import APIRouter, Path
 
 from panacea.api.catalog import Catalog
 from panacea.api.errors import error_docs
+from panacea.api.fields import Documented
 
 
-class ModelCard(BaseModel):
+class ModelCard(Documented):
     """A model id and the preference it stands for."""
 
     id: str
+    """What to send as `model`."""
     object: Literal["model"] = "model"
+    """Always model."""
     created: int
+    """When the server started, in seconds since 1970."""
     owned_by: Literal["panacea"] = "panacea"
+    """Always panacea."""
     preference: dict[str, float] | None
     """Weights that a request with this id gets if it names none; null for the bare base model."""
 
 
-class ModelList(BaseModel):
+class ModelList(Documented):
     """All model ids."""
 
     object: Literal["list"] = "list"
+    """Always list."""
     data: list[ModelCard]
+    """The ids, the model itself first."""
 
 
 def models_router(catalog: Catalog) -> APIRouter:
@@ -43,7 +49,9 @@ def models_router(catalog: Catalog) -> APIRouter:
         return ModelList(data=[card(model) for model in catalog.ids])
 
     @router.get("/v1/models/{model:path}", summary="Describe one model id", responses=error_docs(401, 404, 421))
-    async def retrieve_model(model: str) -> ModelCard:  # pyright: ignore[reportUnusedFunction]
+    async def retrieve_model(  # pyright: ignore[reportUnusedFunction]
+        model: Annotated[str, Path(description="The id, such as panacea-demo:base.")],
+    ) -> ModelCard:
         """One of the ids of GET /v1/models."""
         return card(model)
 

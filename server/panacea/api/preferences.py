@@ -1,27 +1,33 @@
 """`GET /v1/preferences` and `GET /v1/evaluation`: what can be asked for, and what it was measured to do."""
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
 
 from panacea.api.catalog import Catalog
 from panacea.api.errors import ApiError, error_docs
 from panacea.api.evaluation import Evaluation
+from panacea.api.fields import Documented
 
 
-class DimensionCard(BaseModel):
+class DimensionCard(Documented):
     """One thing that an answer can be more or less of."""
 
     name: str
+    """As preferences name it."""
     description: str
+    """What more of it means."""
 
 
-class Preferences(BaseModel):
+class Preferences(Documented):
     """The dimensions that a preference weighs; empty for a base model without adapter."""
 
     dimensions: list[DimensionCard]
+    """In the order of an array of weights."""
     default: dict[str, float]
+    """The weights that are used where a request names none."""
     presets: dict[str, dict[str, float]]
+    """Named weights, each a model id of its own."""
     example_prompts: list[str]
+    """Questions that show the model well."""
 
 
 def preferences_router(catalog: Catalog, evaluation: bytes | None) -> APIRouter:

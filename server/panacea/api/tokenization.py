@@ -1,12 +1,12 @@
 """`POST /v1/tokenize` and `POST /v1/detokenize`, in vLLM's shapes."""
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
 
 from panacea.api.body import read_json
 from panacea.api.catalog import Catalog
 from panacea.api.engine import EngineLike
 from panacea.api.errors import ApiError, error_docs
+from panacea.api.fields import Documented
 from panacea.api.generation_docs import body_docs, example_prompt
 from panacea.api.job import encoded
 from panacea.api.template_kwargs import check_template_kwargs
@@ -17,7 +17,7 @@ _CHARS_PER_TOKEN = 1
 """Decoding a token takes no longer than encoding so many characters."""
 
 
-class Tokens(BaseModel):
+class Tokens(Documented):
     """The tokens of a text or a conversation."""
 
     count: int
@@ -30,7 +30,7 @@ class Tokens(BaseModel):
     """With return_token_strs: each as the vocabulary writes it, which is not always text; else null."""
 
 
-class DetokenizedText(BaseModel):
+class DetokenizedText(Documented):
     """The text of some tokens."""
 
     prompt: str
@@ -63,7 +63,13 @@ def tokenization_router(max_body_bytes: int, engine: EngineLike, text: ModelText
         "/v1/tokenize",
         summary="The tokens of a text or a conversation",
         responses=error_docs(400, 401, 404, 413, 415, 421),
-        openapi_extra=body_docs(TokenizeRequest, {"prompt": example_prompt(catalog), "return_token_strs": True}),
+        openapi_extra=body_docs(
+            TokenizeRequest,
+            {
+                "A text": {"prompt": example_prompt(catalog), "return_token_strs": True},
+                "A conversation": {"messages": [{"role": "user", "content": example_prompt(catalog)}]},
+            },
+        ),
     )
     async def tokenize(request: Request) -> Tokens:  # pyright: ignore[reportUnusedFunction]
         """The token ids that text completions would make of `prompt`, or chat completions of `messages`."""
@@ -78,7 +84,9 @@ def tokenization_router(max_body_bytes: int, engine: EngineLike, text: ModelText
         "/v1/detokenize",
         summary="The text of some tokens",
         responses=error_docs(400, 401, 404, 413, 415, 421),
-        openapi_extra=body_docs(DetokenizeRequest, {"tokens": text.encode([example_prompt(catalog)])[0]}),
+        openapi_extra=body_docs(
+            DetokenizeRequest, {"The tokens of a text": {"tokens": text.encode([example_prompt(catalog)])[0]}}
+        ),
     )
     async def detokenize(request: Request) -> DetokenizedText:  # pyright: ignore[reportUnusedFunction]
         """The text that these token ids are decoded to, special tokens by name."""

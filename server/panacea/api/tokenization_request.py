@@ -39,8 +39,10 @@ class TokenizeRequest(Strict):
 
     # Fields of vLLM's that are taken where they ask for nothing.
     continue_final_message: Annotated[bool | None, only(False)] = None
+    """Not supported: null or false."""
     chat_template: NoTemplate = None
     tools: Annotated[Any, only([])] = None
+    """Not supported: null or []."""
 
     def check(self) -> None:
         """Raises `RequestError` for fields that do not fit together."""
