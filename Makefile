@@ -1,5 +1,6 @@
 # make run    sets everything up and serves the embedded demo model on http://127.0.0.1:8000
 # make test   sets everything up and runs every test
+# make fuzz   sends a server hostile requests: 12,000 raw ones, and what schemathesis makes of its OpenAPI document
 # make check  formatting, lint, types and import contracts
 # make screenshots  takes the pictures of the README anew; needs Chromium
 # make faults       every fault of the engine twenty times
@@ -13,13 +14,16 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup setup-run run test check demo benchmarks faults screenshots clean
+.PHONY: setup setup-run run test fuzz check demo benchmarks faults screenshots clean
 
 run: .venv/run.done
 	$(BIN)/panacea serve
 
 test: .venv/dev.done
 	$(BIN)/pytest
+
+fuzz: .venv/dev.done
+	$(BIN)/python -m tests.fuzz
 
 check: .venv/dev.done
 	$(BIN)/ruff format --check .

@@ -57,7 +57,10 @@ class SoakBench:
     def run(self) -> dict[str, Any]:
         """Soaks, and returns all that was seen. Raises `BenchError` if the server cannot even be asked."""
         with ExitStack() as stack:
-            url, pid = stack.enter_context(started(self.command)) if self.command else (self.url, self.pid)
+            url, pid = self.url, self.pid
+            if self.command:
+                server = stack.enter_context(started(self.command))
+                url, pid = server.url, server.pid
             try:
                 return self._soak(Address.of(url, self.key), pid)
             except CallError as error:

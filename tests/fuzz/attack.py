@@ -1,0 +1,192 @@
+"""Sends hostile requests to a real server over raw sockets, and sees what comes of it."""
+
+import json
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from panacea.bench.soak.call import Address, Caller
+from panacea.bench.soak.server import Started
+from panacea.bench.soak.watch import tree
+from tests.fuzz.http_mutations import Hostile
+from tests.fuzz.values import CHAT, COMPLETIONS
+
+LIMIT_S = 60.0
+"""An answer that takes longer is a hang. Every answer is short; what takes time is a machine that others use."""
+CANARY_EVERY = 100
+WARM_UP = 0.25
+"""Share of all requests after which memory is looked at for the first time."""
+MIB = 2**20
+
+_CANARIES: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, {"messages": [{"role": "user", "content": "How do I unblock a sink?"}], "temperature": 0, "max_tokens": 16}),
+    (COMPLETIONS, {"prompt": "You need", "seed": 5, "temperature": 1, "max_tokens": 16, "preference": [1, 2, 3]}),
+]
+
+
+@dataclass
+class Outcome:
+    """What came of all of them."""
+
+    statuses: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    """By endpoint."""
+    kinds: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    parsed: int = 0
+    """How many got past JSON parsing, as the answer tells."""
+    slowest_s: float = 0.0
+    problems: list[str] = field(default_factory=list[str])
+    canaries: int = 0
+    memory_mib: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """Of each process, after the warm-up and at the end."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def sent(self) -> int:
+        return sum(counter.total() for counter in self.statuses.values())
+
+    def add(self, request: Hostile, status: str, parsed: bool, took_s: float) -> None:
+        with self._lock:
+            self.statuses.setdefault(request.path, Counter())[status] += 1
+            self.kinds.setdefault(request.kind, Counter())[status] += 1
+            self.parsed += parsed
+            self.slowest_s = max(self.slowest_s, took_s)
+
+    def complain(self, problem: str) -> None:
+        with self._lock:
+            self.problems.append(problem)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sent": self.sent,
+            "past_json_parsing": round(self.parsed / max(1, self.sent), 3),
+            "by_endpoint": {path: dict(sorted(counts.items())) for path, counts in sorted(self.statuses.items())},
+            "by_kind": {kind: dict(sorted(counts.items())) for kind, counts in sorted(self.kinds.items())},
+            "slowest_s": round(self.slowest_s, 2),
+            "canaries": self.canaries,
+            "memory_mib": self.memory_mib,
+            "problems": self.problems,
+        }
+
+
+def attack(server: Started, requests: Iterable[Hostile], count: int, clients: int = 4) -> Outcome:
+    """Sends all `count` requests from so many clients at once."""
+    outcome = Outcome()
+    expected = [_canary(server, number) for number in range(len(_CANARIES))]
+    pending = iter(requests)
+    lock = threading.Lock()
+
+    def taken() -> Iterator[Hostile]:
+        while True:
+            with lock:
+                request = next(pending, None)
+            if request is None or len(outcome.problems) > 50:
+                return
+            yield request
+
+    def run() -> None:
+        for request in taken():
+            send(server.url, request, outcome)
+            if request.number % CANARY_EVERY == 0:
+                _check_canary(server, expected, outcome)
+            if request.number == round(count * WARM_UP):
+                for name, process in tree(server.pid).items():
+                    outcome.memory_mib[name] = (process.rss_bytes / MIB, 0.0)
+
+    threads = [threading.Thread(target=run, name=f"attacker {number}") for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _check_canary(server, expected, outcome)
+    for name, process in tree(server.pid).items():
+        begin, _ = outcome.memory_mib.get(name, (0.0, 0.0))
+        outcome.memory_mib[name] = (round(begin, 1), round(process.rss_bytes / MIB, 1))
+    for line in server.log.read_text("utf-8", errors="replace").splitlines():
+        if "Traceback" in line or "unforeseen" in line:
+            outcome.complain(f"the server's log says: {line[:300]}")
+    return outcome
+
+
+def send(url: str, request: Hostile, outcome: Outcome) -> None:
+    """Sends one and enters what came back, and whether that may be."""
+    begin = time.monotonic()
+    try:
+        answer = exchange(url, request)
+    except TimeoutError:
+        outcome.complain(f"no answer in {LIMIT_S:g} s to {shown(request)}")
+        return
+    took_s = time.monotonic() - begin
+    status, parsed = _judge(request, answer, outcome)
+    outcome.add(request, status, parsed, took_s)
+
+
+def exchange(url: str, request: Hostile) -> bytes:
+    """All that comes back until the server closes. Raises `TimeoutError` if it does not."""
+    address = Address.of(url)
+    end = time.monotonic() + LIMIT_S
+    answer = bytearray()
+    with socket.create_connection((address.host, address.port), timeout=LIMIT_S) as connection:
+        try:
+            connection.sendall(request.raw)
+            if not request.complete:
+                connection.shutdown(socket.SHUT_WR)  # nothing more comes
+            while received := connection.recv(1 << 16):
+                answer += received
+                if time.monotonic() > end:
+                    raise TimeoutError
+        except (ConnectionResetError, BrokenPipeError):
+            pass  # it closed before it had read all of a request that it refused
+    return bytes(answer)
+
+
+def _judge(request: Hostile, answer: bytes, outcome: Outcome) -> tuple[str, bool]:
+    """The status, and whether the body got past JSON parsing."""
+    match = re.match(rb"HTTP/1\.1 (\d{3}) ", answer)
+    if match is None:
+        if request.complete:
+            outcome.complain(f"no answer ({answer[:100]!r}) to {shown(request)}")
+        return "closed", False
+    status = int(match[1])
+    content = answer.partition(b"\r\n\r\n")[2]
+    if status >= 500 or b'"server_error"' in content:
+        outcome.complain(f"{status} {content[:200]!r} to {shown(request)}")
+    if not request.complete:
+        return str(status), False
+    if status in (415, 413):
+        return str(status), False
+    if status >= 400:
+        try:
+            error = json.loads(content)["error"]
+        except (ValueError, KeyError, TypeError):
+            outcome.complain(f"{status} without an error's shape, {content[:200]!r}, to {shown(request)}")
+            return str(status), False
+        return str(status), "not valid JSON" not in error["message"]
+    return str(status), True
+
+
+def _canary(server: Started, number: int) -> list[str]:
+    path, body = _CANARIES[number]
+    with closing(Caller(Address.of(server.url))) as caller:
+        reply = caller.ask("POST", path, json.dumps({**body, "logprobs": path == CHAT or 0}).encode())
+    assert reply.status == 200, reply.body
+    logprobs = reply.json()["choices"][0]["logprobs"]
+    return [entry["token"] for entry in logprobs["content"]] if path == CHAT else logprobs["tokens"]
+
+
+def _check_canary(server: Started, expected: list[list[str]], outcome: Outcome) -> None:
+    for number, tokens in enumerate(expected):
+        now = _canary(server, number)
+        outcome.canaries += 1
+        if now != tokens:
+            outcome.complain(f"canary {number} got other tokens: {now} instead of {tokens}")
+
+
+def shown(request: Hostile) -> str:
+    """A request as a report may show it."""
+    return f"request {request.number} ({request.kind}): {request.raw[:600]!r}"

@@ -1,0 +1,16 @@
+"""The server's OpenAPI document against the server: the fast part of `make fuzz`."""
+
+from panacea.bench.soak.server import started
+from tests.fuzz.openapi import Examples, try_operations
+from tests.fuzz.report import SERVE
+from tests.fuzz.values import VALID
+
+
+def test_what_the_document_says_is_so() -> None:
+    examples = Examples()
+    with started(SERVE) as server:
+        try_operations(server.url, 5, 0, examples)
+    assert examples.problems == []
+    for path, _ in VALID:
+        assert examples.statuses[f"POST {path}, positive"]["200"], "a document that describes no good request"
+        assert set(examples.statuses[f"POST {path}, negative"]) <= {"400", "404", "413", "415"}
