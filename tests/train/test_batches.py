@@ -141,7 +141,7 @@ def test_without_dimensions_there_are_no_preferences() -> None:
         (Candidates([1], [[1]], [(1, 0)]), "each of 3 dimensions"),
         (PreferencePair([1], [1], [2], (0.5, 0.5)), "each of 3 dimensions"),
         (PreferencePair([1], [1], [2], (0.5, 0.5, 1.1)), "not between 0 and 1"),
-        (PreferencePair([1], [1], [2], (0.5, 0.5, float("nan"))), "not between 0 and 1"),
+        (PreferencePair([1], [1], [2], (float("nan"),) * 3), "no dimension says which answer is better"),
     ],
 )
 def test_examples_that_do_not_fit_are_refused(example: Example, message: str) -> None:

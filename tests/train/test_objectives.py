@@ -1,13 +1,23 @@
 """The objectives against values computed by hand."""
 
-from math import exp, log
+from math import exp, log, nan
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, tensor
 
-from panacea_train.objectives import answer_logprobs, dpo_loss, preferred_weights, scalarised_targets, sft_loss
+from panacea_train.objectives import (
+    answer_logprobs,
+    dpo_loss,
+    dpo_losses_by_dimension,
+    labelled_weights,
+    preferred_weights,
+    scalarised_targets,
+    sft_loss,
+    sft_losses_by_dimension,
+    tchebycheff,
+)
 
 
 def sigmoid(x: float) -> float:
@@ -94,3 +104,50 @@ def test_one_cross_entropy_is_the_linear_scalarisation_of_all_dimensions() -> No
 def test_the_preferred_answer_and_both_of_a_tie() -> None:
     weights = preferred_weights(tensor([0.9, 0.5, 0.1]))
     assert weights.tolist() == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+
+
+def test_dimensions_that_nobody_labelled_have_no_say() -> None:
+    probabilities = tensor([[1.0, nan, 0.0], [nan, 0.0, nan], [0.5, 1.0, 0.0]])
+    preference = tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.2, 0.5, 0.3]])
+    torch.testing.assert_close(labelled_weights(probabilities, preference), tensor([0.5, 0.0, 1.0]))
+    torch.testing.assert_close(scalarised_targets(probabilities, preference), tensor([0.4, 0.5, 0.6]))
+    policy, reference = torch.randn(3, 2, dtype=torch.float64), torch.zeros(3, 2, dtype=torch.float64)
+    targets, weights = scalarised_targets(probabilities, preference), labelled_weights(probabilities, preference)
+    z = 0.3 * (policy[:, 0] - policy[:, 1])
+    by_hand = sum(
+        preference[row, i].double() * F.binary_cross_entropy_with_logits(z[row], probabilities[row, i].double())
+        for row in range(3)
+        for i in range(3)
+        if not probabilities[row, i].isnan()
+    )
+    loss = dpo_loss(policy, reference, targets.double(), 0.3, weights.double())
+    torch.testing.assert_close(loss * 1.5, torch.as_tensor(by_hand))
+
+
+def test_losses_by_dimension() -> None:
+    policy = tensor([[2.0, 0.0], [0.0, 4.0]])
+    losses = dpo_losses_by_dimension(policy, torch.zeros(2, 2), tensor([[1.0, nan, nan], [1.0, 0.0, nan]]), beta=0.5)
+    expected = tensor([-(log(sigmoid(1)) + log(sigmoid(-2))) / 2, -log(sigmoid(2)), nan])
+    torch.testing.assert_close(losses, expected, equal_nan=True)
+    weights = tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    by_tokens = sft_losses_by_dimension(tensor([-3.0, -8.0]), tensor([2.0, 4.0]), weights)
+    torch.testing.assert_close(by_tokens, tensor([11 / 6, 2.0, nan]), equal_nan=True)
+
+
+def test_tchebycheff_is_the_largest_weighted_distance_from_the_ideal_point() -> None:
+    losses = tensor([1.0, 3.0, 0.5])
+    ideal = tensor([0.0, 2.5, 0.0])
+    assert tchebycheff(losses, tensor([0.5, 0.4, 0.1]), ideal).item() == pytest.approx(0.5)
+    assert tchebycheff(losses, tensor([0.1, 0.8, 0.1]), ideal).item() == pytest.approx(0.4)
+    assert tchebycheff(losses, tensor([0.0, 0.0, 1.0]), ideal + 1).item() == pytest.approx(-0.5)  # not 0 of the others
+    assert tchebycheff(tensor([nan, 3.0, nan]), tensor([0.5, 0.5, 0.0]), ideal).item() == pytest.approx(0.25)
+    assert tchebycheff(tensor([nan, 3.0, 1.0]), tensor([1.0, 0.0, 0.0]), ideal).item() == 0
+
+
+def test_only_the_worst_dimension_is_learned_from_with_tchebycheff() -> None:
+    policy = tensor([[1.0, 0.0], [1.5, 0.0]], requires_grad=True)
+    probabilities = tensor([[1.0, nan, nan], [nan, 1.0, nan]])
+    losses = dpo_losses_by_dimension(policy, torch.zeros(2, 2), probabilities, beta=1.0)
+    tchebycheff(losses, tensor([0.5, 0.4, 0.1]), torch.zeros(3)).backward()  # type: ignore[no-untyped-call]  # torch's
+    assert policy.grad is not None
+    torch.testing.assert_close(policy.grad, tensor([[-0.5, 0.5], [0.0, 0.0]]) * sigmoid(-1))

@@ -48,11 +48,13 @@ class Batch(Sequences):
     preference: Tensor
     """(rows, m) float32"""
     pair_probabilities: Tensor
-    """(pairs, m) float32"""
+    """(pairs, m) float32; not a number where nobody labelled the pair"""
     pair_reference: Tensor
     """(pairs, 2) float32: log-probabilities of answers a and b under the bare base"""
     sft_weights: Tensor
     """(rows - 2 pairs,) float32"""
+    sft_dimensions: Tensor
+    """(rows - 2 pairs, m) float32: 1 for each dimension whose best answer the row is"""
     pair_share: Tensor
     """() float32: pairs in this batch / its examples"""
 
@@ -90,6 +92,8 @@ class Sampling:
     vertex_probability: float
     dirichlet_alpha: float
     selection: Selection
+    one_preference: bool = False
+    """A batch has one preference for all its examples."""
 
 
 class StepBatches(Dataset[Batch]):
@@ -123,7 +127,8 @@ class StepBatches(Dataset[Batch]):
         drawn = self._draw(rng)
         pairs: list[tuple[PreferencePair, NDArray[np.float32]]] = []
         reference: list[NDArray[np.float32]] = []
-        imitated: list[tuple[Tokens, Tokens, NDArray[np.float32], float]] = []
+        imitated: list[tuple[Tokens, Tokens, NDArray[np.float32], float, Sequence[bool]]] = []
+        m = self._sampling.dimensions
         for index, preference in zip(indices, drawn, strict=True):
             example = self._examples[index]
             match example:
@@ -132,23 +137,23 @@ class StepBatches(Dataset[Batch]):
                     reference.append(self._reference[index])
                 case Demonstration():
                     own = preference if example.preference is None else np.asarray(example.preference, dtype=np.float32)
-                    imitated.append((example.prompt_ids, example.answer_ids, own, example.weight))
+                    imitated.append((example.prompt_ids, example.answer_ids, own, example.weight, [True] * m))
                 case Candidates():
-                    for answer, weight in _chosen(example, preference, self._sampling.selection):
-                        imitated.append((example.prompt_ids, example.answers_ids[answer], preference, weight))
+                    for answer, weight, best_on in _chosen(example, preference, self._sampling.selection):
+                        imitated.append((example.prompt_ids, example.answers_ids[answer], preference, weight, best_on))
         sequences = pack(
             [(pair.prompt_ids, pair.answer_a_ids) for pair, _ in pairs]
             + [(pair.prompt_ids, pair.answer_b_ids) for pair, _ in pairs]
-            + [(prompt, answer) for prompt, answer, _, _ in imitated]
+            + [(prompt, answer) for prompt, answer, *_ in imitated]
         )
         of_pairs = [preference for _, preference in pairs]
-        m = self._sampling.dimensions
         return {
             **sequences,
             "preference": _float_tensor(of_pairs + of_pairs + [row[2] for row in imitated], m),
             "pair_probabilities": _float_tensor([pair.probabilities for pair, _ in pairs], m),
             "pair_reference": _float_tensor(reference, 2),
             "sft_weights": torch.tensor([row[3] for row in imitated], dtype=torch.float32),
+            "sft_dimensions": _float_tensor([row[4] for row in imitated], m),
             "pair_share": torch.tensor(len(pairs) / len(indices)),
         }
 
@@ -156,9 +161,14 @@ class StepBatches(Dataset[Batch]):
         sampling = self._sampling
         if sampling.dimensions == 0:
             return np.zeros((self._size, 0), dtype=np.float32)
-        return sample_preferences(
-            rng, self._size, sampling.dimensions, sampling.vertex_probability, sampling.dirichlet_alpha
+        drawn = sample_preferences(
+            rng,
+            1 if sampling.one_preference else self._size,
+            sampling.dimensions,
+            sampling.vertex_probability,
+            sampling.dirichlet_alpha,
         )
+        return np.broadcast_to(drawn, (self._size, sampling.dimensions))
 
     def _indices(self, step: int) -> list[int]:
         epoch, batch = divmod(step, self._per_epoch)
@@ -179,17 +189,20 @@ def _order_by_length(lengths: NDArray[np.int64], size: int, rng: np.random.Gener
 
 def _chosen(
     candidates: Candidates, preference: NDArray[np.float32], selection: Selection
-) -> Sequence[tuple[int, float]]:
-    """(answer, weight) for each answer of `candidates` that is imitated under `preference`; the weights sum to 1."""
+) -> Sequence[tuple[int, float, Sequence[bool]]]:
+    """(answer, weight, dimensions it is the best on) for each answer of `candidates` that is imitated.
+
+    The weights sum to 1, or to what of `preference` is on dimensions with rewards. There is always an answer.
+    """
+    weights = np.where(candidates.labelled, preference, 0).tolist()
     if selection == "reward":
-        return [(candidates.best(preference.tolist()), 1.0)]
-    weights: dict[int, float] = {}
-    for vertex, weight in zip(np.eye(len(preference)), preference.tolist(), strict=True):
-        if weight > 0:
-            answer = candidates.best(vertex.tolist())
-            weights[answer] = weights.get(answer, 0.0) + weight
-    return list(weights.items())
+        return [(candidates.best(weights), 1.0 if any(weights) else 0.0, candidates.labelled)]
+    m = len(weights)
+    best = [candidates.best(vertex) for vertex in np.eye(m).tolist()]
+    chosen = dict.fromkeys(best[d] for d in range(m) if weights[d] > 0) or {0: None}
+    mine = {answer: [weights[d] > 0 and best[d] == answer for d in range(m)] for answer in chosen}
+    return [(answer, sum(weights[d] for d in range(m) if mine[answer][d]), mine[answer]) for answer in chosen]
 
 
-def _float_tensor(rows: Sequence[Sequence[float] | NDArray[np.float32]], columns: int) -> Tensor:
+def _float_tensor(rows: Sequence[Sequence[float] | Sequence[bool] | NDArray[np.float32]], columns: int) -> Tensor:
     return torch.from_numpy(np.asarray(rows, dtype=np.float32).reshape(len(rows), columns))

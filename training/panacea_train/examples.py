@@ -1,5 +1,6 @@
 """What a trainer learns from: tokenised prompts with answers. Plain Python."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ class Demonstration:
 class Candidates:
     """Several answers with their rewards (SFT): the preference that a step draws chooses which of them is learned.
 
-    `rewards[a][d]` is answer a's reward on dimension d. See `TrainingConfig.selection` for how the choice is made.
+    `rewards[a][d]` is answer a's reward on dimension d; not a number, for all answers, where nobody says. See
+    `TrainingConfig.selection` for how the choice is made.
     """
 
     prompt_ids: Tokens
@@ -35,12 +37,20 @@ class Candidates:
 
     def best(self, preference: Sequence[float]) -> int:
         """Index of the answer with the largest preference-weighted reward; the first of equals."""
-        return int(np.argmax(np.asarray(self.rewards) @ np.asarray(preference)))
+        return int(np.argmax(np.nan_to_num(np.asarray(self.rewards)) @ np.asarray(preference)))
+
+    @property
+    def labelled(self) -> Sequence[bool]:
+        """For each dimension whether the answers have rewards on it."""
+        return [not math.isnan(reward) for reward in self.rewards[0]]
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two answers to compare (DPO). `probabilities[d]`: how likely a is better on dimension d (0.5: a tie)."""
+    """Two answers to compare (DPO). `probabilities[d]`: how likely a is better on dimension d (0.5: a tie).
+
+    Not a number where nobody says: the pair teaches nothing about that dimension, while a tie teaches indifference.
+    """
 
     prompt_ids: Tokens
     answer_a_ids: Tokens
@@ -70,8 +80,10 @@ def check_example(example: Example, dimensions: int, max_tokens: int | None = No
                 raise ValueError(f"{len(rows)} rows of rewards for {len(answers)} answers")
         case PreferencePair():
             rows = [example.probabilities]
-            if not all(0 <= p <= 1 for p in example.probabilities):
+            if not all(0 <= p <= 1 or math.isnan(p) for p in example.probabilities):
                 raise ValueError(f"probabilities {tuple(example.probabilities)} are not between 0 and 1")
+            if dimensions and all(map(math.isnan, example.probabilities)):
+                raise ValueError("no dimension says which answer is better")
     if not isinstance(example, Demonstration) and dimensions == 0:
         raise ValueError("a model without preference dimensions learns from demonstrations only")
     if any(len(row) != dimensions for row in rows):

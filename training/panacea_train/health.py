@@ -44,7 +44,8 @@ def _probes_of(example: Example, vertices: Sequence[Sequence[float]]) -> Iterato
         case Demonstration():
             return
         case Candidates():
-            wanted = [example.best(vertex) for vertex in vertices]
+            says = example.labelled
+            wanted = [example.best(vertex) if says[d] else NEITHER for d, vertex in enumerate(vertices)]
             answers = example.answers_ids
         case PreferencePair():
             wanted = [0 if p >= DECIDED else 1 if p <= 1 - DECIDED else NEITHER for p in example.probabilities]
