@@ -30,6 +30,7 @@ from panacea.settings import (
     read_weights,
     with_presets,
 )
+from panacea.train_commands import train_app
 
 DEMO = Path(__file__).parent / "demo"
 DEFAULTS = EngineConfig(model=DEMO)
@@ -43,7 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-train_app = typer.Typer(help="Train adapters.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
@@ -772,23 +772,6 @@ def convert_third_party(
     weights = None if default is None else read_weights("--default", default)
     agreement = run(source, dimension or (), out, factor=factor, default=weights, computing=Computing(device, dtype))
     typer.echo(f"{agreement}\nNow: panacea serve --adapter {out / 'adapter'}")
-
-
-@train_app.command("demo")
-def train_demo(
-    out: Annotated[Path, typer.Option(help="Folder for base, adapter and evaluation.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Same seed on the same machine, same model.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; one is fastest unless the machine is idle.")] = 1,
-) -> None:
-    """Train the embedded demo model from nothing: tokenizer, base, adapter, evaluation. Under an hour on two cores.
-
-    A run that was interrupted goes on where it stopped.
-    """
-    try:
-        from panacea_train.demo import train_demo as run
-    except ImportError as error:
-        raise ConfigError(f"training needs more packages: pip install 'panacea-server[train]' ({error})") from None
-    run(out, seed, threads=threads)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The trainer: what it minimises and with which rates, that it resumes exactly, and that it learns to steer."""
 
 import json
+import math
 from dataclasses import replace
 from math import cos, pi
 from pathlib import Path
@@ -246,3 +247,149 @@ def test_a_checkpoint_is_an_adapter_in_the_format(config: TrainingConfig) -> Non
     written = json.loads((config.output_dir / "checkpoint-6" / "adapter_config.json").read_text())
     assert written["peft_type"] == "PANACEA"
     assert written["r"] == 5
+
+
+def by_vertex(model: nn.Module, dimension: int) -> float:
+    vertex = torch.eye(3)[dimension]
+    with torch.no_grad(), steered(model, vertex):
+        return -token_logprob(model, [1, 3], ANSWERS[dimension]).item() / len(ANSWERS[dimension])
+
+
+def test_the_vertices_losses_are_logged_by_name(config: TrainingConfig) -> None:
+    model = adapted()
+    trainer = PanaceaTrainer(model, CANDIDATES[:1], replace(config, health_steps=6))
+    trainer.train()
+    (logged,) = [entry for entry in trainer.state.log_history if "preference_gap" in entry]
+    expected = [by_vertex(model, dimension) for dimension in range(3)]
+    names = ("helpful", "harmless", "concise")
+    assert [logged[f"vertex_loss_{name}"] for name in names] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_vertices_losses_of_pairs_are_dpos(config: TrainingConfig) -> None:
+    model = adapted()
+    pairs = [PreferencePair([1, 3], ANSWERS[0], ANSWERS[1], (0.8, math.nan, 0.5))]
+    metrics = PanaceaTrainer(model, PAIRS, config, held_out=pairs).evaluate()
+    with torch.no_grad():
+        with steered(model, [1, 0, 0]):
+            policy = [token_logprob(model, [1, 3], answer) for answer in ANSWERS[:2]]
+        with model.disable_adapter():
+            reference = [token_logprob(model, [1, 3], answer) for answer in ANSWERS[:2]]
+    margin = config.beta * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
+    expected = -0.8 * F.logsigmoid(margin) - 0.2 * F.logsigmoid(-margin)
+    assert metrics["vertex_loss_helpful"] == pytest.approx(expected.item(), abs=1e-4)
+    assert "vertex_loss_harmless" not in metrics
+
+
+@pytest.mark.parametrize("examples", [PAIRS, CANDIDATES], ids=["dpo", "sft"])
+def test_learns_to_tell_preferences_apart_with_tchebycheff(config: TrainingConfig, examples: list[Example]) -> None:
+    torch.manual_seed(0)
+    model = adapted(tiny_llama(initializer_range=0.1), trained=False, scaling=64.0)
+    config = replace(config, steps=80, batch_size=8, aggregation="tchebycheff", selection="loss")
+    config = replace(config, learning_rate=2e-3, singular_value_learning_rate=3e-2)  # one dimension at a time is slow
+    trainer = PanaceaTrainer(model, examples, config)
+    for step in range(3):
+        preference = trainer.batches[step]["preference"]
+        assert torch.equal(preference, preference[:1].expand_as(preference))
+    trainer.train()
+    assert preference_gap(model, preference_probes(examples, 3)) > 1
+
+
+def test_the_tchebycheff_loss_is_that_of_the_worst_dimension(config: TrainingConfig) -> None:
+    model = adapted()
+    ideal = (0.1, 0.2, 0.3)
+    settings = replace(config, batch_size=2, aggregation="tchebycheff", selection="loss", ideal=ideal)
+    trainer = PanaceaTrainer(model, CANDIDATES[:2], settings)
+    batch = trainer.batches[3]  # the first whose preference is no vertex
+    preference = batch["preference"][0]
+    assert preference.max() < 1
+    with torch.no_grad(), steered(model, preference):
+        loss = trainer.compute_loss(model, dict(batch))
+        terms: list[Tensor] = []
+        for dimension, answer in enumerate(ANSWERS):
+            nll = -sum(token_logprob(model, [1, prompt], answer) for prompt in (3, 4)) / (2 * len(answer))
+            terms.append(preference[dimension] * (nll - ideal[dimension]))
+    torch.testing.assert_close(loss, max(terms), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selection": "reward"}, "the selection must be by loss"),
+        ({"ideal": (0.0, 0.0)}, "the ideal point has 2 numbers for 3 dimensions"),
+    ],
+)
+def test_tchebycheff_settings_that_contradict_are_refused(
+    config: TrainingConfig, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PanaceaTrainer(
+            adapted(), CANDIDATES, replace(config, **({"aggregation": "tchebycheff", "selection": "loss"} | changes))
+        )
+
+
+def test_tchebycheff_takes_no_example_with_a_preference_of_its_own(config: TrainingConfig) -> None:
+    settings = replace(config, aggregation="tchebycheff", selection="loss")
+    own = Demonstration([1], [2], preference=(1.0, 0.0, 0.0))
+    with pytest.raises(ConfigError, match="no example can bring its own"):
+        PanaceaTrainer(adapted(), [own], settings)
+
+
+def test_labels_for_one_dimension_each_are_enough_to_steer(config: TrainingConfig) -> None:
+    def labelled(wanted: int, other: int) -> list[float]:
+        return [1.0 if d == wanted else math.nan for d in range(3)]
+
+    examples: list[Example] = [
+        PreferencePair([1, prompt], ANSWERS[a], ANSWERS[b], labelled(a, b))
+        for prompt in range(3, 9)
+        for a in range(3)
+        for b in range(3)
+        if a != b
+    ]
+    torch.manual_seed(0)
+    model = adapted(tiny_llama(initializer_range=0.1), trained=False, scaling=64.0)
+    PanaceaTrainer(model, examples, replace(config, steps=60, batch_size=8)).train()
+    assert preference_gap(model, preference_probes(PAIRS, 3)) > 1
+
+
+def test_gradient_checkpointing_changes_nothing(config: TrainingConfig) -> None:
+    runs: list[list[float]] = []
+    for changes in ({}, {"gradient_checkpointing": True}):
+        torch.manual_seed(0)
+        trainer = PanaceaTrainer(adapted(scaling=8.0), PAIRS, replace(config, **changes))  # type: ignore[arg-type]
+        trainer.train()
+        runs.append(losses(trainer))
+    assert runs[0] == runs[1]
+
+
+def test_trains_in_bfloat16(config: TrainingConfig) -> None:
+    torch.manual_seed(0)
+    model = adapted(tiny_llama(initializer_range=0.1).bfloat16(), trained=False, scaling=64.0)
+    trainer = PanaceaTrainer(model, PAIRS, replace(config, steps=60, batch_size=8, bf16=True, device="cpu"))
+    # Where policy and reference are the same model their log-probabilities are too, to bfloat16's last bits.
+    first = trainer.compute_loss(model, dict(trainer.batches[0]))
+    trainer.train()
+    assert first.item() == pytest.approx(losses(trainer)[0], abs=0.05)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert preference_gap(model, preference_probes(PAIRS, 3)) > 1
+
+
+def test_a_rehearsal_leaves_no_trace(config: TrainingConfig) -> None:
+    runs: list[list[float]] = []
+    for rehearsed in (False, True):
+        torch.manual_seed(0)
+        trainer = PanaceaTrainer(adapted(scaling=8.0), [*PAIRS, *CANDIDATES], config)
+        if rehearsed:
+            trainer.rehearse()
+        trainer.train()
+        runs.append(losses(trainer))
+    assert runs[0] == runs[1]
+
+
+def test_what_is_logged_goes_to_tensorboard(config: TrainingConfig, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    PanaceaTrainer(adapted(), PAIRS, replace(config, tensorboard=tmp_path / "events", health_steps=3)).train()
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    for name in ("dpo", "preference_gap", "vertex_loss_helpful"):
+        assert events.Scalars(f"train/{name}")

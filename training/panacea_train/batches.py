@@ -122,7 +122,13 @@ class StepBatches(Dataset[Batch]):
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        indices = self._indices(step)
+        return self._batch(self._indices(step), step)
+
+    def longest(self) -> Batch:
+        """A batch of the longest examples: none needs more memory."""
+        return self._batch(np.argsort(self._lengths)[-self._size :].tolist(), 0)
+
+    def _batch(self, indices: Sequence[int], step: int) -> Batch:
         rng = np.random.default_rng((self._sampling.seed, _DRAW, step))
         drawn = self._draw(rng)
         pairs: list[tuple[PreferencePair, NDArray[np.float32]]] = []

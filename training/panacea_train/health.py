@@ -1,10 +1,11 @@
-"""Is the model learning to tell preferences apart? The cheapest number that answers it."""
+"""Is the model learning to tell preferences apart? The cheapest numbers that answer it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from panacea_train.examples import Candidates, Demonstration, Example, PreferencePair, Tokens
@@ -67,3 +68,60 @@ def preference_gap(model: nn.Module, probes: Sequence[Probe]) -> float:
         for which in ("matched", "mismatched")
     )
     return float((matched - mismatched).mean())
+
+
+def vertex_losses(
+    model: nn.Module, examples: Sequence[Example], reference: NDArray[np.float32], beta: float
+) -> dict[int, float]:
+    """The loss of each dimension at its vertex, where nothing else counts: what each could be down to by now.
+
+    DPO's for pairs, nats per token of the best answer for candidates; for a mixture their mean by examples. `reference`
+    (examples, 2) as from `reference_logprobs`. Dimensions that no example says anything about are left out.
+    """
+    labels = [_labels(example) for example in examples]
+    result: dict[int, float] = {}
+    for dimension in range(max(map(len, labels), default=0)):
+        indices = [index for index, says in enumerate(labels) if says and says[dimension]]
+        if indices:
+            chosen = [examples[index] for index in indices]
+            result[dimension] = _vertex_loss(model, chosen, dimension, reference[indices], beta)
+    return result
+
+
+def _labels(example: Example) -> Sequence[bool]:
+    """For each dimension whether `example` says what is good there."""
+    match example:
+        case Demonstration():
+            return []
+        case Candidates():
+            return example.labelled
+        case PreferencePair():
+            return [not np.isnan(p) for p in example.probabilities]
+
+
+def _vertex_loss(
+    model: nn.Module, examples: Sequence[Example], dimension: int, reference: NDArray[np.float32], beta: float
+) -> float:
+    """The mean loss of these examples, all labelled for `dimension`, at its vertex."""
+    answers: list[tuple[Tokens, Tokens]] = []
+    for example in examples:
+        if isinstance(example, PreferencePair):
+            answers += [(example.prompt_ids, example.answer_a_ids), (example.prompt_ids, example.answer_b_ids)]
+        elif isinstance(example, Candidates):
+            answers.append((example.prompt_ids, example.answers_ids[_best(example, dimension)]))
+    vertex = np.zeros(max(len(_labels(example)) for example in examples), dtype=np.float32)
+    vertex[dimension] = 1
+    logprobs = iter(score(model, answers, np.tile(vertex, (len(answers), 1))).tolist())
+    losses: list[float] = []
+    for example, (reference_a, reference_b) in zip(examples, reference.tolist(), strict=True):
+        if isinstance(example, PreferencePair):
+            margin = beta * ((next(logprobs) - reference_a) - (next(logprobs) - reference_b))
+            p = example.probabilities[dimension]
+            losses.append(float(p * np.logaddexp(0, -margin) + (1 - p) * np.logaddexp(0, margin)))
+        elif isinstance(example, Candidates):
+            losses.append(-next(logprobs) / len(example.answers_ids[_best(example, dimension)]))
+    return float(np.mean(losses))
+
+
+def _best(candidates: Candidates, dimension: int) -> int:
+    return candidates.best([float(d == dimension) for d in range(len(candidates.labelled))])

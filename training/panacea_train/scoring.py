@@ -17,6 +17,8 @@ from panacea_train.objectives import answer_logprobs
 
 SCORING_ROWS = 64
 """Sequences in one forward without gradients."""
+SCORING_TOKENS = 16_384
+"""Tokens in one such forward, padding included: with 128,000 words in a vocabulary their logits may take 12 GB."""
 
 
 def sequence_logprobs(model: nn.Module, sequences: Sequences) -> Tensor:
@@ -71,8 +73,7 @@ def score(
     model.eval()
     bar = tqdm(total=len(answers), desc=progress, unit=" answers", disable=progress is None, dynamic_ncols=True)
     with torch.no_grad(), bar:
-        for start in range(0, len(answers), SCORING_ROWS):
-            chunk = by_length[start : start + SCORING_ROWS]
+        for chunk in _chunks(by_length, [len(prompt) + len(answer) for prompt, answer in answers]):
             packed = pack([answers[i] for i in chunk])
             sequences = cast(Sequences, {name: cast(Tensor, value).to(device) for name, value in packed.items()})
             with under(model, None if preferences is None else torch.from_numpy(preferences[chunk]).to(device)):
@@ -80,6 +81,16 @@ def score(
             bar.update(len(chunk))
     model.train(was_training)
     return result
+
+
+def _chunks(by_length: NDArray[np.intp], lengths: Sequence[int]) -> Generator[NDArray[np.intp]]:
+    """`by_length`, indices of growing lengths, in parts for one forward each."""
+    start = 0
+    for end in range(1, len(by_length) + 1):
+        is_full = end == len(by_length) or end - start == SCORING_ROWS
+        if is_full or (end - start + 1) * lengths[by_length[end]] > SCORING_TOKENS:
+            yield by_length[start:end]
+            start = end
 
 
 def reference_logprobs(model: nn.Module, examples: Sequence[Example], *, progress: bool = True) -> NDArray[np.float32]:

@@ -34,25 +34,43 @@ one token, so a whole text can be learned.)
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import PretrainedConfig, Trainer, TrainingArguments
+from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from panacea.errors import ConfigError
 from panacea_train.batches import Batch, Sampling, Selection, StepBatches
-from panacea_train.examples import Example, check_example
-from panacea_train.health import Probe, preference_gap, preference_probes
+from panacea_train.examples import Demonstration, Example, check_example
+from panacea_train.health import Probe, preference_gap, preference_probes, vertex_losses
 from panacea_train.method import find_steering
-from panacea_train.objectives import dpo_loss, preferred_weights, scalarised_targets, sft_loss
+from panacea_train.objectives import (
+    dpo_loss,
+    dpo_losses_by_dimension,
+    labelled_weights,
+    preferred_weights,
+    scalarised_targets,
+    sft_loss,
+    sft_losses_by_dimension,
+    tchebycheff,
+)
 from panacea_train.scoring import reference_logprobs, sequence_logprobs, under
+
+Aggregation = Literal["linear", "tchebycheff"]
+
+HELD_OUT = 64
+"""Examples that the vertices' losses and the preference gap are measured on."""
+
+VERTEX_LOSS = "vertex_loss_"
+"""The logged names of the vertices' losses begin with this and end with a dimension's name."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,11 @@ class TrainingConfig:
     """Examples in a step; a pair is one."""
     accumulation: int = 1
     """Forwards that a step is split into, for models whose step does not fit in memory; divides `batch_size`."""
+    gradient_checkpointing: bool = False
+    """Compute each layer once more in the backward pass instead of keeping what it computed. A third slower."""
+    bf16: bool = False
+    """Matrix products in bfloat16. Load the base in bfloat16 too; the adapter is kept and updated in float32."""
+    device: Literal["auto", "cpu"] = "auto"
 
     learning_rate: float = 1e-3
     """Of A and B, or of all parameters of a model without adapter. The default suits DPO; for SFT twice as much did."""
@@ -80,6 +103,11 @@ class TrainingConfig:
     selection: Selection = "reward"
     """Which of an example's `Candidates` is learned: "reward" the one with the largest preference-weighted reward;
     "loss" the best of each dimension, each with its weight (linear scalarisation as in the paper)."""
+    aggregation: Aggregation = "linear"
+    """How the losses of all dimensions become one; see `objectives`. "tchebycheff" needs the selection "loss", and all
+    examples of a forward share one preference."""
+    ideal: tuple[float, ...] | None = None
+    """Tchebycheff's ideal point, a lower bound of each dimension's loss; None: 0."""
     beta: float = 0.3
     """Of DPO: how far the model may move away from the base."""
     sft_weight: float = 0.1
@@ -90,9 +118,11 @@ class TrainingConfig:
     seed: int = 0
     logging_steps: int = 20
     health_steps: int | None = 100
-    """Measure the preference gap so often; None: never."""
+    """Measure the preference gap and the vertices' losses so often; None: never."""
     save_steps: int | None = None
     """Write a checkpoint so often and keep the last; None: never."""
+    tensorboard: Path | None = None
+    """Write what is logged here too, for TensorBoard, which must be installed."""
     progress: bool = True
 
 
@@ -109,35 +139,42 @@ class PanaceaTrainer(Trainer):
         config: TrainingConfig,
         *,
         probes: Sequence[Probe] | None = None,
+        held_out: Sequence[Example] | None = None,
     ) -> None:
         """`model` is a causal language model with a Panacea adapter, or a bare one to be trained as a whole.
 
-        `probes` measure the preference gap; None takes them from `examples` (held-out ones tell more). Pairs are scored
-        by the bare base right here, once, with a progress bar.
+        The vertices' losses and the preference gap are measured on `held_out` examples; None takes some of `examples`.
+        `probes`, if given, are what the gap is measured on. Pairs are scored by the bare base right here, once, with a
+        progress bar.
 
         Raises `ConfigError` for a configuration that contradicts itself or no examples, `ValueError` that names an
         example which does not fit the model.
         """
-        if config.batch_size % config.accumulation:
-            raise ConfigError(f"{config.accumulation} forwards cannot share {config.batch_size} examples equally")
         self.config = config
         steering = find_steering(model)
-        self.dimensions = 0 if steering is None else len(steering.space.dimensions)
+        self.names = () if steering is None else steering.space.names
+        self.dimensions = len(self.names)
+        _check(config, examples, self.dimensions)
         model_config: PretrainedConfig = model.config  # type: ignore[assignment]  # of any model of transformers
         limit: int | None = getattr(model_config, "max_position_embeddings", None)
-        for index, example in enumerate(examples):
+        for index, example in enumerate((*examples, *(held_out or ()))):
             try:
                 check_example(example, self.dimensions, limit)
             except ValueError as error:
                 raise ValueError(f"example {index}: {error}") from None
+        if held_out is None:
+            held_out = examples[:: max(1, len(examples) // HELD_OUT)][:HELD_OUT]
         if probes is None:
-            probes = preference_probes(examples, self.dimensions)
+            probes = preference_probes(held_out, self.dimensions)
+        self.held_out = held_out if self.dimensions else ()
         self.probes = probes
         super().__init__(
             model=model,
-            args=_arguments(config, measure_health=bool(probes), use_cache=getattr(model_config, "use_cache", True)),
+            args=_arguments(
+                config, measure_health=bool(probes or self.held_out), use_cache=getattr(model_config, "use_cache", True)
+            ),
             # Only its presence is asked for: `evaluate` takes the probes.
-            eval_dataset=cast(Any, list(probes) or None),
+            eval_dataset=cast(Any, [*probes, *self.held_out] or None),
         )
         if self.args.world_size > 1:
             raise ConfigError("PanaceaTrainer runs in one process")
@@ -149,8 +186,12 @@ class PanaceaTrainer(Trainer):
             vertex_probability=config.vertex_probability,
             dirichlet_alpha=config.dirichlet_alpha,
             selection=config.selection,
+            one_preference=config.aggregation == "tchebycheff",
         )
-        reference = reference_logprobs(model, examples, progress=config.progress)
+        self._ideal = torch.tensor(config.ideal or (0.0,) * self.dimensions, device=self.args.device)
+        with self.accelerator.autocast():
+            reference = reference_logprobs(model, examples, progress=config.progress)
+            self._held_out_reference = reference_logprobs(model, self.held_out, progress=False)
         self.batches = StepBatches(examples, sampling, config.steps * config.accumulation, reference)
         self.train_dataset = self.batches
         self._parts: dict[str, tuple[Tensor, int]] = {}
@@ -158,6 +199,8 @@ class PanaceaTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         if config.progress:
             self.add_callback(OneLineProgress())
+        if config.tensorboard is not None:
+            self.add_callback(_tensorboard(config.tensorboard))
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """The steps' batches in order, whole, as `StepBatches` made them."""
@@ -170,20 +213,8 @@ class PanaceaTrainer(Trainer):
         if self.optimizer is None:  # pyright: ignore[reportUnnecessaryComparison]  # it is, before the first call
             config = self.config
             assert self.model is not None
-            trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-            singular = [p for name, p in trained if ".lora_E." in name]
-            rest = [(name, p) for name, p in trained if ".lora_E." not in name]
-            groups: list[dict[str, Any]] = [
-                {"params": [p for _, p in rest if p.dim() > 1], "weight_decay": config.weight_decay},
-                {"params": [p for _, p in rest if p.dim() <= 1]},
-                {"params": singular, "lr": config.singular_value_learning_rate},
-            ]
-            self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                lr=config.learning_rate,
-                betas=config.betas,
-                weight_decay=0.0,
-            )
+            groups = parameter_groups(self.model, config.singular_value_learning_rate, config.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=0.0)
         return self.optimizer
 
     def compute_loss(
@@ -193,37 +224,75 @@ class PanaceaTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Mean over the batch's examples: DPO and a little SFT for pairs, SFT for the others; a scalar.
+        """DPO and a little SFT for the batch's pairs, SFT for its other examples; a scalar.
 
         pairs / examples * (DPO + sft_weight * SFT(preferred answers)) + others / examples * SFT
+
+        The preferred answer is the one with the larger preference-weighted probability, however losses are aggregated.
         """
         batch = cast(Batch, inputs)
         with under(model, batch["preference"]):
             logprobs = sequence_logprobs(model, batch)
         pairs = len(batch["pair_probabilities"])
-        lengths = batch["lengths"]
         share = batch["pair_share"]
         loss = logprobs.new_zeros(())
         if pairs:
-            policy = logprobs[: 2 * pairs].view(2, pairs).t()
-            targets = scalarised_targets(batch["pair_probabilities"], batch["preference"][:pairs])
-            dpo = dpo_loss(policy, batch["pair_reference"], targets, self.config.beta)
-            preferred = preferred_weights(targets).t().reshape(-1)
-            sft = sft_loss(logprobs[: 2 * pairs], lengths[: 2 * pairs], preferred)
+            dpo, sft = self._pairs_losses(batch, logprobs[: 2 * pairs], pairs)
             loss = loss + share * (dpo + self.config.sft_weight * sft)
             self._note(dpo=dpo, preferred_nll=sft)
         if len(logprobs) > 2 * pairs:
-            sft = sft_loss(logprobs[2 * pairs :], lengths[2 * pairs :], batch["sft_weights"])
+            sft = self._imitation_loss(batch, logprobs[2 * pairs :], 2 * pairs)
             loss = loss + (1 - share) * sft
             self._note(nll=sft)
         return loss
 
+    def _pairs_losses(self, batch: Batch, logprobs: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+        """DPO, and the SFT term on the preferred answers."""
+        policy = logprobs.view(2, pairs).t()
+        probabilities, preference = batch["pair_probabilities"], batch["preference"][:pairs]
+        targets, weights = scalarised_targets(probabilities, preference), labelled_weights(probabilities, preference)
+        if self.config.aggregation == "tchebycheff":
+            losses = dpo_losses_by_dimension(policy, batch["pair_reference"], probabilities, self.config.beta)
+            dpo = tchebycheff(losses, preference[0], self._ideal)
+        else:
+            dpo = dpo_loss(policy, batch["pair_reference"], targets, self.config.beta, weights)
+        preferred = (preferred_weights(targets) * weights[:, None]).t().reshape(-1)
+        return dpo, sft_loss(logprobs, batch["lengths"][: 2 * pairs], preferred)
+
+    def _imitation_loss(self, batch: Batch, logprobs: Tensor, first_row: int) -> Tensor:
+        lengths = batch["lengths"][first_row:]
+        if self.config.aggregation == "linear":
+            return sft_loss(logprobs, lengths, batch["sft_weights"])
+        losses = sft_losses_by_dimension(logprobs, lengths, batch["sft_dimensions"])
+        return tchebycheff(losses, batch["preference"][first_row], self._ideal)
+
+    def rehearse(self) -> None:
+        """The forward and backward pass of the batch with the longest examples, whose result is thrown away.
+
+        What does not fit into the memory of a GPU fails here, in seconds, and not an hour later.
+        """
+        assert self.model is not None
+        self.model.train()
+        batch = self.batches.longest()
+        inputs = {name: cast(Tensor, value).to(self.args.device) for name, value in batch.items()}
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.accelerator.autocast():
+            loss = self.compute_loss(self.model, dict(inputs))
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        self.model.zero_grad()
+        self._parts = {}
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measures and logs the preference gap (see `health.preference_gap`), in nats per answer."""
+        """Measures and logs the preference gap (`health.preference_gap`) and each dimension's loss at its vertex."""
         assert self.model is not None
-        metrics = {"preference_gap": preference_gap(self.model, self.probes)}
+        metrics: dict[str, float] = {}
+        with self.accelerator.autocast():
+            if self.probes:
+                metrics["preference_gap"] = preference_gap(self.model, self.probes)
+            losses = vertex_losses(self.model, self.held_out, self._held_out_reference, self.config.beta)
+        metrics |= {VERTEX_LOSS + self.names[dimension]: loss for dimension, loss in losses.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -263,8 +332,52 @@ class OneLineProgress(ProgressCallback):
             self.training_bar.set_postfix(self._shown, refresh=False)  # type: ignore[unreachable]  # set in a parent
 
 
+def parameter_groups(
+    model: nn.Module, singular_value_learning_rate: float, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """The parameters that are trained, for any optimizer of torch: E has a rate of its own, and only matrices decay."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    singular = [p for name, p in trained if ".lora_E." in name]
+    rest = [p for name, p in trained if ".lora_E." not in name]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": singular, "weight_decay": 0.0, "lr": singular_value_learning_rate},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _check(config: TrainingConfig, examples: Sequence[Example], dimensions: int) -> None:
+    """Raises `ConfigError` for what contradicts itself."""
+    if config.batch_size % config.accumulation:
+        raise ConfigError(f"{config.accumulation} forwards cannot share {config.batch_size} examples equally")
+    if config.ideal is not None and len(config.ideal) != dimensions:
+        raise ConfigError(f"the ideal point has {len(config.ideal)} numbers for {dimensions} dimensions")
+    if config.aggregation != "tchebycheff":
+        return
+    if dimensions == 0:
+        raise ConfigError("Tchebycheff aggregates the losses of dimensions, and this model has none")
+    if config.selection != "loss":
+        raise ConfigError("Tchebycheff aggregates losses, so the selection must be by loss too")
+    if any(isinstance(example, Demonstration) and example.preference is not None for example in examples):
+        raise ConfigError("with Tchebycheff a whole forward has one preference, so no example can bring its own")
+
+
+def _tensorboard(folder: Path) -> TrainerCallback:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigError("TensorBoard is not installed: pip install 'panacea-server[tensorboard]'") from None
+    return TensorBoardCallback(SummaryWriter(str(folder)))  # type: ignore[no-untyped-call]  # theirs, both
+
+
 def _arguments(config: TrainingConfig, *, measure_health: bool, use_cache: bool) -> TrainingArguments:
     health_steps = config.health_steps if measure_health else None
+    # Older versions call it `gradient_checkpointing`, which newer ones warn of.
+    checkpointing = "activation_checkpointing"
+    if all(field.name != checkpointing for field in fields(TrainingArguments)):
+        checkpointing = "gradient_checkpointing"
+    options: dict[str, Any] = {checkpointing: config.gradient_checkpointing}
     arguments = TrainingArguments(
         output_dir=str(config.output_dir),
         max_steps=config.steps,
@@ -275,6 +388,8 @@ def _arguments(config: TrainingConfig, *, measure_health: bool, use_cache: bool)
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup_steps,
         max_grad_norm=config.max_grad_norm,
+        bf16=config.bf16,
+        use_cpu=config.device == "cpu",
         seed=config.seed,
         logging_steps=config.logging_steps,
         # A loss that is not a number has to be seen.
@@ -292,6 +407,7 @@ def _arguments(config: TrainingConfig, *, measure_health: bool, use_cache: bool)
         report_to="none",
         # `Trainer` writes this into the model's config, which would be saved with the model. No forward here reads it.
         use_cache=use_cache,
+        **options,
     )
     # Several visible devices would make `Trainer` split batches over them (`DataParallel`); these batches cannot be.
     arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]  # `Trainer` does the same

@@ -1,15 +1,12 @@
-"""Training files: read, checked, counted, and turned into a model's tokens."""
+"""Training files: read, checked and counted (without any model), and then turned into a model's tokens."""
 
-from panacea_train.data.encoding import ConversationEncoder
-from panacea_train.data.examples import Objective, to_examples
 from panacea_train.data.file import Problem, TrainingFile, read_training_file
-from panacea_train.data.records import Compared, Record, Scored, Shown
+from panacea_train.data.records import Compared, Message, Record, Scored, Shown
 from panacea_train.data.summary import summarise
 
 __all__ = [
     "Compared",
-    "ConversationEncoder",
-    "Objective",
+    "Message",
     "Problem",
     "Record",
     "Scored",
@@ -17,5 +14,4 @@ __all__ = [
     "TrainingFile",
     "read_training_file",
     "summarise",
-    "to_examples",
 ]
