@@ -494,7 +494,7 @@ def bench_kernels(
     """
     from panacea.bench import kernels
 
-    _check_writable(json_file)
+    _check_writable("--json", json_file)
     sizes = kernels.KernelsBench(model, _numbers("rows", rows), _numbers("ranks", ranks), device, dtype, rounds)
     if not sweep:
         _print_bench(sizes.run(), kernels.report, json_file)
@@ -526,7 +526,7 @@ def bench_decode(
     """
     from panacea.bench import decode
 
-    _check_writable(json_file)
+    _check_writable("--json", json_file)
     bench = decode.DecodeBench(
         model,
         _numbers("batches", batches),
@@ -558,7 +558,7 @@ def bench_throughput(
     """
     from panacea.bench import throughput
 
-    _check_writable(json_file)
+    _check_writable("--json", json_file)
     prompts, answers = _numbers("prompt", prompt, exactly=2), _numbers("answer", answer, exactly=2)
     bench = throughput.ThroughputBench(
         model=model,
@@ -597,7 +597,7 @@ def bench_prefix(
     """
     from panacea.bench import prefix
 
-    _check_writable(json_file)
+    _check_writable("--json", json_file)
     bench = prefix.PrefixBench(
         model=model or prefix.DEMO,
         system=system,
@@ -640,7 +640,7 @@ def bench_soak(
     from panacea.bench.soak import run as soak
     from panacea.bench.soak.limits import Limits
 
-    _check_writable(json_file)
+    _check_writable("--json", json_file)
     if url is None and (pid is not None or api_key_file is not None):
         raise ConfigError("--pid and --api-key-file say how to reach the server at --url")
     own = ("--port", "0", "--max-batch", "16", "--kv-cache-gib", "0.012")
@@ -672,11 +672,11 @@ def _numbers(name: str, text: str, exactly: int | None = None) -> tuple[int, ...
     return numbers
 
 
-def _check_writable(file: Path | None) -> None:
+def _check_writable(option: str, file: Path | None) -> None:
     """Before minutes of measuring, not after."""
     if file is not None and (file.is_dir() or not file.resolve().parent.is_dir()):
         reason = "it is a folder" if file.is_dir() else "its folder does not exist"
-        raise ConfigError(f"--json {file} cannot be written: {reason}")
+        raise ConfigError(f"{option} {file} cannot be written: {reason}")
 
 
 def _print_bench(result: dict[str, Any], report: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:
@@ -772,6 +772,37 @@ def convert_third_party(
     weights = None if default is None else read_weights("--default", default)
     agreement = run(source, dimension or (), out, factor=factor, default=weights, computing=Computing(device, dtype))
     typer.echo(f"{agreement}\nNow: panacea serve --adapter {out / 'adapter'}")
+
+
+@app.command("inspect")
+def inspect_adapter(
+    adapter: Annotated[str, typer.Argument(metavar="DIR", help="An adapter: a folder or a hub id.")],
+    by_module: Annotated[bool, typer.Option("--modules", help="A row for each module instead of each layer.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw it too: .svg, .png or .pdf. Needs matplotlib.")
+    ] = None,
+    json_file: _JSON = None,
+) -> None:
+    """What is in an adapter: dimensions, columns, scaling, and how much each group of columns adds to each weight."""
+    from rich.console import Console
+
+    from panacea.model.hub import local_folder
+    from panacea_train.convert.inspection import Inspection, table
+
+    _check_writable("--json", json_file)
+    _check_writable("--picture", picture)
+    if picture is not None and picture.suffix not in (".svg", ".png", ".pdf"):
+        raise ConfigError(f"--picture {picture}: the name must end in .svg, .png or .pdf")
+    inspection = Inspection.read(local_folder(adapter))
+    Console().print(table(inspection, by_module=by_module))
+    if picture is not None:
+        try:
+            from panacea_train.convert.picture import draw
+        except ImportError as error:
+            raise ConfigError(f"--picture needs matplotlib: pip install 'panacea-server[plot]' ({error})") from None
+        draw(inspection, picture)
+    if json_file is not None:
+        json_file.write_text(json.dumps(inspection.as_dict(), indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
