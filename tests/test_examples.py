@@ -36,8 +36,8 @@ def test_an_adapter_of_ones_own_is_trained_and_steers(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings(PEFT_WARNING)
 def test_trl_trains_an_adapter_that_steers(tmp_path: Path) -> None:
-    command = [sys.executable, EXAMPLES / "train_with_trl.py", tmp_path / "mine", "--base", BASE, "--steps", "40"]
-    subprocess.run(command, check=True, capture_output=True)
+    script, out = str(EXAMPLES / "train_with_trl.py"), str(tmp_path / "mine")
+    subprocess.run([sys.executable, script, out, "--base", str(BASE), "--steps", "40"], check=True, capture_output=True)
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
