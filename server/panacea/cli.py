@@ -396,7 +396,8 @@ async def _serve(
 
         def stop() -> None:
             if server is None:
-                loading.cancel()
+                if not loading.cancel():  # it has just loaded: there is a server to stop in a moment
+                    asyncio.get_running_loop().call_soon(stop)
             else:
                 server.force_exit = server.should_exit  # the second signal does not wait for open requests
                 server.should_exit = True

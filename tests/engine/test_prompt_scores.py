@@ -10,11 +10,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from panacea.config import EngineConfig
+from panacea.engine.adjustments import Adjustments
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
+from panacea.engine.prompt_scores import PromptScores, ScoringStep, WantedRows
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
+from panacea.engine.sampler import choose
 from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.sampling_row import SamplingRow
 from panacea.errors import RequestError
 from panacea.model.adapter import Adapter
 from panacea.preference import Preference
@@ -157,6 +161,17 @@ def test_a_cached_prefix_is_no_short_cut_to_scores_but_scoring_fills_the_cache()
     fresh.generate([other], [None], SCORE)
     (answer,) = fresh.generate([other], [None], plain)
     assert answer.cached_tokens == 36
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_a_prompt_with_a_score_that_is_no_number_is_broken(broken: float) -> None:
+    logits = torch.zeros(2, 354)
+    for rows, finite in ((logits, True), (logits.index_fill(0, torch.tensor([1]), broken), False)):
+        scores, request = PromptScores(), Request("one", [5, 6, 7], None, SCORE)
+        scores.add([WantedRows(request, range(2), [6, 7])], [rows], logits.device)
+        choice = choose(logits[:1], [SamplingRow(SCORE, 0, ())], Adjustments(1, 354, logits.device))
+        (sampled,) = ScoringStep(choice, {0: scores.take(request)}).result()
+        assert sampled.finite == finite
 
 
 def test_aborted_prompts_leave_nothing_behind() -> None:

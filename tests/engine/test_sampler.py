@@ -2,6 +2,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -39,6 +40,27 @@ def assert_distribution(counts: Counter[int], probabilities: list[float]) -> Non
 
 
 LOGITS = torch.log(torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05]))
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0.0}, {}, {"top_k": 2, "top_p": 0.5}, {"min_p": 0.5}])
+@pytest.mark.parametrize("logprobs", [None, 1])
+def test_broken_rows_say_so_and_their_neighbours_are_drawn_as_ever(
+    params: dict[str, Any], logprobs: int | None
+) -> None:
+    broken, overflown = torch.full_like(LOGITS, math.nan), LOGITS.clone()
+    overflown[2] = math.inf
+    rows = [row(position, logprobs=logprobs, **params) for position in range(4)]
+    sampled = sample(torch.stack([LOGITS, broken, LOGITS, overflown]), rows)
+    assert [each.finite for each in sampled] == [True, False, True, False]
+    assert sampled[::2] == sample(torch.stack([LOGITS, LOGITS]), rows[::2])
+
+
+def test_log_probabilities_that_are_no_numbers_are_broken_too() -> None:
+    overflown = LOGITS.clone()
+    overflown[2] = math.inf
+    (sampled,) = sample(overflown[None], [row(banned=(2,), logprobs=1)])  # another token, and a share of infinity
+    assert sampled.token_id != 2
+    assert not sampled.finite
 
 
 def test_draws_follow_the_softmax() -> None:
