@@ -14,7 +14,7 @@ from typing import Any
 from panacea.bench.soak.call import Address, Caller
 from panacea.bench.soak.server import Started
 from panacea.bench.soak.watch import tree
-from tests.fuzz.http_mutations import Hostile
+from tests.fuzz.http_mutations import ELSEWHERE, Hostile
 from tests.fuzz.values import CHAT, COMPLETIONS
 
 LIMIT_S = 60.0
@@ -42,8 +42,8 @@ class Outcome:
     slowest_s: float = 0.0
     problems: list[str] = field(default_factory=list[str])
     canaries: int = 0
-    memory_mib: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
-    """Of each process, after the warm-up and at the end."""
+    memory_mib: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """Of each process, after the warm-up and ten times from there to the end."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -56,6 +56,12 @@ class Outcome:
             self.kinds.setdefault(request.kind, Counter())[status] += 1
             self.parsed += parsed
             self.slowest_s = max(self.slowest_s, took_s)
+
+    def look_at(self, pid: int) -> None:
+        """Enters what the server's processes hold now."""
+        with self._lock:
+            for name, process in tree(pid).items():
+                self.memory_mib.setdefault(name, []).append(round(process.rss_bytes / MIB, 1))
 
     def complain(self, problem: str) -> None:
         with self._lock:
@@ -79,6 +85,7 @@ def attack(server: Started, requests: Iterable[Hostile], count: int, clients: in
     outcome = Outcome()
     expected = [_canary(server, number) for number in range(len(_CANARIES))]
     pending = iter(requests)
+    looks = {round(count * (WARM_UP + (1 - WARM_UP) * tenth / 10)) for tenth in range(10)}
     lock = threading.Lock()
 
     def taken() -> Iterator[Hostile]:
@@ -94,9 +101,8 @@ def attack(server: Started, requests: Iterable[Hostile], count: int, clients: in
             send(server.url, request, outcome)
             if request.number % CANARY_EVERY == 0:
                 _check_canary(server, expected, outcome)
-            if request.number == round(count * WARM_UP):
-                for name, process in tree(server.pid).items():
-                    outcome.memory_mib[name] = (process.rss_bytes / MIB, 0.0)
+            if request.number in looks:
+                outcome.look_at(server.pid)
 
     threads = [threading.Thread(target=run, name=f"attacker {number}") for number in range(clients)]
     for thread in threads:
@@ -104,9 +110,7 @@ def attack(server: Started, requests: Iterable[Hostile], count: int, clients: in
     for thread in threads:
         thread.join()
     _check_canary(server, expected, outcome)
-    for name, process in tree(server.pid).items():
-        begin, _ = outcome.memory_mib.get(name, (0.0, 0.0))
-        outcome.memory_mib[name] = (round(begin, 1), round(process.rss_bytes / MIB, 1))
+    outcome.look_at(server.pid)
     for line in server.log.read_text("utf-8", errors="replace").splitlines():
         if "Traceback" in line or "unforeseen" in line:
             outcome.complain(f"the server's log says: {line[:300]}")
@@ -147,6 +151,8 @@ def exchange(url: str, request: Hostile) -> bytes:
 
 def _judge(request: Hostile, answer: bytes, outcome: Outcome) -> tuple[str, bool]:
     """The status, and whether the body got past JSON parsing."""
+    while answer.startswith(b"HTTP/1.1 100 "):  # to whoever expects it, before the answer
+        answer = answer.partition(b"\r\n\r\n")[2]
     match = re.match(rb"HTTP/1\.1 (\d{3}) ", answer)
     if match is None:
         if request.complete:
@@ -154,7 +160,8 @@ def _judge(request: Hostile, answer: bytes, outcome: Outcome) -> tuple[str, bool
         return "closed", False
     status = int(match[1])
     content = answer.partition(b"\r\n\r\n")[2]
-    if status >= 500 or b'"server_error"' in content:
+    failed_in_stream = request.path != ELSEWHERE and b'"type":"server_error"' in content
+    if status >= 500 or failed_in_stream:
         outcome.complain(f"{status} {content[:200]!r} to {shown(request)}")
     if not request.complete:
         return str(status), False

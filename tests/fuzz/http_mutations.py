@@ -4,6 +4,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+ELSEWHERE = "elsewhere"
+"""Where a request goes whose path is wrong."""
+
 
 @dataclass(frozen=True)
 class Hostile:
@@ -136,7 +139,7 @@ def _line(draw: random.Random, number: int, path: str, body: bytes) -> Hostile:
     method = draw.choice(methods)
     head = _head(draw.choice(paths), f"Content-Length: {len(body)}", method=method)
     # What the server answers to a method that it does not know, and to HEAD, is for its HTTP library to say.
-    return Hostile(number, "request line", "elsewhere", head, body, complete=False)
+    return Hostile(number, "request line", ELSEWHERE, head, body, complete=False)
 
 
 def _half(draw: random.Random, number: int, path: str, body: bytes) -> Hostile:

@@ -20,7 +20,7 @@ def verdict(outcome: Outcome) -> list[str]:
     reasons = list(outcome.problems)
     if outcome.parsed < LEAST_PARSED * outcome.sent:
         reasons.append(f"only {outcome.parsed} of {outcome.sent} bodies got past JSON parsing")
-    for name, (before, after) in outcome.memory_mib.items():
+    for name, (before, *_, after) in outcome.memory_mib.items():
         if after > before + MEMORY_MIB:
             reasons.append(f"{name}: memory grew from {before} to {after} MiB")
     return reasons
@@ -28,7 +28,7 @@ def verdict(outcome: Outcome) -> list[str]:
 
 def report(outcome: Outcome) -> str:
     """Counts by endpoint and by kind, and the reasons."""
-    memory = ", ".join(f"{name} {a:.1f} -> {b:.1f} MiB" for name, (a, b) in outcome.memory_mib.items())
+    memory = ", ".join(f"{name} {a:.1f} -> {b:.1f} MiB" for name, (a, *_, b) in outcome.memory_mib.items())
     lines = [
         f"{outcome.sent} requests, {outcome.parsed / max(1, outcome.sent):.0%} got past JSON parsing; "
         f"slowest answer {outcome.slowest_s:.1f} s; {outcome.canaries} canaries; {memory}",

@@ -28,7 +28,7 @@ def test_the_same_seed_makes_the_same_requests_of_every_kind() -> None:
 
 
 def test_what_must_not_be_is_a_reason() -> None:
-    outcome = Outcome(problems=["a problem"], memory_mib={"engine": (10, 11 + MEMORY_MIB), "server": (10, 20)})
+    outcome = Outcome(problems=["a problem"], memory_mib={"engine": [10, 11 + MEMORY_MIB], "server": [10, 90, 20]})
     outcome.statuses["/v1"] = Counter({"400": 100})
     outcome.parsed = round(100 * LEAST_PARSED) - 1
     assert [each.split()[0] for each in verdict(outcome)] == ["a", "only", "engine:"]
