@@ -180,7 +180,7 @@ def test_a_folder_is_replaced_only_on_request_and_only_when_the_new_adapter_is_c
     with pytest.raises(KeyboardInterrupt):
         run(other, data, out, overwrite=True, callbacks=[DieAfterStep(4)])
     assert (out / "adapter_model.safetensors").read_bytes() == before
-    run(other, data, out, overwrite=True)
+    run(other, data, out, resume=True)
     assert (out / "adapter_model.safetensors").read_bytes() != before
     with pytest.raises(ConfigError, match="choose one"):
         run(other, data, out, overwrite=True, resume=True)
@@ -207,7 +207,7 @@ def test_examples_that_are_too_long_are_left_out_and_counted(tmp_path: Path, dat
     lines = [json.loads(line) for line in data.read_text("utf-8").splitlines()]
     said: list[str] = []
     run(replace(settings, max_tokens=60, held_out=0), write(data, long, *lines), tmp_path / "out", report=said.append)
-    assert "left out 1 examples of more than 60 tokens" in said
+    assert "examples of more than 60 tokens, left out: 1" in said
     with pytest.raises(ConfigError, match="no example is left to train on"):
         run(replace(settings, max_tokens=4), data, tmp_path / "other")
 

@@ -154,15 +154,17 @@ def prepare_output(settings: RunSettings, file: TrainingFile, out: Path, *, over
         raise ConfigError("--overwrite begins anew and --resume goes on: choose one")
     if not out.name:
         raise ConfigError(f"{out} is no name for a new folder")
+    folders = _Folders(out)
+    described = _describe(settings, file)
+    if resume:
+        # It may have begun with --overwrite.
+        overwrite = _check_same_run(folders, described)
     if out.exists():
         if not overwrite:
             raise ConfigError(f"{out} exists already; --overwrite replaces it, once the new adapter is complete")
         if not out.is_dir() or (any(out.iterdir()) and not (out / "adapter_config.json").is_file()):
             raise ConfigError(f"{out} is no adapter, so it is not replaced")
-    folders = _Folders(out)
-    described = _describe(settings, file)
     if resume:
-        _check_same_run(folders, described)
         return
     if folders.work.exists():
         if not overwrite:
@@ -172,7 +174,7 @@ def prepare_output(settings: RunSettings, file: TrainingFile, out: Path, *, over
         shutil.rmtree(folders.work)
     try:
         folders.work.mkdir(parents=True)
-        folders.settings.write_text(json.dumps(described, indent=1) + "\n", "utf-8")
+        folders.settings.write_text(json.dumps(described | {_OVERWRITE: overwrite}, indent=1) + "\n", "utf-8")
     except OSError as error:
         raise ConfigError(f"{folders.work} cannot be written: {(error.strerror or str(error)).lower()}") from None
 
@@ -201,7 +203,7 @@ def train_adapter(
     report(f"adapting {', '.join(targets)}")
     examples, held_out, too_long = _examples(settings, file, encoder, _limit(settings, model), progress)
     if too_long:
-        report(f"left out {too_long:,} examples of more than {_limit(settings, model):,} tokens")
+        report(f"examples of more than {_limit(settings, model):,} tokens, left out: {too_long:,}")
     if not examples:
         raise ConfigError("no example is left to train on")
     set_seed(settings.seed)
@@ -254,7 +256,12 @@ def _describe(settings: RunSettings, file: TrainingFile) -> dict[str, Any]:
     return content | {"dimensions": list(file.dimensions), "data": sha256(file.path.read_bytes()).hexdigest()}
 
 
-def _check_same_run(folders: _Folders, described: dict[str, Any]) -> None:
+_OVERWRITE = "overwrite"
+"""Beside the settings of an interrupted run: whether it may replace an adapter."""
+
+
+def _check_same_run(folders: _Folders, described: dict[str, Any]) -> bool:
+    """Whether the interrupted run, which was described like this, may replace an adapter."""
     try:
         before: dict[str, Any] = json.loads(folders.settings.read_text("utf-8"))
     except (OSError, ValueError):
@@ -264,6 +271,7 @@ def _check_same_run(folders: _Folders, described: dict[str, Any]) -> None:
             if name == "data":
                 raise ConfigError("--resume: the training file is not the one that the interrupted run began with")
             raise ConfigError(f"--resume: the interrupted run had {name} {before.get(name)}, and not {value}")
+    return before.get(_OVERWRITE) is True
 
 
 def _load(settings: RunSettings) -> tuple[PreTrainedModel, ConversationEncoder]:
@@ -404,7 +412,8 @@ def _finish(folders: _Folders, model: PeftModel, settings: RunSettings, history:
     else:
         model.peft_config[model.active_adapters[0]].base_model_name_or_path = settings.model
         save_adapter(model, folders.new)
-    made = json.loads(folders.settings.read_text("utf-8")) | {"log": history}
+    made: dict[str, Any] = json.loads(folders.settings.read_text("utf-8")) | {"log": history}
+    made.pop(_OVERWRITE, None)
     (folders.new / "training.json").write_text(json.dumps(made, indent=1) + "\n", "utf-8")
     shutil.rmtree(folders.old, ignore_errors=True)
     if folders.out.exists():
