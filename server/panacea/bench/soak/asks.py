@@ -141,6 +141,7 @@ class Asks:
             role = "user" if turn % 2 == 0 else "assistant"
             messages.append({"role": role, "content": self._words(self.vocabulary.prompt_chars // (2 * turns))})
         body: dict[str, Any] = {"messages": messages}
+        body |= self._maybe(0.1, response_format=self._random.choice(_FORMATS))
         return body | self._maybe(0.15, logprobs=True, top_logprobs=self._random.randint(0, 5))
 
     def _completion(self) -> dict[str, Any]:
@@ -168,6 +169,16 @@ class Asks:
         path, body = self._random.choice(_BAD)
         return Ask("bad", path, body)
 
+
+_STEPS = {
+    "type": "object",
+    "properties": {"steps": {"type": "array", "items": {"type": "string"}}},
+    "required": ["steps"],
+}
+_FORMATS: Sequence[dict[str, Any]] = (
+    {"type": "json_object"},
+    {"type": "json_schema", "json_schema": {"name": "steps", "schema": _STEPS}},
+)
 
 LONG = {"messages": [{"role": "user", "content": "Far too long. " * 2000}], "max_tokens": 10**9}
 """A prompt that the server encodes in a thread, for an answer that no context has room for."""
