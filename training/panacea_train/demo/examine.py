@@ -15,6 +15,8 @@ from panacea_train.world.texts import World
 
 REFERENCE_POINT = (0.0, 0.0, 0.0)
 """Every reward is at least 0."""
+EARLIER_BYTES = 800
+"""Longer than any answer of the world: what is cut here was broken before."""
 NAMES = tuple(dimension.name for dimension in DIMENSIONS)
 
 
@@ -114,7 +116,9 @@ def second_turns(
 
 
 def _exchange(question: Question, answered: Answered) -> tuple[Turn, ...]:
-    return Turn("user", question.text), Turn("assistant", answered.text)
+    # A token stands for at least one byte: this leaves room in the context, whatever a hardly trained model says.
+    said = answered.text.encode()[:EARLIER_BYTES].decode(errors="ignore")
+    return Turn("user", question.text), Turn("assistant", said)
 
 
 def _spearman(grid: Sequence[Preference], answers: Sequence[Sequence[Sequence[Answered]]]) -> dict[str, float]:
