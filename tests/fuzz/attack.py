@@ -13,7 +13,7 @@ from typing import Any
 
 from panacea.bench.soak.call import Address, Caller
 from panacea.bench.soak.server import Started
-from panacea.bench.soak.watch import tree
+from panacea.bench.soak.watch import ENGINE, SERVER, tree
 from tests.fuzz.http_mutations import ELSEWHERE, Hostile
 from tests.fuzz.values import CHAT, COMPLETIONS
 
@@ -61,7 +61,8 @@ class Outcome:
         """Enters what the server's processes hold now."""
         with self._lock:
             for name, process in tree(pid).items():
-                self.memory_mib.setdefault(name, []).append(round(process.rss_bytes / MIB, 1))
+                if name in (SERVER, ENGINE):  # others try out one schema each
+                    self.memory_mib.setdefault(name, []).append(round(process.rss_bytes / MIB, 1))
 
     def complain(self, problem: str) -> None:
         with self._lock:
