@@ -18,16 +18,17 @@ import typer
 import uvicorn
 
 from panacea.config import Device, DType, EngineConfig, LogConfig, LogFormat, LogLevel, ServerConfig, Supervision
+from panacea.convert_commands import convert_app, export_adapter, inspect_adapter
 from panacea.errors import ConfigError, EngineDeadError, PanaceaError
 from panacea.logs import configure_logs, logs_json
 from panacea.preference import PreferenceSpace
 from panacea.settings import (
     allowed_hosts,
+    check_writable,
     cors_origins,
     is_open,
     read_api_keys,
     read_config_file,
-    read_weights,
     with_presets,
 )
 from panacea.train_commands import train_app
@@ -47,8 +48,9 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
-convert_app = typer.Typer(help="Make adapters for this server of other checkpoints.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
+app.command("inspect")(inspect_adapter)
+app.command("export")(export_adapter)
 
 
 def main() -> None:
@@ -495,7 +497,7 @@ def bench_kernels(
     """
     from panacea.bench import kernels
 
-    _check_writable("--json", json_file)
+    check_writable("--json", json_file)
     sizes = kernels.KernelsBench(model, _numbers("rows", rows), _numbers("ranks", ranks), device, dtype, rounds)
     if not sweep:
         _print_bench(sizes.run(), kernels.report, json_file)
@@ -527,7 +529,7 @@ def bench_decode(
     """
     from panacea.bench import decode
 
-    _check_writable("--json", json_file)
+    check_writable("--json", json_file)
     bench = decode.DecodeBench(
         model,
         _numbers("batches", batches),
@@ -559,7 +561,7 @@ def bench_throughput(
     """
     from panacea.bench import throughput
 
-    _check_writable("--json", json_file)
+    check_writable("--json", json_file)
     prompts, answers = _numbers("prompt", prompt, exactly=2), _numbers("answer", answer, exactly=2)
     bench = throughput.ThroughputBench(
         model=model,
@@ -598,7 +600,7 @@ def bench_prefix(
     """
     from panacea.bench import prefix
 
-    _check_writable("--json", json_file)
+    check_writable("--json", json_file)
     bench = prefix.PrefixBench(
         model=model or prefix.DEMO,
         system=system,
@@ -641,7 +643,7 @@ def bench_soak(
     from panacea.bench.soak import run as soak
     from panacea.bench.soak.limits import Limits
 
-    _check_writable("--json", json_file)
+    check_writable("--json", json_file)
     if url is None and (pid is not None or api_key_file is not None):
         raise ConfigError("--pid and --api-key-file say how to reach the server at --url")
     own = ("--port", "0", "--max-batch", "16", "--kv-cache-gib", "0.012")
@@ -673,137 +675,10 @@ def _numbers(name: str, text: str, exactly: int | None = None) -> tuple[int, ...
     return numbers
 
 
-def _check_writable(option: str, file: Path | None) -> None:
-    """Before minutes of measuring, not after."""
-    if file is not None and (file.is_dir() or not file.resolve().parent.is_dir()):
-        reason = "it is a folder" if file.is_dir() else "its folder does not exist"
-        raise ConfigError(f"{option} {file} cannot be written: {reason}")
-
-
 def _print_bench(result: dict[str, Any], report: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:
     typer.echo(report(result))
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-
-
-_OUT = Annotated[Path, typer.Option("--out", metavar="DIR", help="The new folder; it must not be there already.")]
-_DEFAULT = Annotated[
-    str | None,
-    typer.Option(metavar="NAME=w,NAME=w", help="The preference of requests without one. Default: equal weights."),
-]
-_CHECK_DEVICE = Annotated[Device, typer.Option("--device", help="What the check computes on.")]
-_CHECK_DTYPE = Annotated[
-    DType,
-    typer.Option("--dtype", help="What the check computes in. 16 bits need half the memory and see small errors less."),
-]
-
-
-@convert_app.command("soup")
-def convert_soup(
-    adapter: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME=DIR",
-            help="A dimension's name and the LoRA adapter for it, a folder or a hub id. Two to ten times.",
-        ),
-    ],
-    out: _OUT,
-    model: Annotated[
-        str | None, typer.Option(help="Base model: a folder or a hub id. Default: the one all adapters name.")
-    ] = None,
-    default: _DEFAULT = None,
-    device: _CHECK_DEVICE = "auto",
-    dtype: _CHECK_DTYPE = "float32",
-) -> None:
-    """Make one steerable adapter of ordinary LoRA adapters: each becomes a dimension, mixed by weight (rewarded soups).
-
-        panacea convert soup --adapter helpful=./lora-a --adapter concise=./lora-b --out ./soup
-
-    The result is exact. It is checked before it is there: logits at three preferences, of the LoRA adapters by
-    transformers and of the result by the engine. The check holds the base model in memory, in --dtype.
-    """
-    from panacea.model.hub import local_folder
-    from panacea_train.convert.check import Computing
-    from panacea_train.convert.soup import convert_soup as run
-
-    folders: dict[str, Path] = {}
-    for text in adapter:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
-            raise ConfigError(f"--adapter {text}: write NAME=DIR, a dimension's name and a LoRA adapter")
-        if name in folders:
-            raise ConfigError(f"--adapter: there are two adapters for {name}")
-        folders[name] = local_folder(folder)
-    weights = None if default is None else read_weights("--default", default)
-    agreement = run(folders, out, model=model, default=weights, computing=Computing(device, dtype))
-    typer.echo(f"{agreement}\nNow: panacea serve --adapter {out}")
-
-
-@convert_app.command("third-party")
-def convert_third_party(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="The checkpoint: base and adapter in one.")],
-    out: _OUT,
-    dimension: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="A dimension's name, in the checkpoint's order. Default: as its config names them."
-        ),
-    ] = None,
-    factor: Annotated[
-        float | None,
-        typer.Option(help="The output multiplier, alpha / r. Default: as the checkpoint's config tells."),
-    ] = None,
-    default: _DEFAULT = None,
-    device: _CHECK_DEVICE = "auto",
-    dtype: _CHECK_DTYPE = "float32",
-) -> None:
-    """Take a Panacea model that another public implementation has saved apart: OUT/base and OUT/adapter.
-
-        panacea convert third-party ./checkpoint --dimension helpful --dimension harmless --out ./mine
-        panacea serve --adapter ./mine/adapter
-
-    Two layouts are known: lora_right_weight, lora_left_weight, lora_diagonal_weight, pref_scaling; and lora_A, lora_B,
-    lora_diag, pref_scaling with preference columns in blocks. The result is checked as that of "convert soup".
-    """
-    from panacea_train.convert.check import Computing
-    from panacea_train.convert.third_party import convert_third_party as run
-
-    if factor is not None and not (math.isfinite(factor) and factor != 0):
-        raise ConfigError("--factor must be a finite number other than 0")
-    weights = None if default is None else read_weights("--default", default)
-    agreement = run(source, dimension or (), out, factor=factor, default=weights, computing=Computing(device, dtype))
-    typer.echo(f"{agreement}\nNow: panacea serve --adapter {out / 'adapter'}")
-
-
-@app.command("inspect")
-def inspect_adapter(
-    adapter: Annotated[str, typer.Argument(metavar="DIR", help="An adapter: a folder or a hub id.")],
-    by_module: Annotated[bool, typer.Option("--modules", help="A row for each module instead of each layer.")] = False,
-    picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Draw it too: .svg, .png or .pdf. Needs matplotlib.")
-    ] = None,
-    json_file: _JSON = None,
-) -> None:
-    """What is in an adapter: dimensions, columns, scaling, and how much each group of columns adds to each weight."""
-    from rich.console import Console
-
-    from panacea.model.hub import local_folder
-    from panacea_train.convert.inspection import Inspection, table
-
-    _check_writable("--json", json_file)
-    _check_writable("--picture", picture)
-    if picture is not None and picture.suffix not in (".svg", ".png", ".pdf"):
-        raise ConfigError(f"--picture {picture}: the name must end in .svg, .png or .pdf")
-    inspection = Inspection.read(local_folder(adapter))
-    Console().print(table(inspection, by_module=by_module))
-    if picture is not None:
-        try:
-            from panacea_train.convert.picture import draw
-        except ImportError as error:
-            raise ConfigError(f"--picture needs matplotlib: pip install 'panacea-server[plot]' ({error})") from None
-        draw(inspection, picture)
-    if json_file is not None:
-        json_file.write_text(json.dumps(inspection.as_dict(), indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

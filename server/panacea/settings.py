@@ -57,6 +57,13 @@ def read_weights(option: str, text: str) -> dict[str, float] | list[float]:
     return named or listed
 
 
+def check_writable(option: str, file: Path | None) -> None:
+    """Before minutes of work, not after. Raises `ConfigError` where no file of that name could be written."""
+    if file is not None and (file.is_dir() or not file.resolve().parent.is_dir()):
+        reason = "it is a folder" if file.is_dir() else "its folder does not exist"
+        raise ConfigError(f"{option} {file} cannot be written: {reason}")
+
+
 def read_api_keys(path: Path | None) -> tuple[str, ...]:
     """The keys of a file, one per line; empty lines and lines that start with # do not count. Raises `ConfigError`."""
     if path is None:

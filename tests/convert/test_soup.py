@@ -373,7 +373,7 @@ def test_what_is_there_already_is_left_alone(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine", "utf-8")
     assert run_cli(monkeypatch, "soup", *BOTH, "--out", str(tmp_path / "out")) == 2
-    assert "is there already" in capfd.readouterr().err
+    assert "exists already; --overwrite replaces it" in capfd.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
     (tmp_path / "file").write_text("", "utf-8")
     assert run_cli(monkeypatch, "soup", *BOTH, "--out", str(tmp_path / "file" / "out")) == 2

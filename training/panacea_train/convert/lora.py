@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 
 from panacea.errors import CheckpointError
@@ -79,6 +80,12 @@ class LoraAdapter:
             modules[module] = _factors(folder, config, module, tensors)
         base, revision = (str(config.get(field) or "") for field in ("base_model_name_or_path", "revision"))
         return cls(folder, base, revision, modules)
+
+
+def lora_output(factors: LoraFactors, x: torch.Tensor) -> torch.Tensor:
+    """scale * (x A^T) B^T in x's dtype and on its device: (..., in) -> (..., out)."""
+    a, b, scale = factors
+    return scale * F.linear(F.linear(x, a.to(x)), b.to(x))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

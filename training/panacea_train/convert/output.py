@@ -12,20 +12,27 @@ from tqdm import tqdm
 from panacea.errors import ConfigError
 
 _READABLE = 0o777
+_SIGNS = ("adapter_config.json", "config.json", "adapter/adapter_config.json")
+"""A folder that has one of these is an adapter, a model, or both."""
 
 
 @contextmanager
-def new_folder(out: Path) -> Generator[Path]:
+def new_folder(out: Path, *, overwrite: bool = False) -> Generator[Path]:
     """A folder beside `out` to write into. It becomes `out` when the block ends well; otherwise nothing is left of it.
 
-    Raises `ConfigError` where `out` is there already and not empty, or cannot be made.
+    Raises `ConfigError` where `out` cannot be made, or exists, is not empty, and is not to be replaced: only an adapter
+    or a model ever is, so that a slip costs no more than that.
     """
     out = out.absolute()
     try:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise ConfigError(f"{out} is there already: remove it, or name another folder")
+            if not overwrite:
+                raise ConfigError(f"{out} exists already; --overwrite replaces it, once the new one is complete")
+            if not any((out / name).is_file() for name in _SIGNS):
+                raise ConfigError(f"{out} is no adapter and no model, so it is not replaced")
         out.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        old = new.with_name(f"{new.name}-old")
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror or error}") from None
     try:
@@ -33,11 +40,14 @@ def new_folder(out: Path) -> Generator[Path]:
         os.umask(mask)
         new.chmod(_READABLE & ~mask)  # mkdtemp's are their owner's alone, but a model is there to be served
         yield new
+        if out.exists() and any(out.iterdir()):
+            out.replace(old)
         new.replace(out)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

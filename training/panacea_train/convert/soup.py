@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from panacea.errors import CheckpointError, ConfigError
 from panacea.model.adapter import Adapter, LowRank
@@ -20,7 +19,7 @@ from panacea.model.hub import local_folder
 from panacea.preference import Dimension, Preference, PreferenceSpace
 from panacea_train.convert.base import as_base, check_fits, linear_layers, relative_base, target_names
 from panacea_train.convert.check import Agreement, Change, Computing, check
-from panacea_train.convert.lora import LoraAdapter, LoraFactors
+from panacea_train.convert.lora import LoraAdapter, lora_output
 from panacea_train.convert.output import new_folder, stages
 
 MOST_ADAPTERS = 10
@@ -32,6 +31,7 @@ def convert_soup(
     *,
     model: str | None = None,
     default: Mapping[str, float] | Sequence[float] | None = None,
+    overwrite: bool = False,
     computing: Computing | None = None,
 ) -> Agreement:
     """Writes one steerable adapter to `out`, with a dimension for each LoRA adapter in `folders`.
@@ -48,7 +48,7 @@ def convert_soup(
     space = PreferenceSpace(names, default=(1.0,) * len(names))
     if default is not None:
         space = PreferenceSpace(names, default=space.resolve(default))
-    with new_folder(out) as new, stages("convert soup", 4) as stage:
+    with new_folder(out, overwrite=overwrite) as new, stages("convert soup", 4) as stage:
         stage("adapters")
         sources = [LoraAdapter.read(folder) for folder in folders.values()]
         base = common_base(sources) if model is None else as_base(model)
@@ -106,12 +106,6 @@ def mixture(sources: Sequence[LoraAdapter]) -> dict[str, Change]:
         return add
 
     return {name: change(name) for name in dict.fromkeys(name for source in sources for name in source.modules)}
-
-
-def lora_output(factors: LoraFactors, x: torch.Tensor) -> torch.Tensor:
-    """scale * (x A^T) B^T in x's dtype and on its device: (..., in) -> (..., out)."""
-    a, b, scale = factors
-    return scale * F.linear(F.linear(x, a.to(x)), b.to(x))
 
 
 def common_base(sources: Sequence[LoraAdapter]) -> Path | str:

@@ -56,6 +56,7 @@ def convert_third_party(
     *,
     factor: float | None = None,
     default: Mapping[str, float] | Sequence[float] | None = None,
+    overwrite: bool = False,
     computing: Computing | None = None,
 ) -> Agreement:
     """Writes `out`/base and `out`/adapter of the checkpoint in `source`.
@@ -78,7 +79,7 @@ def convert_third_party(
     if default is not None:
         space = PreferenceSpace(dimensions, default=space.resolve(default))
     files = len(list(source.glob("*.safetensors")))
-    with new_folder(out) as new, stages("convert third-party", files + 3) as stage:
+    with new_folder(out, overwrite=overwrite) as new, stages("convert third-party", files + 3) as stage:
         tensors = split_checkpoint(source, new / "base", _base_name, stage)
         stage("adapter")
         modules = _modules(source, tensors, len(names))
