@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import httpx2
@@ -14,11 +14,14 @@ PANACEA = [sys.executable, "-m", "panacea.cli"]
 
 @contextmanager
 def serving(
-    *arguments: str, environment: Mapping[str, str] | None = None, log: list[str] | None = None
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    log: list[str] | None = None,
+    command: Sequence[str] = PANACEA,
 ) -> Generator[tuple["subprocess.Popen[str]", httpx2.Client]]:
     """`panacea serve` on a free port, and a client of it. What it writes before it serves goes into `log`."""
     process = subprocess.Popen(
-        [*PANACEA, "serve", "--port", "0", *arguments],
+        [*command, "serve", "--port", "0", *arguments],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -218,6 +218,9 @@ WRONG = {
     "cors": (["serve", "--adapter", str(ADAPTER), "--cors-origin", "app.example"], "--cors-origin app.example: write"),
     "watchdog": (["serve", "--watchdog-s", "0.5"], "--watchdog-s"),
     "step_limit": (["serve", "--step-limit-s", "inf"], "step_limit_s"),
+    "timeout": (["serve", "--drain-timeout-s", "nan"], "drain_timeout_s is nan, but must be a number above 0"),
+    "queue": (["serve", "--queue-timeout-s", "0"], "queue_timeout_s is 0.0, but must be a number above 0"),
+    "body": (["serve", "--max-body-mib", "inf"], "--max-body-mib must be a finite number"),
     "host": (["serve", "--adapter", str(ADAPTER), "--host", "no such host"], "cannot listen on"),
 }
 

@@ -4,7 +4,15 @@ import pytest
 
 from panacea.errors import ConfigError
 from panacea.preference import Dimension, PreferenceSpace
-from panacea.settings import allowed_hosts, cors_origins, is_open, read_api_keys, read_config_file, with_presets
+from panacea.settings import (
+    allowed_hosts,
+    cors_origins,
+    is_open,
+    make_room_for,
+    read_api_keys,
+    read_config_file,
+    with_presets,
+)
 
 SPACE = PreferenceSpace((Dimension("a"), Dimension("b")), (1.0, 1.0), presets={"old": (1.0, 0.0)})
 
@@ -112,3 +120,15 @@ def test_origins_are_what_a_browser_sends() -> None:
     ):
         with pytest.raises(ConfigError, match="--cors-origin"):
             cors_origins([bad])
+
+
+def test_room_for_connections_is_made_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [(256, 4096)]
+    monkeypatch.setattr("resource.getrlimit", lambda _kind: limits[-1])
+    monkeypatch.setattr("resource.setrlimit", lambda _kind, limit: limits.append(limit))
+    make_room_for(10)
+    assert limits == [(256, 4096)]
+    make_room_for(1000)
+    assert limits[-1] == (1200, 4096)
+    with pytest.raises(ConfigError, match="--max-connections 5000 needs 5200 open files, and ulimit -n allows 4096"):
+        make_room_for(5000)

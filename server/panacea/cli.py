@@ -1,7 +1,6 @@
 """The `panacea` command: the only place that wires everything together."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import math
@@ -9,15 +8,24 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 
-from panacea.config import Device, DType, EngineConfig, LogConfig, LogFormat, LogLevel, ServerConfig, Supervision
+from panacea.config import (
+    Device,
+    DType,
+    EngineConfig,
+    Limits,
+    LogConfig,
+    LogFormat,
+    LogLevel,
+    ServerConfig,
+    Supervision,
+)
 from panacea.convert_commands import convert_app, export_adapter, inspect_adapter
 from panacea.errors import ConfigError, EngineDeadError, PanaceaError
 from panacea.logs import configure_logs, logs_json
@@ -27,6 +35,7 @@ from panacea.settings import (
     check_writable,
     cors_origins,
     is_open,
+    make_room_for,
     read_api_keys,
     read_config_file,
     with_presets,
@@ -35,6 +44,7 @@ from panacea.train_commands import train_app
 
 DEMO = Path(__file__).parent / "demo"
 DEFAULTS = EngineConfig(model=DEMO)
+LIMITS = Limits()
 
 app = typer.Typer(
     name="panacea",
@@ -105,6 +115,7 @@ logger = logging.getLogger("panacea")
 _MODEL = "What to serve"
 _HTTP = "HTTP"
 _ENGINE = "Engine"
+_LIMITS = "Limits"
 
 
 @app.command(
@@ -264,6 +275,142 @@ def serve(
             help="So is one whose step takes longer: at least as long as --max-step-tokens take in a prefill.",
         ),
     ] = Supervision.step_limit_s,
+    max_queued_requests: Annotated[
+        int,
+        typer.Option(
+            envvar="PANACEA_MAX_QUEUED_REQUESTS",
+            rich_help_panel=_LIMITS,
+            min=0,
+            help="Most answers that wait besides a full batch; beyond it 429.",
+        ),
+    ] = LIMITS.max_queued_requests,
+    max_queued_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar="PANACEA_MAX_QUEUED_TOKENS",
+            rich_help_panel=_LIMITS,
+            min=1,
+            help="Most prompt tokens that wait; beyond it 429.",
+        ),
+    ] = LIMITS.max_queued_tokens,
+    max_queued_body_mib: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_MAX_QUEUED_BODY_MIB",
+            rich_help_panel=_LIMITS,
+            min=0.001,
+            help="Most MiB of requests that are not answered yet; beyond it 429.",
+        ),
+    ] = LIMITS.max_queued_body_bytes / 2**20,
+    max_body_mib: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_MAX_BODY_MIB",
+            rich_help_panel=_LIMITS,
+            min=0.001,
+            help="Largest body of a request in MiB; beyond it 413.",
+        ),
+    ] = LIMITS.max_body_bytes / 2**20,
+    max_prompt_tokens: Annotated[
+        int | None,
+        typer.Option(
+            envvar="PANACEA_MAX_PROMPT_TOKENS",
+            rich_help_panel=_LIMITS,
+            min=1,
+            help="Longest prompt; beyond it 400. Default: what the context holds.",
+        ),
+    ] = None,
+    max_answer_tokens: Annotated[
+        int | None,
+        typer.Option(
+            envvar="PANACEA_MAX_ANSWER_TOKENS",
+            rich_help_panel=_LIMITS,
+            min=1,
+            help="Most that max_tokens may ask for; beyond it 400. Default: what the context leaves.",
+        ),
+    ] = None,
+    max_connections: Annotated[
+        int,
+        typer.Option(
+            envvar="PANACEA_MAX_CONNECTIONS",
+            rich_help_panel=_LIMITS,
+            min=1,
+            help="Most open connections; beyond it 503.",
+        ),
+    ] = LIMITS.max_connections,
+    head_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_HEAD_TIMEOUT_S",
+            rich_help_panel=_LIMITS,
+            help="Seconds for a request's headers; then 408.",
+        ),
+    ] = LIMITS.head_timeout_s,
+    body_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_BODY_TIMEOUT_S",
+            rich_help_panel=_LIMITS,
+            help="Seconds for a request's body; then 408.",
+        ),
+    ] = LIMITS.body_timeout_s,
+    idle_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_IDLE_TIMEOUT_S",
+            rich_help_panel=_LIMITS,
+            help="Seconds that a connection stays open between requests; more than a balancer's.",
+        ),
+    ] = LIMITS.idle_timeout_s,
+    queue_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_QUEUE_TIMEOUT_S",
+            rich_help_panel=_LIMITS,
+            help="Seconds until a request's first step; then 503.",
+        ),
+    ] = 60.0,
+    first_token_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_FIRST_TOKEN_TIMEOUT_S",
+            rich_help_panel=_LIMITS,
+            help="Seconds until a request's first token; then 504.",
+        ),
+    ] = LIMITS.first_token_timeout_s,
+    request_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_REQUEST_TIMEOUT_S",
+            rich_help_panel=_LIMITS,
+            help="Seconds until a request's last token; then 504.",
+        ),
+    ] = LIMITS.request_timeout_s,
+    slow_reader_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_SLOW_READER_TIMEOUT_S",
+            rich_help_panel=_LIMITS,
+            help="Seconds in which a client may read nothing of what is there; then it is dropped.",
+        ),
+    ] = LIMITS.slow_reader_timeout_s,
+    max_unread_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar="PANACEA_MAX_UNREAD_TOKENS",
+            rich_help_panel=_LIMITS,
+            min=1,
+            help="Tokens that a client may be behind in a stream; then it is dropped.",
+        ),
+    ] = LIMITS.max_unread_tokens,
+    drain_timeout_s: Annotated[
+        float,
+        typer.Option(
+            envvar="PANACEA_DRAIN_TIMEOUT_S",
+            rich_help_panel=_LIMITS,
+            help="Seconds for open requests after SIGTERM; then they are cut off.",
+        ),
+    ] = LIMITS.drain_timeout_s,
     log_level: Annotated[
         LogLevel,
         typer.Option(
@@ -305,6 +452,7 @@ def serve(
         raise ConfigError(f"--max-step-tokens must be at least --max-batch ({max_batch}): a token for each request")
     if kv_cache_gib is not None and not kv_cache_gib < math.inf:
         raise ConfigError("--kv-cache-gib must be a finite number")
+    make_room_for(max_connections)
     keys = read_api_keys(api_key_file)
     base_folder, adapter_folder, space = _checkpoints(model, adapter)
     space = with_presets(space, preset or ())
@@ -323,6 +471,24 @@ def serve(
         max_context=max_context,
         threads=threads,
         logs=logs,
+        queue_timeout_s=queue_timeout_s,
+    )
+    limits = Limits(
+        max_queued_requests=max_queued_requests,
+        max_queued_tokens=max_queued_tokens,
+        max_queued_body_bytes=_bytes("max-queued-body-mib", max_queued_body_mib),
+        max_body_bytes=_bytes("max-body-mib", max_body_mib),
+        max_prompt_tokens=max_prompt_tokens,
+        max_answer_tokens=max_answer_tokens,
+        max_connections=max_connections,
+        head_timeout_s=head_timeout_s,
+        body_timeout_s=body_timeout_s,
+        idle_timeout_s=idle_timeout_s,
+        first_token_timeout_s=first_token_timeout_s,
+        request_timeout_s=request_timeout_s,
+        slow_reader_timeout_s=slow_reader_timeout_s,
+        max_unread_tokens=max_unread_tokens,
+        drain_timeout_s=drain_timeout_s,
     )
     server_config = ServerConfig(
         model_name=name,
@@ -331,9 +497,16 @@ def serve(
         api_keys=keys,
         allowed_hosts=allowed_hosts(host, allowed_host or ()),
         cors_origins=cors_origins(cors_origin or ()),
+        limits=limits,
     )
     supervision = Supervision(watchdog_s=watchdog_s, step_limit_s=step_limit_s)
     asyncio.run(_serve(server_config, engine_config, supervision, space))
+
+
+def _bytes(option: str, mib: float) -> int:
+    if not mib < math.inf:
+        raise ConfigError(f"--{option} must be a finite number")
+    return round(mib * 2**20)
 
 
 def _checkpoints(model: str | None, adapter: str | None) -> tuple[Path, Path | None, PreferenceSpace | None]:
@@ -358,35 +531,12 @@ def _default_name(base: Path, adapter: Path | None) -> str:
     return (adapter or base).resolve().name
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with two things of our own.
-
-    It says where it serves once it does; and it leaves signals to us, for it would die of them before the engine was
-    ended in good order.
-    """
-
-    def __init__(self, config: uvicorn.Config, announcement: str, logs: LogConfig) -> None:
-        super().__init__(config)
-        self._announcement = announcement
-        self._logs = logs
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._logs.format == "text":
-            typer.echo(self._announcement, err=True)
-        else:
-            for line in self._announcement.splitlines():
-                logger.info(line)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
 async def _serve(
     config: ServerConfig, engine_config: EngineConfig, supervision: Supervision, space: PreferenceSpace | None
 ) -> None:
-    from panacea.api import create_app
+    from panacea.api.app import create_app, new_admission
+    from panacea.api.connection import HttpConfig
+    from panacea.api.http_server import FAREWELL_S, HttpServer
     from panacea.engine.supervisor import Supervisor
     from panacea.text import load_model_text
 
@@ -394,15 +544,14 @@ async def _serve(
         configure_logs(engine_config.logs)
         text = load_model_text(engine_config.model)
         loading = asyncio.create_task(Supervisor.start(engine_config, supervision))
-        server: _Server | None = None
+        server: HttpServer | None = None
 
         def stop() -> None:
             if server is None:
                 if not loading.cancel():  # it has just loaded: there is a server to stop in a moment
                     asyncio.get_running_loop().call_soon(stop)
             else:
-                server.force_exit = server.should_exit  # the second signal does not wait for open requests
-                server.should_exit = True
+                server.drain()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop)
@@ -412,18 +561,13 @@ async def _serve(
             return
         try:
             evaluation = engine_config.adapter / "evaluation.json" if engine_config.adapter else None
-            api = create_app(
-                config, engine, text, space, evaluation.read_bytes() if evaluation and evaluation.is_file() else None
-            )
-            settings = uvicorn.Config(
-                api,
-                log_config=None,  # requests have their line in our own log
-                access_log=False,
-                server_header=False,
-            )
             if is_open(config.host, config.api_keys):
                 logger.warning("open to everyone who can reach %s; --api-key-file asks for keys", config.host)
-            server = _Server(settings, _announcement(config, listener, space), engine_config.logs)
+            admission = new_admission(config, engine)
+            measured = evaluation.read_bytes() if evaluation and evaluation.is_file() else None
+            api = create_app(config, engine, text, space, measured, admission)
+            settings = HttpConfig(api, config.limits, admission, timeout_graceful_shutdown=FAREWELL_S)
+            server = HttpServer(settings, lambda: _announce(config, listener, space, engine_config.logs))
             await server.serve(sockets=[listener])
         finally:
             await engine.close()
@@ -443,6 +587,15 @@ def _bind(config: ServerConfig) -> socket.socket:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason.lower()}") from None
     return listener
+
+
+def _announce(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None, logs: LogConfig) -> None:
+    announcement = _announcement(config, listener, space)
+    if logs.format == "text":
+        typer.echo(announcement, err=True)
+    else:
+        for line in announcement.splitlines():
+            logger.info(line)
 
 
 def _announcement(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None) -> str:

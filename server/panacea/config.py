@@ -1,7 +1,7 @@
 """Frozen configuration of the engine and of the server. Nothing writes into these after the command line built them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +55,8 @@ class EngineConfig:
     """Cap on prompt and answer together; None is the model's own limit."""
     threads: int | None = None
     """CPU threads for the model; None lets the engine choose."""
+    queue_timeout_s: float | None = None
+    """How long a request may wait for its first step in a server's engine; None: for as long as it takes."""
     logs: LogConfig = LogConfig()
     """For the engine's process."""
 
@@ -74,6 +76,8 @@ class EngineConfig:
                 raise ConfigError(f"{name} is {value}, but must be at least {bound}")
         if not 0 < self.gpu_memory_share <= 1:
             raise ConfigError(f"gpu_memory_share is {self.gpu_memory_share}, but must be above 0 and at most 1")
+        if self.queue_timeout_s is not None and not 0 < self.queue_timeout_s < math.inf:
+            raise ConfigError(f"queue_timeout_s is {self.queue_timeout_s}, but must be a number above 0")
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,52 @@ class Supervision:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one client, or all of them together, may take of a server. docs/production.md says what each one shows.
+
+    Raises `ConfigError` when built from numbers that mean nothing. Where a limit may be None, that is none.
+    """
+
+    max_queued_requests: int = 512
+    """Answers that may wait besides those that a full batch computes; each of a call's `n` answers is one."""
+    max_queued_tokens: int = 1 << 20
+    """Prompt tokens of all answers that have no token yet."""
+    max_queued_body_bytes: int = 256 << 20
+    """Bodies of all requests that are not answered yet."""
+    max_prompt_tokens: int | None = None
+    max_answer_tokens: int | None = None
+    """The most that `max_tokens` may say, and what it is where the request says nothing."""
+    max_body_bytes: int = 4 << 20
+    max_head_bytes: int = 16 << 10
+    """Request line and headers together, as most servers have it."""
+    max_headers: int = 100
+    """Apache's number."""
+    max_connections: int = 1000
+    """Further ones are told that there are too many; only probes are answered."""
+    head_timeout_s: float = 10.0
+    """For a request's line and headers, from the first byte, and from the opening of a connection to that byte."""
+    body_timeout_s: float = 30.0
+    """For a request's body. 4 MiB take 1.1 Mbit/s."""
+    idle_timeout_s: float = 75.0
+    """How long a connection stays open between requests: longer than the 60 s of the usual load balancers, which must
+    be the ones to close it."""
+    first_token_timeout_s: float = 300.0
+    request_timeout_s: float = 1800.0
+    """For a request as a whole, from its headers to its last token."""
+    slow_reader_timeout_s: float = 30.0
+    """How long a client may take in nothing of what is there for it."""
+    max_unread_tokens: int = 1024
+    """How many tokens of its stream a client may be behind."""
+    drain_timeout_s: float = 25.0
+    """For what was admitted, once the server is told to end. Kubernetes kills after 30 s."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not 0 < value < math.inf and (name, value) != ("max_queued_requests", 0):
+                raise ConfigError(f"{name} is {value}, but must be a number above 0")
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """What the HTTP half needs to know besides the model."""
 
@@ -114,6 +164,6 @@ class ServerConfig:
     """Host headers that are answered (without port); "*" allows all. Stops DNS rebinding from a visited web page."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may ask from a browser; "*" allows all. The server's own page needs none."""
-    max_body_bytes: int = 4 << 20
+    limits: Limits = Limits()
     heartbeat_limit_s: float = 10.0
     """`/ready` is 503 when the engine was silent for longer."""

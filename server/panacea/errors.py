@@ -7,6 +7,7 @@ PanaceaError
 ├── RequestError       a request that this engine can never serve (too long, unknown token, ...)
 └── EngineError        the engine failed under a request that was good
     ├── EngineDeadError    its process is gone; another one may be on its way
+    ├── QueueTimeoutError  a request waited too long for its turn
     └── RequestFailedError this one request could not be computed; the engine goes on
 """
 
@@ -47,6 +48,10 @@ class EngineError(PanaceaError):
 
 class EngineDeadError(EngineError):
     """The engine's process is gone. Another one may be on its way."""
+
+
+class QueueTimeoutError(EngineError):
+    """A request waited too long for its turn. Nothing was computed for it."""
 
 
 class RequestFailedError(EngineError):

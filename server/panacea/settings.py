@@ -1,6 +1,7 @@
 """What `panacea serve` was told, from text to checked values: presets, key files, configuration files. No torch."""
 
 import re
+import resource
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -12,6 +13,9 @@ from panacea.errors import ConfigError, PreferenceError
 from panacea.preference import PreferenceSpace
 
 _ORIGIN = re.compile(r"https?://[a-z0-9_.\[\]:-]+")
+_OTHER_FILES = 200
+"""Connections that are told to go, the engine, libraries' files, and some to spare."""
+
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -102,6 +106,17 @@ def cors_origins(origins: Collection[str]) -> tuple[str, ...]:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ConfigError(f"--cors-origin {origin}: write https://app.example, with a port if it has one, or *")
     return tuple(origins)
+
+
+def make_room_for(connections: int) -> None:
+    """Lets this process open as many files as so many connections take. Raises `ConfigError` if it may not."""
+    needed = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(f"--max-connections {connections} needs {needed} open files, and ulimit -n allows {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def read_config_file(path: Path, known: Collection[str]) -> Mapping[str, Any]:

@@ -62,7 +62,8 @@ def error_of(response: httpx2.Response) -> dict[str, Any]:
     assert set(content) == {"error"}
     error: dict[str, Any] = content["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert error["type"] == ("invalid_request_error" if response.status_code < 500 else "server_error")
+    kind = "invalid_request_error" if response.status_code < 500 else "server_error"
+    assert error["type"] == ("rate_limit_error" if response.status_code == 429 else kind)
     assert error["message"].isascii()
     assert error["message"].isprintable()
     assert len(error["message"]) < 300

@@ -30,6 +30,7 @@ class Submitted:
     preference: Preference | None
     params: SamplingParams
     cache_salt: str
+    tenant: str
 
 
 @dataclass
@@ -77,15 +78,25 @@ class FakeEngine:
     """All generators: nobody's request ends because its garbage was collected."""
 
     def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
+        self,
+        prompt_ids: Sequence[int],
+        preference: Preference | None,
+        params: SamplingParams,
+        cache_salt: str = "",
+        tenant: str = "",
     ) -> AsyncGenerator[TokenOutput]:
-        self.kept.append(self._generate(prompt_ids, preference, params, cache_salt))
+        self.kept.append(self._generate(prompt_ids, preference, params, cache_salt, tenant))
         return self.kept[-1]
 
     async def _generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str
+        self,
+        prompt_ids: Sequence[int],
+        preference: Preference | None,
+        params: SamplingParams,
+        cache_salt: str,
+        tenant: str,
     ) -> AsyncGenerator[TokenOutput]:
-        self.submitted.append(Submitted(tuple(prompt_ids), preference, params, cache_salt))
+        self.submitted.append(Submitted(tuple(prompt_ids), preference, params, cache_salt, tenant))
         self.live += 1
         ended = False
         try:

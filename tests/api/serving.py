@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-import uvicorn
-
 from panacea.api import EngineLike, create_app
-from panacea.config import ServerConfig
+from panacea.api.admission import Admission
+from panacea.api.app import new_admission
+from panacea.api.connection import HttpConfig
+from panacea.api.http_server import HttpServer
+from panacea.config import Limits, ServerConfig
 from panacea.preference import Dimension, PreferenceSpace
 from panacea.text import ModelText, load_model_text
 from tests.golden_files import BASE
@@ -29,6 +31,7 @@ SPACE = PreferenceSpace(
     example_prompts=("How do I sharpen a knife?", "What's in the attic?"),
 )
 NAME = "tiny"
+DEFAULT_LIMITS = Limits()
 
 
 class ClosableEngine(EngineLike, Protocol):
@@ -45,8 +48,13 @@ class Served:
 
     port: int
     engine: EngineLike
+    server: HttpServer
     stop: Callable[[], None]
     """Ends the server; leaving the block does it too."""
+
+    @property
+    def admission(self) -> Admission:
+        return self.server.config.admission
 
     @property
     def url(self) -> str:
@@ -63,27 +71,31 @@ def serving(
     api_keys: tuple[str, ...] = (),
     allowed_hosts: tuple[str, ...] = ServerConfig.allowed_hosts,
     cors_origins: tuple[str, ...] = (),
-    max_body_bytes: int = ServerConfig.max_body_bytes,
+    limits: Limits = DEFAULT_LIMITS,
+    send_buffer_bytes: int | None = None,
 ) -> Generator[Served]:
-    """Serves until the block ends."""
+    """Serves until the block ends. `send_buffer_bytes`: what the kernel holds for a client; it would be megabytes."""
     config = ServerConfig(
         model_name=NAME,
         api_keys=api_keys,
         allowed_hosts=allowed_hosts,
         cors_origins=cors_origins,
-        max_body_bytes=max_body_bytes,
+        limits=limits,
     )
     # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms more.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if send_buffer_bytes is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     listener.bind(("127.0.0.1", 0))
-    started: list[tuple[uvicorn.Server, EngineLike]] = []
+    started: list[tuple[HttpServer, EngineLike]] = []
     failures: list[BaseException] = []
 
     async def serve() -> None:
         engine = await make_engine()
-        app = create_app(config, engine, text, space, evaluation)
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        admission = new_admission(config, engine)
+        app = create_app(config, engine, text, space, evaluation, admission)
+        server = HttpServer(
+            HttpConfig(app, limits, admission, lifespan="off", timeout_graceful_shutdown=1), lambda: None
         )
         started.append((server, engine))
         await server.serve(sockets=[listener])
@@ -108,7 +120,8 @@ def serving(
         wait_until(lambda: bool(failures) or bool(started and started[0][0].started), 60)
         if failures:
             raise failures[0]
-        yield Served(listener.getsockname()[1], started[0][1], stop)
+        server, engine = started[0]
+        yield Served(listener.getsockname()[1], engine, server, stop)
     finally:
         stop()
         listener.close()

@@ -288,7 +288,7 @@ def test_a_named_origin_may_ask_with_a_key_and_read_errors(shared: httpx2.Client
         answer = shared.post(path, json=body(path, stream=stream), headers={"origin": ORIGIN, **AUTHORISED})
         assert answer.status_code == 200
         assert cors_headers(answer) == {
-            "access-control-allow-origin": ORIGIN, "access-control-expose-headers": "x-request-id",
+            "access-control-allow-origin": ORIGIN, "access-control-expose-headers": "x-request-id, retry-after",
         }  # fmt: skip
     for response, status in (
         (shared.get("/v1/models", headers={"origin": ORIGIN}), 401),

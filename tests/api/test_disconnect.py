@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from panacea.api.backlog import Backlog
 from panacea.api.disconnect import CancelOnDisconnect
 from panacea.api.event_stream import EventStream
 from tests.api.chatting import CHAT, COMPLETIONS, ask, body, contents
@@ -179,7 +180,7 @@ def test_a_stream_that_cannot_be_sent_closes_its_events_and_their_source(message
         events, source = numbers("events"), numbers("source")
         await anext(source)
         with pytest.raises(ConnectionResetError):
-            await EventStream(events, source)({}, no_message, fail)
+            await EventStream(events, source, Backlog(1))({}, no_message, fail)
         # Events that never began have nothing to close.
         assert closed == (["events", "source"] if messages else ["source"])
 

@@ -4,12 +4,13 @@ import math
 import re
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
 
 from panacea.api import create_app
+from panacea.api.admission import Rejection
 from panacea.api.metrics import evenness
 from panacea.config import EngineConfig, ServerConfig
 from panacea.engine.client import EngineClient
@@ -49,6 +50,7 @@ OURS = {
     "engine_restarts_total": "counter",
     "num_slots_used": "gauge",
     "event_loop_tasks": "gauge",
+    "requests_rejected_total": "counter",
     "preference_entropy": "histogram",
     "preference_weight": "histogram",
 }
@@ -227,6 +229,7 @@ def test_labels_are_known_at_the_start_and_no_request_adds_any(own_client: httpx
         "model_name": {NAME},
         "finished_reason": {"stop", "length", "abort", "error"},
         "dimension": set(SPACE.names),
+        "reason": set(get_args(Rejection)),
     }
     requests: list[dict[str, Any]] = [
         {"preference": {"helpful": 0.123, "concise": 0.877}},

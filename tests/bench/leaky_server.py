@@ -44,7 +44,12 @@ class LeakyEngine(FakeEngine):
         self._update()
 
     def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
+        self,
+        prompt_ids: Sequence[int],
+        preference: Preference | None,
+        params: SamplingParams,
+        cache_salt: str = "",
+        tenant: str = "",
     ) -> AsyncGenerator[TokenOutput]:
         self.asked += 1
         self.canaries += params.max_tokens == CANARY_TOKENS
@@ -58,7 +63,7 @@ class LeakyEngine(FakeEngine):
             os._exit(9)
         if "words" in self.faults and late:
             prompt_ids = [*prompt_ids, self.asked]  # the tokens are a hash of it
-        return self._counted(self._generate(prompt_ids, preference, params, cache_salt))
+        return self._counted(self._generate(prompt_ids, preference, params, cache_salt, tenant))
 
     async def _counted(self, outputs: AsyncGenerator[TokenOutput]) -> AsyncGenerator[TokenOutput]:
         self._update()

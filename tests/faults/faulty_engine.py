@@ -103,7 +103,7 @@ def main() -> None:
                 raise OSError("the disk is gone")
             scheduler = Scheduler(NUM_BLOCKS, config.block_size, MAX_BATCH, config.max_step_tokens, 512)
             info = EngineInfo(512, VOCABULARY, (1,), config.block_size, NUM_BLOCKS, MAX_BATCH, "cpu", "float32", 1)
-            return cls(FaultyModel(), scheduler, info, 3)
+            return cls(FaultyModel(), scheduler, info, 3, queue_timeout_s=config.queue_timeout_s)
 
         def _check(self, prompt_ids: Any, preference: Any, params: Any) -> None:
             if list(prompt_ids)[:1] == [CANNOT_BE_ADDED]:

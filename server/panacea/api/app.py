@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from panacea.api.admission import Admission
 from panacea.api.auth import BearerKeys
 from panacea.api.catalog import Catalog
 from panacea.api.chat import chat_router
@@ -17,6 +18,8 @@ from panacea.api.docs_page import add_docs_page
 from panacea.api.engine import EngineLike
 from panacea.api.errors import LastResort, handle_errors
 from panacea.api.evaluation import Evaluation
+from panacea.api.gate import Gate
+from panacea.api.head_limits import HeadLimits
 from panacea.api.health import health_router
 from panacea.api.hosts import HostAllowList
 from panacea.api.measured_engine import MeasuredEngine
@@ -49,16 +52,19 @@ def create_app(
     text: ModelText,
     space: PreferenceSpace | None,
     evaluation: bytes | None,
+    admission: Admission | None = None,
 ) -> FastAPI:
     """The whole HTTP half.
 
     `space` None is a bare base model without adapter. `evaluation` is the content of the adapter's evaluation file.
+    `admission` is for those who will end the server, or look at what it holds.
     Raises `CheckpointError` if that is not what the published schema says.
     """
     if evaluation is not None:
         _check(evaluation)
     catalog = Catalog(config.model_name, space)
-    metrics = Metrics(config.model_name, engine, space)
+    admission = admission or new_admission(config, engine)
+    metrics = Metrics(config.model_name, engine, space, admission)
     measured = MeasuredEngine(engine, metrics)
     app = DocumentedApp(
         title="Panacea",
@@ -73,22 +79,24 @@ def create_app(
             Middleware(RequestLog),
             *_cors(config.cors_origins),
             Middleware(LastResort),
+            Middleware(HeadLimits, config.limits.max_head_bytes, config.limits.max_headers),
             Middleware(HostAllowList, config.allowed_hosts),
             Middleware(BearerKeys, config.api_keys),
+            Middleware(Gate, admission),
             Middleware(CancelOnDisconnect),
         ],
     )
     handle_errors(app)
     add_page(app)
     add_docs_page(app)
-    app.include_router(health_router(engine, config.heartbeat_limit_s))
+    app.include_router(health_router(engine, admission, config.heartbeat_limit_s))
     app.include_router(metrics_router(metrics))
     app.include_router(models_router(catalog))
     app.include_router(preferences_router(catalog, evaluation))
     grammars = GrammarChecks()
-    app.include_router(chat_router(config.max_body_bytes, measured, text, catalog, grammars))
-    app.include_router(completions_router(config.max_body_bytes, measured, text, catalog, grammars))
-    app.include_router(tokenization_router(config.max_body_bytes, measured, text, catalog))
+    app.include_router(chat_router(config.limits, measured, text, catalog, grammars))
+    app.include_router(completions_router(config.limits, measured, text, catalog, grammars))
+    app.include_router(tokenization_router(config.limits, measured, text, catalog))
     return app
 
 
@@ -102,9 +110,14 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("authorization", "content-type", "x-request-id"),
-            expose_headers=("x-request-id",),
+            expose_headers=("x-request-id", "retry-after"),
         )
     ]
+
+
+def new_admission(config: ServerConfig, engine: EngineLike) -> Admission:
+    """The door of a server of this configuration."""
+    return Admission(config.limits, engine.info.max_batch, several_tenants=len(config.api_keys) > 1)
 
 
 def _check(evaluation: bytes) -> None:

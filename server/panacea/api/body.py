@@ -1,5 +1,6 @@
 """Reading a JSON body: bounded, strict, and with errors that repeat no value."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from panacea.api.admission import ticket_of
 from panacea.api.errors import ApiError, shown_name
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -17,11 +19,20 @@ _MAX_ERRORS = 100
 
 
 async def read_json(request: Request, model: type[Body], max_bytes: int) -> Body:
-    """The request's body as `model`. Raises `ApiError`: 413 above `max_bytes`, 415 for other types, 400 else."""
+    """The request's body as `model`. Raises `ApiError`: 408 if it does not come, 413 above `max_bytes`, 415 for
+    other types, 400 else."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise ApiError(415, "the body must be JSON: Content-Type: application/json", code="unsupported_media_type")
-    return parse_json(await _read(request, max_bytes), model)
+    limit_s = ticket_of(request).limits.body_timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            body = await _read(request, max_bytes)
+    except TimeoutError:
+        ticket_of(request).count("body_timeout")
+        message = f"the body was not there after {limit_s:g} s"
+        raise ApiError(408, message, code="body_timeout", headers={"connection": "close"}) from None
+    return parse_json(body, model)
 
 
 def parse_json(body: bytes, model: type[Body]) -> Body:

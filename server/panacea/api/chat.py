@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from panacea.api.admission import ticket_of
 from panacea.api.cache_salt import cache_salt
 from panacea.api.catalog import Catalog
 from panacea.api.chat_request import ChatRequest
@@ -22,6 +23,7 @@ from panacea.api.job import Job, encoded, new_head, respond
 from panacea.api.response import Usage
 from panacea.api.sampling import sampling_params
 from panacea.api.template_kwargs import check_template_kwargs
+from panacea.config import Limits
 from panacea.text import GrammarChecks, ModelText, Piece
 
 
@@ -64,7 +66,7 @@ class _ChatJob(Job[ChatRequest]):
 
 
 def chat_router(
-    max_body_bytes: int, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
+    limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
 ) -> APIRouter:
     """The route, over these parts."""
     router = APIRouter(tags=["chat"])
@@ -77,7 +79,7 @@ def chat_router(
         prompt_ids = await encoded(lambda: text.prompt_ids(messages, chat.chat_template_kwargs), chars)
         if chat.json_schema is not None:
             await grammars.check(chat.json_schema)
-        params = sampling_params(chat, text.defaults, engine.info, len(prompt_ids))
+        params = sampling_params(chat, text.defaults, engine.info, limits, len(prompt_ids))
         prompts = (Prompt(prompt_ids, params),)
         generation = Generation(prompts, choice.preference, tuple(chat.stop or ()), continues=False, cache_salt=salt)
         return _ChatJob(chat, generation, new_head("chatcmpl", choice, catalog))
@@ -109,7 +111,8 @@ def chat_router(
 
         With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
         """
-        chat = await read_generation_request(request, ChatRequest, max_body_bytes, catalog)
-        return await respond(engine, text, await prepare(chat, cache_salt(request, chat.cache_salt)))
+        chat = await read_generation_request(request, ChatRequest, limits.max_body_bytes, catalog)
+        job = await prepare(chat, cache_salt(request, chat.cache_salt))
+        return await respond(engine, text, job, ticket_of(request))
 
     return router

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
+from panacea.api.admission import ticket_of
 from panacea.api.cache_salt import cache_salt
 from panacea.api.catalog import Catalog
 from panacea.api.completion_request import CompletionRequest
@@ -25,6 +26,7 @@ from panacea.api.generation_request import read_generation_request
 from panacea.api.job import Job, encoded, new_head, respond
 from panacea.api.response import Usage
 from panacea.api.sampling import sampling_params
+from panacea.config import Limits
 from panacea.text import GrammarChecks, ModelText, Piece, PromptTokens
 
 _CHARS_PER_TOKEN = 10
@@ -87,7 +89,7 @@ def _text(pieces: list[Piece]) -> str:
 
 
 def completions_router(
-    max_body_bytes: int, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
+    limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
 ) -> APIRouter:
     """The route, over these parts."""
     router = APIRouter(tags=["completions"])
@@ -99,7 +101,7 @@ def completions_router(
         prompts: list[Prompt] = []
         for ids in await prompt_ids(wanted.prompt):
             check(ids)
-            prompts.append(Prompt(ids, sampling_params(wanted, text.defaults, engine.info, len(ids))))
+            prompts.append(Prompt(ids, sampling_params(wanted, text.defaults, engine.info, limits, len(ids))))
         generation = Generation(
             tuple(prompts), choice.preference, tuple(wanted.stop or ()), continues=True, cache_salt=salt
         )
@@ -149,7 +151,8 @@ def completions_router(
 
         With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
         """
-        wanted = await read_generation_request(request, CompletionRequest, max_body_bytes, catalog)
-        return await respond(engine, text, await prepare(wanted, cache_salt(request, wanted.cache_salt)))
+        wanted = await read_generation_request(request, CompletionRequest, limits.max_body_bytes, catalog)
+        job = await prepare(wanted, cache_salt(request, wanted.cache_salt))
+        return await respond(engine, text, job, ticket_of(request))
 
     return router

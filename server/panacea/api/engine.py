@@ -31,10 +31,15 @@ class EngineLike(Protocol):
         ...
 
     def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
+        self,
+        prompt_ids: Sequence[int],
+        preference: Preference | None,
+        params: SamplingParams,
+        cache_salt: str = "",
+        tenant: str = "",
     ) -> AsyncGenerator[TokenOutput]:
         """One request's tokens as they come; `preference` None is the bare base model. Requests share cached prefixes
-        with those of equal `cache_salt` alone.
+        with those of equal `cache_salt` alone, and tenants take turns.
 
         Raises `RequestError` before the first token, or `EngineError`. Closing the generator ends the request.
         """

@@ -62,9 +62,14 @@ class ApiError(Exception):
         self.code = code
         self.headers = headers
 
+    @property
+    def type(self) -> str:
+        if self.status == 429:
+            return "rate_limit_error"
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
     def body(self) -> bytes:
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        detail = ErrorDetail(message=self.message, type=kind, param=self.param, code=self.code)
+        detail = ErrorDetail(message=self.message, type=self.type, param=self.param, code=self.code)
         return ErrorResponse(error=detail).model_dump_json().encode()
 
     def response(self) -> Response:
@@ -144,6 +149,7 @@ _MEANINGS: dict[int, tuple[str, tuple[str, str | None, str | None]]] = {
         "There is no such thing here.",
         ("no such model is served; GET /v1/models lists them", "model", "model_not_found"),
     ),
+    408: ("The body did not come in time.", ("the body was not there after 30 s", None, "body_timeout")),
     413: ("The body is too large.", ("the body is larger than 4194304 bytes", None, "body_too_large")),
     415: (
         "The body says that it is something else.",
@@ -153,10 +159,22 @@ _MEANINGS: dict[int, tuple[str, tuple[str, str | None, str | None]]] = {
         "This server does not answer for this host name.",
         ("this server does not answer for this host; see --allowed-host", None, "unknown_host"),
     ),
+    429: (
+        "Too much is waiting; Retry-After says when to come again.",
+        ("too many requests are waiting", None, "too_many_requests"),
+    ),
+    431: (
+        "Too many headers, or too long ones.",
+        ("the request has more than 100 headers", None, "headers_too_large"),
+    ),
     500: ("This one request could not be computed.", ("its logits are not finite numbers", None, "request_failed")),
     503: (
-        "The engine is gone or silent, and may be back soon.",
+        "The engine is gone or silent and may be back soon, no room came free in time, or the server is about to end.",
         ("the engine failed: its process is gone", None, "engine_unavailable"),
+    ),
+    504: (
+        "The request took longer than this server allows.",
+        ("the first token was not there after 300 s", None, "first_token_timeout"),
     ),
 }
 """What a status means, and the message, param and code of an example."""

@@ -1,9 +1,13 @@
 """Server-sent events."""
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from panacea.api.backlog import Backlog
+from panacea.api.connection import drop_of
 
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -13,17 +17,23 @@ _HEADERS = {
 
 
 class EventStream(Response):
-    """Sends events as they come, and closes them and their source however that ends."""
+    """Sends events as they come, and closes them and their source however that ends.
 
-    def __init__(self, events: AsyncGenerator[bytes], source: AsyncGenerator[object]) -> None:
-        """`source` is what `events` reads: closing events that were never begun would not reach it."""
+    A client that is too far behind loses its connection.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes], source: AsyncGenerator[object], backlog: Backlog[Any]) -> None:
+        """`source` is what `events` reads: closing events that were never begun would not reach it. What it has not
+        read yet is in `backlog`."""
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
         self._events = events
         self._source = source
+        self._backlog = backlog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._backlog.give_up = drop_of(scope)
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for event in self._events:

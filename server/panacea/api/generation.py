@@ -7,9 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from panacea.api.admission import Ticket
+from panacea.api.backlog import Backlog
+from panacea.api.deadlines import Deadlines
 from panacea.api.engine import EngineLike
 from panacea.engine.sampling_params import SamplingParams
-from panacea.errors import EngineError
+from panacea.errors import EngineError, QueueTimeoutError
 from panacea.preference import Preference
 from panacea.text import Answer, ModelText, Piece
 
@@ -38,6 +41,11 @@ class Generation:
         return sum(len(prompt.ids) for prompt in self.prompts)
 
     @property
+    def engine_tokens(self) -> int:
+        """Prompt tokens that the engine is given: each answer's request brings its own."""
+        return sum(len(prompt.ids) * len(prompt.params) for prompt in self.prompts)
+
+    @property
     def choices(self) -> int:
         """How many answers; those to the first prompt come first."""
         return sum(len(prompt.params) for prompt in self.prompts)
@@ -49,31 +57,42 @@ class Generation:
         return frozenset(ends)
 
 
-async def generate(engine: EngineLike, text: ModelText, generation: Generation) -> AsyncGenerator[tuple[int, Piece]]:
-    """Each token's choice and what it adds to that choice, until all are finished.
+Arrived = tuple[int, Piece | Exception]
+"""A choice, and its next piece or what ended it."""
 
-    Raises what the engine raises. Closing the generator, or an error in one choice, ends all engine requests at once.
+
+async def generate(
+    engine: EngineLike, text: ModelText, generation: Generation, ticket: Ticket, arrived: Backlog[Arrived]
+) -> AsyncGenerator[tuple[int, Piece]]:
+    """Each token's choice and what it adds to that choice, until all are finished. What nobody has taken yet waits in
+    `arrived`.
+
+    Raises what the engine raises, and `ApiError` where the ticket's limits end the request. Closing the generator, or
+    an error in one choice, ends all engine requests at once.
     """
-    arrived: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
 
     async def run(choice: int, prompt_ids: list[int], params: SamplingParams) -> None:
         try:
-            async for piece in _pieces(engine, text, generation, prompt_ids, params):
-                arrived.put_nowait((choice, piece))
+            async for piece in _pieces(engine, text, generation, prompt_ids, params, ticket.tenant):
+                arrived.put((choice, piece))
         except Exception as error:
-            arrived.put_nowait((choice, error))
+            arrived.put((choice, error))
 
     requests = [(prompt.ids, params) for prompt in generation.prompts for params in prompt.params]
     tasks = [asyncio.create_task(run(choice, *request)) for choice, request in enumerate(requests)]
     unfinished = len(tasks)
     try:
-        while unfinished:
-            choice, piece = await arrived.get()
-            if isinstance(piece, Exception):
-                raise piece
-            if piece.finish_reason is not None:
-                unfinished -= 1
-            yield choice, piece
+        with Deadlines(ticket, lambda error: arrived.put((0, error))) as deadlines:
+            while unfinished:
+                choice, piece = await arrived.get()
+                if isinstance(piece, QueueTimeoutError):
+                    raise ticket.too_late(str(piece))
+                if isinstance(piece, Exception):
+                    raise piece
+                deadlines.first_token()
+                if piece.finish_reason is not None:
+                    unfinished -= 1
+                yield choice, piece
     finally:
         for task in tasks:
             task.cancel()
@@ -81,10 +100,16 @@ async def generate(engine: EngineLike, text: ModelText, generation: Generation) 
 
 
 async def _pieces(
-    engine: EngineLike, text: ModelText, generation: Generation, prompt_ids: list[int], params: SamplingParams
+    engine: EngineLike,
+    text: ModelText,
+    generation: Generation,
+    prompt_ids: list[int],
+    params: SamplingParams,
+    tenant: str,
 ) -> AsyncGenerator[Piece]:
     answer = Answer(text, generation.stops, params.min_tokens, prompt_ids if generation.continues else ())
-    async with aclosing(engine.generate(prompt_ids, generation.preference, params, generation.cache_salt)) as outputs:
+    tokens = engine.generate(prompt_ids, generation.preference, params, generation.cache_salt, tenant)
+    async with aclosing(tokens) as outputs:
         async for output in outputs:
             piece = answer.push(output)
             yield piece

@@ -4,6 +4,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 
+from panacea.api.admission import Admission
 from panacea.api.engine import EngineLike
 from panacea.api.errors import ApiError, error_docs
 from panacea.api.fields import Documented
@@ -23,7 +24,7 @@ class Readiness(Documented):
     """Always ready."""
 
 
-def health_router(engine: EngineLike, heartbeat_limit_s: float) -> APIRouter:
+def health_router(engine: EngineLike, admission: Admission, heartbeat_limit_s: float) -> APIRouter:
     """The routes, over this engine."""
     router = APIRouter(tags=["health"])
 
@@ -34,7 +35,10 @@ def health_router(engine: EngineLike, heartbeat_limit_s: float) -> APIRouter:
 
     @router.get("/ready", summary="Can requests be served?", responses=error_docs(503))
     async def ready() -> Readiness:  # pyright: ignore[reportUnusedFunction]
-        """For a readiness probe: the model is loaded and the engine's heartbeat is fresh."""
+        """For a readiness probe: the model is loaded, the engine's heartbeat is fresh, and the server is not about to
+        end."""
+        if admission.draining:
+            raise ApiError(503, "this server is shutting down", code="shutting_down")
         if not engine.alive:
             raise ApiError(503, "the engine is gone", code="engine_unavailable")
         if engine.heartbeat_age_s > heartbeat_limit_s:

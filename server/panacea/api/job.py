@@ -12,11 +12,13 @@ from typing import Generic, TypedDict, TypeVar
 from fastapi import Response
 from pydantic import BaseModel
 
+from panacea.api.admission import Ticket
+from panacea.api.backlog import Backlog
 from panacea.api.catalog import Catalog, Choice
 from panacea.api.engine import EngineLike
 from panacea.api.errors import as_api_error
 from panacea.api.event_stream import EventStream, sse
-from panacea.api.generation import Generation, generate
+from panacea.api.generation import Arrived, Generation, generate
 from panacea.api.generation_request import GenerationRequest
 from panacea.api.response import PromptTokensDetails, Usage
 from panacea.text import ModelText, Piece
@@ -105,14 +107,18 @@ class _Count:
         )
 
 
-async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted]) -> Response:
-    """The answer as the request wants it. Raises what the engine raises before the answer's first byte."""
-    pieces = generate(engine, text, job.generation)
+async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted], ticket: Ticket) -> Response:
+    """The answer as the request wants it. Raises what the engine raises before the answer's first byte, and `ApiError`
+    (429) where there is no room for it to wait in."""
+    ticket.hold_answers(job.generation.choices)
+    ticket.hold_tokens(job.generation.engine_tokens)
+    backlog = Backlog[Arrived](ticket.limits.max_unread_tokens * job.generation.choices)
+    pieces = generate(engine, text, job.generation, ticket, backlog)
     if not job.request.stream:
         return await _complete(job, pieces)
     # Waiting for the first token keeps the status open: until then an error is a 400 or 503.
     first = await anext(pieces)
-    return EventStream(_events(job, first, pieces), pieces)
+    return EventStream(_events(job, first, pieces), pieces, backlog)
 
 
 async def _complete(job: Job[Wanted], pieces: AsyncGenerator[tuple[int, Piece]]) -> Response:

@@ -41,7 +41,12 @@ class MeasuredEngine:
         return self._engine.restarts
 
     async def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
+        self,
+        prompt_ids: Sequence[int],
+        preference: Preference | None,
+        params: SamplingParams,
+        cache_salt: str = "",
+        tenant: str = "",
     ) -> AsyncGenerator[TokenOutput]:
         """The engine's tokens. Closed early, a request counts as stopped (by a stop string); cancelled, as aborted."""
         measurement = RequestMeasurement(self._metrics, len(prompt_ids), preference)
@@ -49,7 +54,7 @@ class MeasuredEngine:
         outcome.prompt_tokens += 0 if params.choice else len(prompt_ids)  # once for all answers to a prompt
         reason: FinishedReason | None = "error"
         try:
-            async with aclosing(self._engine.generate(prompt_ids, preference, params, cache_salt)) as outputs:
+            async with aclosing(self._engine.generate(prompt_ids, preference, params, cache_salt, tenant)) as outputs:
                 async for output in outputs:
                     measurement.token(output)
                     outcome.completion_tokens += output.token_id != NO_TOKEN

@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from panacea.api.admission import Admission
 from panacea.api.engine import EngineLike
 from panacea.api.errors import error_docs
 from panacea.engine.outputs import NO_TOKEN, FinishReason, TokenOutput
@@ -56,12 +57,15 @@ class Metrics:
     Called from the event loop alone. What is observed for each token takes 1.4 us.
     """
 
-    def __init__(self, model_name: str, engine: EngineLike, space: PreferenceSpace | None) -> None:
+    def __init__(
+        self, model_name: str, engine: EngineLike, space: PreferenceSpace | None, admission: Admission
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to Prometheus
         self._registry = CollectorRegistry(auto_describe=False)
         self._model_name = model_name
         ProcessCollector(registry=self._registry)
         self._registry.register(_StateCollector(model_name, engine))
+        self._registry.register(_AdmissionCollector(model_name, admission))
         lengths = tuple(_one_two_five(engine.info.context_length))
 
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts, counted with the first token.")
@@ -231,6 +235,22 @@ class _StateCollector:
         return family
 
 
+class _AdmissionCollector:
+    """What was refused, or ended, for the sake of a limit."""
+
+    def __init__(self, model_name: str, admission: Admission) -> None:
+        self._model_name = model_name
+        self._admission = admission
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            "panacea:requests_rejected", "Requests refused or ended by a limit.", labels=("model_name", "reason")
+        )
+        for reason, count in self._admission.rejections.items():
+            family.add_metric((self._model_name, reason), count)
+        yield family
+
+
 def evenness(preference: Preference) -> float:
     """Shannon entropy of the weights, divided by its largest value log m: 0 for a vertex, 1 for equal weights."""
     if len(preference) < 2:
@@ -259,7 +279,7 @@ def metrics_router(metrics: Metrics) -> APIRouter:
         response_class=Response,
         responses={
             200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-            **error_docs(401, 421),
+            **error_docs(401, 421, 431),
         },
     )
     async def get_metrics() -> Response:  # pyright: ignore[reportUnusedFunction]

@@ -34,7 +34,7 @@ def preferences_router(catalog: Catalog, evaluation: bytes | None) -> APIRouter:
     """The routes, over this catalog and the content of the adapter's evaluation file."""
     router = APIRouter(tags=["preferences"])
 
-    @router.get("/v1/preferences", summary="List dimensions and presets", responses=error_docs(401, 421))
+    @router.get("/v1/preferences", summary="List dimensions and presets", responses=error_docs(401, 421, 431, 503))
     async def list_preferences() -> Preferences:  # pyright: ignore[reportUnusedFunction]
         """Dimensions in the order of an array of weights, the default and the named preferences, with sum 1."""
         space = catalog.space
@@ -51,7 +51,7 @@ def preferences_router(catalog: Catalog, evaluation: bytes | None) -> APIRouter:
         "/v1/evaluation",
         summary="How the adapter answers over the whole space",
         response_model=Evaluation,
-        responses=error_docs(401, 404, 421),
+        responses=error_docs(401, 404, 421, 431, 503),
     )
     async def get_evaluation() -> Response:  # pyright: ignore[reportUnusedFunction]
         """The adapter's measured front: mean rewards over a grid of preferences. 404 if it was never measured."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from panacea.api.errors import ApiError
 from panacea.api.generation_request import GenerationRequest
+from panacea.config import Limits
 from panacea.engine.outputs import EngineInfo
 from panacea.engine.sampling_params import SamplingParams
 from panacea.text.generation_defaults import GenerationDefaults
@@ -14,13 +15,13 @@ _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")  # one way to write each
 
 
 def sampling_params(
-    request: GenerationRequest, defaults: GenerationDefaults, info: EngineInfo, prompt_tokens: int
+    request: GenerationRequest, defaults: GenerationDefaults, info: EngineInfo, limits: Limits, prompt_tokens: int
 ) -> tuple[SamplingParams, ...]:
     """One element for each of the `n` answers to one prompt. Without a seed each call draws one.
 
     Raises `ApiError` (400) or `RequestError` for fields that do not fit the prompt or the model.
     """
-    max_tokens = _max_tokens(request, info.context_length, prompt_tokens)
+    max_tokens = _max_tokens(request, info.context_length, limits, prompt_tokens)
     stop_token_ids = tuple(dict.fromkeys(request.stop_token_ids or ()))
     if any(token_id >= info.vocab_size for token_id in stop_token_ids):
         raise ApiError(400, f"stop_token_ids must be below the vocabulary's size {info.vocab_size}", "stop_token_ids")
@@ -59,9 +60,19 @@ def _logit_bias(given: Mapping[str, float], vocab_size: int) -> tuple[tuple[int,
     return tuple((int(name), bias) for name, bias in given.items() if bias)
 
 
-def _max_tokens(request: GenerationRequest, context_length: int, prompt_tokens: int) -> int:
-    room = context_length - prompt_tokens
+def _max_tokens(request: GenerationRequest, context_length: int, limits: Limits, prompt_tokens: int) -> int:
     name, asked = request.limit
+    if limits.max_prompt_tokens is not None and prompt_tokens > limits.max_prompt_tokens:
+        raise ApiError(
+            400,
+            f"the prompt has {prompt_tokens} tokens; this server takes {limits.max_prompt_tokens}",
+            request.prompt_field,
+            "prompt_too_long",
+        )
+    most = limits.max_answer_tokens
+    if asked is not None and most is not None and asked > most:
+        raise ApiError(400, f"{name} must be at most {most} on this server", name, "answer_too_long")
+    room = context_length - prompt_tokens
     if room < (asked != 0):
         raise ApiError(
             400,
@@ -71,7 +82,7 @@ def _max_tokens(request: GenerationRequest, context_length: int, prompt_tokens: 
             "context_length_exceeded",
         )
     if asked is None:
-        return min(request.default_max_tokens or room, room)
+        return min(request.default_max_tokens or room, most or room, room)
     if asked > room:
         raise ApiError(
             400,

@@ -11,6 +11,7 @@ from panacea.api.generation_docs import body_docs, example_prompt
 from panacea.api.job import encoded
 from panacea.api.template_kwargs import check_template_kwargs
 from panacea.api.tokenization_request import DetokenizeRequest, TokenizeRequest
+from panacea.config import Limits
 from panacea.text import ModelText
 
 _CHARS_PER_TOKEN = 1
@@ -37,7 +38,7 @@ class DetokenizedText(Documented):
     """What these tokens say; what is no whole character says U+FFFD."""
 
 
-def tokenization_router(max_body_bytes: int, engine: EngineLike, text: ModelText, catalog: Catalog) -> APIRouter:
+def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog) -> APIRouter:
     """The routes, over these parts."""
     router = APIRouter(tags=["tokens"])
 
@@ -62,7 +63,7 @@ def tokenization_router(max_body_bytes: int, engine: EngineLike, text: ModelText
     @router.post(
         "/v1/tokenize",
         summary="The tokens of a text or a conversation",
-        responses=error_docs(400, 401, 404, 413, 415, 421),
+        responses=error_docs(400, 401, 404, 408, 413, 415, 421, 429, 431, 503),
         openapi_extra=body_docs(
             TokenizeRequest,
             {
@@ -73,7 +74,7 @@ def tokenization_router(max_body_bytes: int, engine: EngineLike, text: ModelText
     )
     async def tokenize(request: Request) -> Tokens:  # pyright: ignore[reportUnusedFunction]
         """The token ids that text completions would make of `prompt`, or chat completions of `messages`."""
-        wanted = await read_json(request, TokenizeRequest, max_body_bytes)
+        wanted = await read_json(request, TokenizeRequest, limits.max_body_bytes)
         wanted.check()
         catalog.require(wanted.model)
         check_template_kwargs(wanted.chat_template_kwargs, text)
@@ -83,14 +84,14 @@ def tokenization_router(max_body_bytes: int, engine: EngineLike, text: ModelText
     @router.post(
         "/v1/detokenize",
         summary="The text of some tokens",
-        responses=error_docs(400, 401, 404, 413, 415, 421),
+        responses=error_docs(400, 401, 404, 408, 413, 415, 421, 429, 431, 503),
         openapi_extra=body_docs(
             DetokenizeRequest, {"The tokens of a text": {"tokens": text.encode([example_prompt(catalog)])[0]}}
         ),
     )
     async def detokenize(request: Request) -> DetokenizedText:  # pyright: ignore[reportUnusedFunction]
         """The text that these token ids are decoded to, special tokens by name."""
-        wanted = await read_json(request, DetokenizeRequest, max_body_bytes)
+        wanted = await read_json(request, DetokenizeRequest, limits.max_body_bytes)
         catalog.require(wanted.model)
         ids = wanted.tokens
         if ids and max(ids) >= engine.info.vocab_size:

@@ -22,6 +22,7 @@ from panacea.engine.messages import (
     Heartbeat,
     Launch,
     Pulse,
+    QueueTimeout,
     Ready,
     Refused,
     RequestFailed,
@@ -37,6 +38,7 @@ from panacea.errors import (
     EngineDeadError,
     EngineError,
     PanaceaError,
+    QueueTimeoutError,
     RequestError,
     RequestFailedError,
     first_line,
@@ -148,21 +150,26 @@ class EngineClient:
         return self._failure
 
     async def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
+        self,
+        prompt_ids: Sequence[int],
+        preference: Preference | None,
+        params: SamplingParams,
+        cache_salt: str = "",
+        tenant: str = "",
     ) -> AsyncGenerator[TokenOutput]:
         """One request's tokens as they come; `preference` None is the bare base. Requests share cached prefixes with
-        those of equal `cache_salt` alone.
+        those of equal `cache_salt` alone, and tenants take turns.
 
-        Raises `RequestError` before the first token if the request could never be served, `RequestFailedError` if it
-        alone cannot be computed, and `EngineError` if the engine fails. Closing the generator, or cancelling the task
-        that waits for it, ends the request in the engine.
+        Raises `RequestError` before the first token if the request could never be served, `QueueTimeoutError` if its
+        turn did not come in time, `RequestFailedError` if it alone cannot be computed, and `EngineError` if the engine
+        fails. Closing the generator, or cancelling the task that waits for it, ends the request in the engine.
         """
         request_id = str(next(self._ids))
         queue: asyncio.Queue[TokenOutput | PanaceaError] = asyncio.Queue()
         self._queues[request_id] = queue
         ended = False
         try:
-            self._send(Submit(request_id, list(prompt_ids), preference, params, cache_salt))
+            self._send(Submit(request_id, list(prompt_ids), preference, params, cache_salt, tenant))
             while not ended:
                 item = await queue.get()
                 ended = isinstance(item, PanaceaError) or item.finish_reason is not None
@@ -226,6 +233,8 @@ class EngineClient:
                         self._give(token.request_id, token)
                 case Refused(request_id, text, param):
                     self._give(request_id, RequestError(text, param))
+                case QueueTimeout(request_id, waited_s):
+                    self._give(request_id, QueueTimeoutError(f"no room for the request after {waited_s:.0f} s"))
                 case RequestFailed(request_id, text):
                     self._give(request_id, RequestFailedError(f"this request could not be computed: {text}"))
                 case Pulse(step_s):

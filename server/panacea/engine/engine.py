@@ -74,10 +74,11 @@ class Engine:
         dimensions: int | None,
         identity: ModelIdentity | None = None,
         grammars: Grammars | None = None,
+        queue_timeout_s: float | None = None,
     ) -> None:
         """`dimensions`: how many weights a preference has; None for an engine without adapter. `identity`: of the model
         whose prefixes are cached; None for no prefix cache. `grammars`: of the model's vocabulary; None where no answer
-        can follow any."""
+        can follow any. `queue_timeout_s`: see `drop_late`."""
         self.info = info
         self._runner = runner
         self._scheduler = scheduler
@@ -86,6 +87,7 @@ class Engine:
         self._grammars = grammars
         self._compiling: dict[Request, Future[LLMatcher]] = {}
         """Requests that are not queued yet: their grammars are compiled first."""
+        self._queue_timeout_s = queue_timeout_s
         self._requests: dict[str, Request] = {}
         self._running_steps: deque[tuple[list[Request], RunningStep]] = deque()
         self._failures: list[RequestFailure] = []
@@ -125,7 +127,7 @@ class Engine:
         if config.prefix_cache:
             identity = ModelIdentity(model.base_identity, model.adapter.content_digest() if model.adapter else None)
         grammars = Grammars.load(config.model, model.vocab_size, model.eos_token_ids)
-        return cls(runner, scheduler, info, dimensions, identity, grammars)
+        return cls(runner, scheduler, info, dimensions, identity, grammars, config.queue_timeout_s)
 
     @property
     def has_work(self) -> bool:
@@ -153,16 +155,17 @@ class Engine:
         preference: Preference | None,
         params: SamplingParams,
         cache_salt: str = "",
+        tenant: str = "",
     ) -> None:
         """Queues a request; `preference` None is the bare base. Raises `RequestError` if it could never be served.
 
-        Requests share cached prefixes with those of equal `cache_salt` alone.
+        Requests share cached prefixes with those of equal `cache_salt` alone. Tenants take turns.
         """
         if request_id in self._requests:
             raise RequestError("this request id is in use")
         self._check(prompt_ids, preference, params)
         root = None if self._identity is None else root_key(self._identity, preference, cache_salt)
-        request = Request(request_id, list(prompt_ids), preference, params, prefix_root=root)
+        request = Request(request_id, list(prompt_ids), preference, params, tenant=tenant, prefix_root=root)
         if params.json_schema is None:
             self._scheduler.add(request)
         else:
@@ -197,6 +200,15 @@ class Engine:
                 if self._is_live(request):
                     tokens += self._report(request, token)
         return tokens
+
+    def drop_late(self) -> list[Request]:
+        """Ends the requests that have waited for their first step for longer than the configured limit."""
+        if self._queue_timeout_s is None:
+            return []
+        late = self._scheduler.waiting.arrived_before(time.monotonic() - self._queue_timeout_s)
+        for request in late:
+            self.abort(request.request_id)
+        return late
 
     def take_failures(self) -> list[RequestFailure]:
         """The requests that ended in failure since the last call. Each one's step gave it no token."""

@@ -47,6 +47,7 @@ class Submit(Message, frozen=True):
     preference: tuple[float, ...] | None
     params: SamplingParams
     cache_salt: str = ""
+    tenant: str = ""
 
 
 class Abort(Message, frozen=True):
@@ -89,6 +90,13 @@ class RequestFailed(Message, frozen=True):
     message: str
 
 
+class QueueTimeout(Message, frozen=True):
+    """A request that waited for its first step for too long, and was dropped."""
+
+    request_id: str
+    waited_s: float
+
+
 class Heartbeat(Message, frozen=True):
     """How the engine is doing. Sent at least every half second unless a step takes longer."""
 
@@ -109,4 +117,4 @@ class Failed(Message, frozen=True):
 
 
 ToEngine = Submit | Abort | Shutdown
-FromEngine = Ready | StepOutput | Refused | RequestFailed | Heartbeat | Pulse | Failed
+FromEngine = Ready | StepOutput | Refused | RequestFailed | QueueTimeout | Heartbeat | Pulse | Failed

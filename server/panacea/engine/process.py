@@ -26,6 +26,7 @@ from panacea.engine.messages import (
     Heartbeat,
     Launch,
     Pulse,
+    QueueTimeout,
     Ready,
     Refused,
     RequestFailed,
@@ -109,6 +110,8 @@ class EngineProcess:
                     self._send(RequestFailed(failure.request_id, failure.message))
                 else:
                     self._send(Refused(failure.request_id, failure.message, failure.param))
+            for late in self._engine.drop_late():
+                self._send(QueueTimeout(late.request_id, time.monotonic() - late.arrived_at))
             if time.monotonic() >= self._next_heartbeat:
                 self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL_S
                 self._send(Heartbeat(self._engine.stats))
@@ -139,7 +142,12 @@ class EngineProcess:
             return
         try:
             self._engine.add(
-                message.request_id, message.prompt_ids, message.preference, message.params, message.cache_salt
+                message.request_id,
+                message.prompt_ids,
+                message.preference,
+                message.params,
+                message.cache_salt,
+                message.tenant,
             )
         except RequestError as error:
             self._send(Refused(message.request_id, str(error), error.param))

@@ -35,6 +35,8 @@ class Request:
     """Tokens at the beginning of the prompt whose successors' log probabilities are computed or on their way, if the
     request wants those. Unlike `computed` it stays when the request is preempted."""
     blocks: list[int] = field(default_factory=list[int])
+    tenant: str = ""
+    """Whose it is: tenants take turns."""
     prefix_root: bytes | None = None
     """What the keys of its blocks begin with; None: it neither uses nor fills the prefix cache."""
     keys: list[bytes] = field(default_factory=list[bytes])

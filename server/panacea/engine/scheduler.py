@@ -1,7 +1,6 @@
 """Which request runs when. Owns the queues, the blocks and the slots; touches no tensor."""
 
 import time
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from panacea.engine.block_pool import BlockPool
 from panacea.engine.pool import Pool
 from panacea.engine.prefix_keys import next_key
 from panacea.engine.request import Request
+from panacea.engine.waiting import WaitingQueue
 from panacea.errors import RequestError
 
 
@@ -27,7 +27,8 @@ class Work:
 
 
 class Scheduler:
-    """First come, first served; everyone's next token before anyone's prompt.
+    """Tenants take turns, and each one's requests are first come, first served (`WaitingQueue`); everyone's next token
+    before anyone's prompt.
 
     A request is admitted when a slot is free and the blocks for all tokens it has so far. When a running request needs
     a block and none is free, the youngest running request is preempted: it loses its blocks and slot, goes to the head
@@ -47,7 +48,7 @@ class Scheduler:
         self.context_length = min(context_length, num_blocks * block_size)
         self.blocks = BlockPool(num_blocks)
         self.slots = Pool(range(1, max_batch + 1))  # slot 0 pads the batches of CUDA graphs
-        self.waiting: deque[Request] = deque()
+        self.waiting = WaitingQueue()
         self.running: list[Request] = []  # oldest first
         self.preemptions = 0
         self.prefix_queries = 0
@@ -107,8 +108,8 @@ class Scheduler:
             if count and self._reserve(request, request.computed + count):
                 work.append(Work(request, request.computed, count))
                 prefill_budget -= count if left > 1 else 0
-        while self.waiting and prefill_budget and self.preemptions == preempted and self._admit(self.waiting[0]):
-            request = self.waiting.popleft()
+        while self.waiting and prefill_budget and self.preemptions == preempted and self._admit(self.waiting.first):
+            request = self.waiting.pop()
             self.running.append(request)
             count = min(request.num_tokens - request.computed, prefill_budget)
             self._extend(request, request.computed + count)
@@ -234,7 +235,7 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         self.running.remove(request)
         self._release(request)
-        self.waiting.appendleft(request)
+        self.waiting.put_back(request)
         self.preemptions += 1
 
     def _release(self, request: Request) -> None:

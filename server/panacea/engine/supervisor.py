@@ -76,12 +76,17 @@ class Supervisor:
         return None if self._engine is None else self._engine.pid
 
     async def generate(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, cache_salt: str = ""
+        self,
+        prompt_ids: Sequence[int],
+        preference: Preference | None,
+        params: SamplingParams,
+        cache_salt: str = "",
+        tenant: str = "",
     ) -> AsyncGenerator[TokenOutput]:
         """As `EngineClient.generate`. Raises `EngineDeadError` at once while no engine serves."""
         if self._engine is None or not self._engine.alive:
             raise self._absent()
-        async with aclosing(self._engine.generate(prompt_ids, preference, params, cache_salt)) as outputs:
+        async with aclosing(self._engine.generate(prompt_ids, preference, params, cache_salt, tenant)) as outputs:
             async for output in outputs:
                 yield output
 

@@ -1,0 +1,262 @@
+"""Slow, silent, broken and too many connections, byte by byte on real sockets; and a neighbour who notices nothing."""
+
+import json
+import socket
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import httpx2
+import pytest
+
+from panacea.api.connection import SPARE_CONNECTIONS
+from panacea.config import Limits
+from tests.api.chatting import CHAT, ask, body, contents
+from tests.api.fake_engine import FakeEngine
+from tests.api.metric_samples import Samples
+from tests.api.serving import Served, serving, wait_until
+from tests.api.test_disconnect import chat, connection, request
+
+SHORT = Limits(head_timeout_s=0.4, body_timeout_s=0.4, idle_timeout_s=0.4)
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@contextmanager
+def limited(limits: Limits) -> Generator[Served]:
+    async def make_engine() -> FakeEngine:
+        return FakeEngine()
+
+    with serving(make_engine, limits=limits) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Generator[Served]:
+    """A server that waits for nobody."""
+    with limited(SHORT) as served:
+        yield served
+
+
+def answers(client: socket.socket) -> bytes:
+    """All that the server says until it closes."""
+    said = b""
+    while part := client.recv(65536):
+        said += part
+    return said
+
+
+def drip(client: socket.socket, parts: list[bytes]) -> bytes:
+    """What the server says while it is sent one part after the other, slowly."""
+    client.settimeout(0.05)
+    for part in parts:
+        client.sendall(part)
+        try:
+            said = client.recv(65536)
+        except TimeoutError:
+            continue
+        client.settimeout(5)
+        with suppress(ConnectionResetError):  # what was sent after the server had closed
+            said += answers(client)
+        return said
+    return b""
+
+
+def error_in(said: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and error of an answer that closes its connection."""
+    head, _, content = said.partition(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    assert b"connection: close" in lines
+    assert b"content-type: application/json" in lines
+    assert any(line.startswith(b"x-request-id: ") for line in lines)
+    return int(head.split()[1]), json.loads(content)["error"]
+
+
+def rejected(served: Served, reason: str) -> float:
+    with httpx2.Client(base_url=served.url) as client:
+        return Samples(client)("requests_rejected_total", reason=reason)
+
+
+def test_half_a_head_is_cut_off(hasty: Served) -> None:
+    before = rejected(hasty, "head_timeout")
+    with connection(hasty) as client:
+        client.sendall(HEAD + b"X-Slow: a")
+        status, error = error_in(answers(client))
+    assert (status, error["code"]) == (408, "head_timeout")
+    assert rejected(hasty, "head_timeout") == before + 1
+
+
+def test_a_head_that_drips_is_cut_off_all_the_same(hasty: Served) -> None:
+    with connection(hasty) as client:
+        said = drip(client, [bytes([byte]) for byte in HEAD * 10])
+    assert error_in(said)[1]["code"] == "head_timeout"
+
+
+def test_a_second_head_has_no_more_time_than_the_first(hasty: Served) -> None:
+    with connection(hasty) as client:
+        client.sendall(chat(max_tokens=2))
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        client.sendall(b"GET / HT")
+        assert error_in(answers(client))[1]["code"] == "head_timeout"
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"messages": [{"role"'])
+def test_half_a_body_is_cut_off(hasty: Served, sent: bytes) -> None:
+    before = rejected(hasty, "body_timeout")
+    with connection(hasty) as client:
+        client.sendall(request(sent, length=1000))
+        status, error = error_in(answers(client))
+    assert (status, error["code"]) == (408, "body_timeout")
+    assert rejected(hasty, "body_timeout") == before + 1
+    assert hasty.admission.is_idle
+    assert hasty.admission.body_bytes.held == 0
+
+
+def test_a_body_that_drips_is_cut_off_all_the_same(hasty: Served) -> None:
+    with connection(hasty) as client:
+        client.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        said = drip(client, [b"1\r\n \r\n"] * 200)
+    assert error_in(said)[1]["code"] == "body_timeout"
+
+
+def test_a_body_that_nobody_asked_for_is_no_way_to_stay(hasty: Served) -> None:
+    """The answer is out, and the rest of the request never comes."""
+    with connection(hasty) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+        try:
+            said = answers(client)
+        except ConnectionResetError:
+            pytest.fail("the answer was lost")
+    assert said.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_idle_connections_are_closed_without_a_word(hasty: Served, first: bytes) -> None:
+    with connection(hasty) as client:
+        client.sendall(first)
+        said = answers(client)
+    assert said.count(b"HTTP/1.1") == bool(first)
+
+
+def test_a_slow_answer_is_not_a_slow_client(hasty: Served) -> None:
+    """Neither a client that waits for its answer nor one that streams is ever cut off by these limits."""
+    engine = hasty.engine
+    assert isinstance(engine, FakeEngine)
+    engine.prefill_s, engine.step_s = 1.5, 0.3
+    try:
+        with httpx2.Client(base_url=hasty.url, timeout=30) as client:
+            assert contents(ask(client, max_tokens=3, ignore_eos=True))
+            response = client.post(CHAT, json=body(stream=True, max_tokens=3, ignore_eos=True))
+        assert response.text.endswith("data: [DONE]\n\n")
+    finally:
+        engine.prefill_s = engine.step_s = 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"X-Long: " + b"a" * 20_000 + b"\r\n", id="one long header"),
+        pytest.param(b"".join(b"X-%d: %s\r\n" % (index, b"a" * 400) for index in range(60)), id="long ones together"),
+        pytest.param(b"".join(b"X-%d: a\r\n" % index for index in range(101)), id="too many"),
+    ],
+)
+def test_too_much_before_the_body_is_a_431(server: Served, head: bytes, *, at_once: bool) -> None:
+    with connection(server) as client:
+        if at_once:
+            client.sendall(HEAD + head + b"Content-Length: 0\r\n\r\n")
+        else:
+            client.sendall(HEAD + head)
+            time.sleep(0.1)
+            with suppress(ConnectionError):
+                client.sendall(b"Content-Length: 0\r\n\r\n")
+        status, error = error_in(answers(client))
+    assert (status, error["code"]) == (431, "headers_too_large")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"GET /" + b"a" * 20_000 + b" HTTP/1.1", id="path"),
+        pytest.param(b"GET /v1/models?" + b"a" * 20_000 + b" HTTP/1.1", id="query"),
+    ],
+)
+def test_a_long_target_is_a_431(server: Served, line: bytes) -> None:
+    with connection(server) as client:
+        client.sendall(line + b"\r\nHost: localhost\r\n\r\n")
+        assert error_in(answers(client))[0] == 431
+
+
+def test_many_headers_of_usual_size_are_fine(server: Served) -> None:
+    headers = {f"x-{index}": "a" * 100 for index in range(80)}
+    with httpx2.Client(base_url=server.url, headers=headers) as client:
+        assert contents(ask(client))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS client says hello",
+        b"GET / HTTP/one\r\n\r\n",
+        b"no such thing\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_no_http_is_a_400_in_the_error_shape(server: Served, sent: bytes) -> None:
+    with connection(server) as client:
+        client.sendall(sent)
+        status, error = error_in(answers(client))
+    assert (status, error["code"], error["type"]) == (400, "invalid_http", "invalid_request_error")
+
+
+def test_an_upgrade_that_is_not_offered_is_a_plain_request(server: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with httpx2.Client(base_url=server.url) as client:
+        response = client.get("/health", headers={"connection": "upgrade", "upgrade": "websocket"})
+    assert response.status_code == 200
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
+def test_connections_beyond_the_limit_are_told_so_and_probes_are_answered() -> None:
+    most = 5
+    with limited(Limits(max_connections=most)) as served, ExitStack() as stack:
+        for _ in range(most):
+            stack.enter_context(connection(served))
+        wait_until(lambda: len(served.server.server_state.connections) == most)
+        with connection(served) as client:
+            client.sendall(chat())
+            status, error = error_in(answers(client))
+        assert (status, error["code"]) == (503, "too_many_connections")
+        with httpx2.Client(base_url=served.url) as client:
+            assert client.get("/ready").status_code == client.get("/health").status_code == 200
+        stack.close()
+        wait_until(lambda: not served.server.server_state.connections)
+        with httpx2.Client(base_url=served.url) as client:
+            assert contents(ask(client))
+        assert rejected(served, "too_many_connections") == 1
+
+
+def test_connections_far_beyond_the_limit_are_closed() -> None:
+    with limited(Limits(max_connections=2)) as served, ExitStack() as stack:
+        clients = [stack.enter_context(connection(served)) for _ in range(SPARE_CONNECTIONS + 12)]
+        wait_until(lambda: len(served.server.server_state.connections) == SPARE_CONNECTIONS + 2)
+        closed = 0
+        for client in clients:
+            client.settimeout(0.01)
+            try:
+                closed += client.recv(1) == b""
+            except ConnectionResetError:
+                closed += 1
+            except TimeoutError:
+                pass
+        assert closed == 10
+
+
+def test_a_neighbour_of_hostile_clients_gets_the_same_tokens(hasty: Served) -> None:
+    with httpx2.Client(base_url=hasty.url, timeout=30) as client, ExitStack() as stack:
+        alone = contents(ask(client))
+        for start in (b"", b"GE", HEAD, request(b"{", length=100), b"\x00\xff", chat(stream=True)):
+            for _ in range(5):
+                stack.enter_context(connection(hasty)).sendall(start)
+        assert [contents(ask(client)) for _ in range(20)] == [alone] * 20
+    wait_until(lambda: hasty.admission.is_idle)
