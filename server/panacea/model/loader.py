@@ -236,8 +236,8 @@ def _steer(network: PreTrainedModel, adapter: Adapter | None, steering: Steering
     if adapter is not None:
         low_rank = dict(adapter.modules)
         _check_match(network, linears, adapter)
-    for names in _groups(linears):
-        layers = [linears[name] for name in names]
+    for names in list(_groups(linears)):
+        layers = [linears.pop(name) for name in names]  # what is replaced is freed at once, not all at the end
         parts = [low_rank.get(name) for name in names]
         if len(layers) == 1 and parts[0] is None:
             continue
