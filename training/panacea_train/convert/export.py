@@ -74,11 +74,11 @@ def export_adapter(
             changes = {name: _lora_change(factors) for name, factors in LoraAdapter.read(new).modules.items()}
         else:
             written = write_merged(adapter, preference, base_folder, new, None if dtype == "auto" else _dtype(dtype))
+        stage("logits after")
+        after = source_logits(base_folder if form == "lora" else new, changes, [preference], computing)
         stage("logits before")
         served = served_logits(base_folder, folder, [None, preference], computing)
         bare, before = served.values.chunk(2)
-        stage("logits after")
-        after = source_logits(base_folder if form == "lora" else new, changes, [preference], computing)
         # What is rounded on disk differs by that, however exactly the check computes.
         coarser = written if written.itemsize < after.dtype.itemsize else after.dtype
         agreement = compare(Logits(before, served.dtype), replace(after, dtype=coarser), bare, 1)
