@@ -89,15 +89,6 @@ def test_what_was_admitted_is_answered_token_for_token_and_nothing_else_is() -> 
         begin(several)
         engine = engine_of(process)
         when_told(process, client)
-        if any(stream.is_alive() for stream in several):  # a quick machine may be done by now
-            ready = client.get("/ready")
-            assert ready.json()["error"]["code"] == "shutting_down"
-            refused = client.post(PATH, json={**LONG, "stream": False})
-            if any(stream.is_alive() for stream in several):
-                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
-                assert refused.headers["connection"] == "close"
-                assert refused.headers["retry-after"]
-                assert client.get("/health").status_code == 200
         for stream in several:
             stream.join()
         assert [stream.text for stream in several] == [stream.text for stream in undisturbed]
@@ -124,6 +115,22 @@ def test_what_takes_longer_than_the_limit_ends_with_a_clear_error() -> None:
         name, data = stream.events[-2:]
         assert name == "event: error"
         assert json.loads(data.removeprefix("data: "))["error"]["code"] == "shutting_down"
+        assert process.wait(20) == 0
+
+
+def test_whoever_comes_late_is_told_and_probes_know() -> None:
+    with serving("--model", str(BASE), command=SLOW_ENGINE) as (process, client):
+        stream = Stream(client.base_url, n=16)
+        begin([stream])
+        when_told(process, client)
+        assert client.get("/ready").json()["error"]["code"] == "shutting_down"
+        assert client.get("/health").status_code == client.get("/metrics").status_code == 200
+        for refused in (client.post(PATH, json={**LONG, "stream": False, "max_tokens": 1}), client.get("/v1/models")):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+            assert refused.headers["connection"] == "close"
+            assert refused.headers["retry-after"]
+        stream.join()
+        assert stream.text
         assert process.wait(20) == 0
 
 

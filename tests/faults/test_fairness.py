@@ -79,13 +79,12 @@ def test_a_flood_by_one_key_keeps_another_waiting_for_a_turn_and_not_for_the_bac
     with served() as server, asker(server) as client, ExitStack() as stack:
         alone = ask(client)
         for _ in range(16):
-            stack.enter_context(sent(server, n=16))
-        wait_until(lambda: server.admission.requests.held == 16 * 16)
+            stack.enter_context(sent(server, n=16, max_tokens=200))
+        wait_until(lambda: server.admission.requests.held > 14 * 16, 20)
         before = finished(client)
-        assert before < 40, "the flood is over before it began"
         assert ask(client) == alone
         meanwhile = finished(client) - before
-        # A batch that ends to make room, and what ran beside the answer; its backlog were 250.
+        # A batch that ends to make room, and what ends beside the answer; the backlog is more than ten batches.
         assert meanwhile <= 5 * faults.MAX_BATCH, meanwhile
         assert server.admission.requests.held > 100
         stack.close()

@@ -59,7 +59,7 @@ class HttpConfig(uvicorn.Config):
             access_log=False,
             server_header=False,
             h11_max_incomplete_event_size=limits.max_head_bytes,
-            timeout_keep_alive=round(limits.idle_timeout_s + 1),  # ours comes first
+            timeout_keep_alive=round(limits.idle_timeout_s) + 60,  # ours comes first
             **settings,
         )
         self.limits = limits
