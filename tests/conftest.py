@@ -1,8 +1,11 @@
 """Fixtures for all tests. Nothing here needs a network."""
 
 import importlib.util
+import logging
 import os
 import subprocess
+import sys
+import threading
 from collections.abc import Generator
 
 # The tests' models are tiny; more threads only get into each other's way. Before torch is imported.
@@ -31,3 +34,18 @@ def pytest_runtest_call() -> Generator[None, None, None]:
         if HAS_TRITON:
             raise
         pytest.skip(f"needs Triton, which is for Linux on x86-64 alone ({error})")
+
+
+@pytest.fixture(autouse=True)
+def commands_leave_no_logs_behind() -> Generator[None]:
+    """A command that ran in this process set its logs up, for a standard error that is closed by now."""
+    root, own = logging.getLogger(), logging.getLogger("panacea")
+    handlers, levels = list(root.handlers), (root.level, own.level)
+    hooks = sys.excepthook, threading.excepthook
+    yield
+    for handler in list(root.handlers):
+        if handler not in handlers:
+            root.removeHandler(handler)
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+    sys.excepthook, threading.excepthook = hooks
