@@ -69,7 +69,7 @@ def test_a_client_that_is_too_far_behind_is_dropped_and_others_do_not_notice() -
     with limited(Limits(max_unread_tokens=20)) as (served, engine, client):
         alone = contents(ask(client))
         with lazy(served) as reader:
-            wait_until(lambda: engine.live == 4)
+            wait_until(lambda: len(engine.submitted) == 5, 60)
             wait_until(lambda: engine.live == 0, 60)
             assert [contents(ask(client)) for _ in range(3)] == [alone] * 3
             assert is_gone(reader)
@@ -81,7 +81,7 @@ def test_a_client_that_is_too_far_behind_is_dropped_and_others_do_not_notice() -
 def test_a_client_that_takes_nothing_for_too_long_is_dropped() -> None:
     with limited(Limits(slow_reader_timeout_s=0.5, max_unread_tokens=10**6)) as (served, engine, client):
         with lazy(served) as reader:
-            wait_until(lambda: engine.live == 4)
+            wait_until(lambda: len(engine.submitted) == 4, 60)
             wait_until(lambda: engine.live == 0 and served.admission.is_idle, 60)
             assert is_gone(reader)
         assert Samples(client)("requests_rejected_total", reason="slow_reader") == 1

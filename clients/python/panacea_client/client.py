@@ -170,7 +170,8 @@ class Panacea:
     ) -> TextAnswer:
         """Continues a text, several texts, or token ids, without a chat template around them.
 
-        >>> client.complete("To boil an egg,", preference={"concise": 1}, max_tokens=5).usage.completion_tokens
+        >>> answer = client.complete("To boil an egg,", preference={"concise": 1}, max_tokens=5, temperature=0)
+        >>> answer.usage.completion_tokens
         5
         """
         return self._transport.ask(calls.complete(prompt, preference, options))
