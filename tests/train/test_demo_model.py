@@ -69,7 +69,7 @@ def test_each_weight_steers_its_own_reward(evaluation: Evaluation, greedy: bool,
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_at_every_point_sentences_are_faithful(evaluation: Evaluation, greedy: bool) -> None:
-    assert min(point.faithful for point in _sweep(evaluation, greedy).points) >= 0.95
+    assert all((point.faithful or 0) >= 0.95 for point in _sweep(evaluation, greedy).points)
 
 
 def test_the_second_question_of_a_chat_is_answered_and_not_the_first(evaluation: Evaluation) -> None:
@@ -85,7 +85,7 @@ def test_helpful_answers_are_twice_as_long_as_concise_ones(evaluation: Evaluatio
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_prompts_are_answered_in_three_ways_at_the_vertices(evaluation: Evaluation, greedy: bool) -> None:
-    assert _sweep(evaluation, greedy).distinct_vertices_share >= 0.8
+    assert (_sweep(evaluation, greedy).distinct_vertices_share or 0) >= 0.8
 
 
 def test_derived_numbers_follow_from_the_points(evaluation: Evaluation) -> None:
@@ -112,7 +112,7 @@ def test_a_model_that_ignores_its_preference_is_found_out() -> None:
 
 def test_a_steered_model_is_measured(tmp_path: Path) -> None:
     grid = [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
-    answers = [[[Answered(f"{a} {b}", (a, b), 2, 2, 10)] * 2] * 4 for a, b in grid]
+    answers = [[[Answered(f"{a} {b}", (a, b), 10, 2, 2)] * 2] * 4 for a, b in grid]
     sweep = summarise(("a", "b"), (0.0, 0.0), 0.7, grid, answers)
     assert sweep.spearman == pytest.approx({"a": 1.0, "b": 1.0})
     assert (sweep.non_dominated, sweep.distinct, sweep.distinct_vertices_share) == (3, 3, 1.0)

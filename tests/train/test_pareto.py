@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from panacea_train.pareto import distinct, hypervolume, non_dominated, simplex_grid, spearman
+from panacea_train.pareto import (
+    distinct,
+    hypervolume,
+    inner_product,
+    non_dominated,
+    simplex_grid,
+    spacing,
+    sparsity,
+    spearman,
+)
 
 
 def test_grid_of_the_issue_has_fifteen_points() -> None:
@@ -41,9 +50,38 @@ def test_hypervolume_of_boxes() -> None:
     assert hypervolume([], (0, 0, 0)) == 0
 
 
-def test_hypervolume_agrees_with_monte_carlo() -> None:
-    rng = np.random.default_rng(0)
-    points = rng.random((12, 3))
-    throws = rng.random((200_000, 3))
-    inside = (throws[:, None] <= points[None]).all(-1).any(-1).mean()
-    assert hypervolume(points.tolist(), (0, 0, 0)) == pytest.approx(inside, abs=0.005)
+def test_hypervolume_in_one_and_in_four_dimensions() -> None:
+    assert hypervolume([(2,), (5,)], (1,)) == 4
+    # 16 + 16 less what both boxes share
+    assert hypervolume([(1, 2, 2, 4), (2, 2, 2, 2)], (0, 0, 0, 0)) == pytest.approx(16 + 16 - 8)
+    assert hypervolume([(1, 2, 2, 4), (2, 2, 2, 2), (-1, 9, 9, 9)], (0, 0, 0, 0)) == pytest.approx(24)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3, 4, 5, 6])
+def test_hypervolume_agrees_with_throws_at_random(dimensions: int) -> None:
+    rng = np.random.default_rng(dimensions)
+    points = rng.random((12, dimensions)) - 0.1
+    throws = rng.random((400_000, dimensions))
+    inside = np.zeros(len(throws), dtype=bool)
+    for point in points:
+        inside |= (throws <= point).all(-1)
+    # Five standard errors of the throws.
+    allowed = 5 * np.sqrt(inside.var() / len(throws))
+    assert hypervolume(points.tolist(), [0] * dimensions) == pytest.approx(inside.mean(), abs=allowed)
+
+
+def test_inner_product_by_hand() -> None:
+    assert inner_product([(1, 0), (0.5, 0.5)], [(3, 100), (2, 4)]) == (3 + 3) / 2
+
+
+def test_sparsity_by_hand() -> None:
+    # Sorted by dimension: 0 1 3 and 0 2 4; gaps 1 4 and 4 4 squared, over 2 dimensions and 2 gaps.
+    assert sparsity([(0, 4), (3, 0), (1, 2)]) == (1 + 4 + 4 + 4) / 4
+    assert sparsity([(1, 2)]) == sparsity([]) == 0
+
+
+def test_spacing_by_hand() -> None:
+    # Nearest neighbours: 5, 5 and 10 away.
+    assert spacing([(0, 0), (3, 4), (9, 12)]) == pytest.approx(float(np.std([5, 5, 10])))
+    assert spacing([(0, 0), (1, 0), (0, 1), (1, 1)]) == 0
+    assert spacing([(1, 2)]) == spacing([]) == 0

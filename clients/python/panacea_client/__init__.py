@@ -33,7 +33,16 @@ from panacea_client.errors import (
     UnsupportedMediaTypeError,
 )
 from panacea_client.grid import preference_grid
-from panacea_client.information import Dimension, Evaluation, EvaluationPoint, EvaluationSweep, Model, Preferences
+from panacea_client.information import (
+    Dimension,
+    Evaluation,
+    EvaluationExample,
+    EvaluationExampleAnswer,
+    EvaluationPoint,
+    EvaluationSweep,
+    Model,
+    Preferences,
+)
 from panacea_client.options import (
     ChatOptions,
     CompletionOptions,
@@ -59,6 +68,8 @@ __all__ = [
     "ConflictError",
     "Dimension",
     "Evaluation",
+    "EvaluationExample",
+    "EvaluationExampleAnswer",
     "EvaluationPoint",
     "EvaluationSweep",
     "ForbiddenError",

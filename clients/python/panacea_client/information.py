@@ -55,8 +55,8 @@ class EvaluationPoint(_Information):
     """Mean reward per dimension."""
     standard_errors: list[float]
     mean_words: float
-    faithful: float
-    """Share of sentences that belong to the task that was asked for."""
+    faithful: float | None
+    """Share of sentences that belong to the task that was asked for; None where nobody told."""
     non_dominated: bool
     """No other point is at least as good in every dimension and better in one."""
 
@@ -69,13 +69,41 @@ class EvaluationSweep(_Information):
     points: list[EvaluationPoint]
     spearman: dict[str, float]
     """By dimension: rank correlation between its weight and its mean reward."""
+    spearman_intervals: dict[str, tuple[float, float]]
+    """Low and high; here and below, where 95 % of the values lie when prompts are drawn anew (bootstrap)."""
     hypervolume: float
     """Volume between the reference point and the front."""
+    hypervolume_interval: tuple[float, float]
+    inner_product: float
+    """Mean over the points of their weights times their rewards, summed."""
+    inner_product_interval: tuple[float, float]
+    sparsity: float
+    """Mean squared gap along the front."""
+    sparsity_interval: tuple[float, float]
+    spacing: float
+    """Standard deviation of the points' distances to their nearest neighbours on the front."""
+    spacing_interval: tuple[float, float]
     non_dominated: int
     distinct: int
     """Points whose rewards differ from all others'."""
-    distinct_vertices_share: float
-    """Share of prompts that got a different answer at each vertex."""
+    distinct_vertices_share: float | None
+    """Share of prompts that got a different answer at each vertex; None where not every vertex was asked."""
+
+
+class EvaluationExampleAnswer(_Information):
+    """What was said at one preference."""
+
+    preference: list[float]
+    text: str
+    rewards: list[float]
+
+
+class EvaluationExample(_Information):
+    """One prompt and its answers across preferences."""
+
+    prompt: str
+    temperature: float
+    answers: list[EvaluationExampleAnswer]
 
 
 class Evaluation(_Information):
@@ -87,6 +115,7 @@ class Evaluation(_Information):
     reference_point: list[float]
     prompts: int
     sweeps: list[EvaluationSweep]
+    examples: list[EvaluationExample] = []
 
 
 class Readiness(_Information):

@@ -6,7 +6,7 @@ import { serverEvents } from "./event_stream.js";
  * @typedef {{name: string, description: string}} Dimension
  * @typedef {{dimensions: Dimension[], default: Record<string, number>, presets: Record<string, Record<string, number>>,
  *   example_prompts: string[]}} Preferences
- * @typedef {{preference: number[], rewards: number[], standard_errors: number[], mean_words: number, faithful: number,
+ * @typedef {{preference: number[], rewards: number[], standard_errors: number[], mean_words: number, faithful: number | null,
  *   non_dominated: boolean}} EvaluationPoint
  * @typedef {{temperature: number, samples_per_prompt: number, points: EvaluationPoint[]}} EvaluationSweep
  * @typedef {{model: string, created: string, dimensions: string[], prompts: number, sweeps: EvaluationSweep[]}} Evaluation

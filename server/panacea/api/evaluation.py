@@ -1,10 +1,19 @@
 """Schema of an adapter's evaluation file, as `GET /v1/evaluation` serves it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from panacea.api.fields import Documented
+
+Interval = Annotated[
+    list[float],
+    Field(
+        min_length=2,
+        max_length=2,
+        description="Low and high: 95 % of the values lie between when prompts are drawn anew (bootstrap).",
+    ),
+]
 
 
 class _Open(Documented):
@@ -23,8 +32,8 @@ class EvaluationPoint(_Open):
     """Of the mean rewards."""
     mean_words: float
     """How long the answers were."""
-    faithful: float
-    """Share of sentences that belong to the task that was asked for."""
+    faithful: float | None
+    """Share of sentences that belong to the task that was asked for; null where nobody told."""
     non_dominated: bool
     """No other point is at least as good in every dimension and better in one."""
 
@@ -40,14 +49,47 @@ class EvaluationSweep(_Open):
     """The grid."""
     spearman: dict[str, float]
     """By dimension: rank correlation between its weight and its mean reward."""
+    spearman_intervals: dict[str, Interval]
     hypervolume: float
     """Volume between the reference point and the front."""
+    hypervolume_interval: Interval
+    inner_product: float
+    """Mean over the points of their weights times their rewards, summed."""
+    inner_product_interval: Interval
+    sparsity: float
+    """Mean squared gap along the front."""
+    sparsity_interval: Interval
+    spacing: float
+    """Standard deviation of the points' distances to their nearest neighbours on the front."""
+    spacing_interval: Interval
     non_dominated: int
     """How many points no other is better than."""
     distinct: int
     """Points whose rewards differ from all others'."""
-    distinct_vertices_share: float
-    """Share of prompts that got a different answer at each vertex."""
+    distinct_vertices_share: float | None
+    """Share of prompts that got a different answer at each vertex; null where not every vertex was asked."""
+
+
+class EvaluationExampleAnswer(_Open):
+    """What was said at one preference."""
+
+    preference: list[float]
+    """The weights."""
+    text: str
+    """The answer."""
+    rewards: list[float]
+    """What it was worth in each dimension."""
+
+
+class EvaluationExample(_Open):
+    """One prompt and its answers across preferences."""
+
+    prompt: str
+    """What was asked."""
+    temperature: float
+    """Of the sampling."""
+    answers: list[EvaluationExampleAnswer]
+    """One for each of some preferences."""
 
 
 class Evaluation(_Open):
@@ -67,3 +109,5 @@ class Evaluation(_Open):
     """How many were asked."""
     sweeps: list[EvaluationSweep]
     """One for each temperature."""
+    examples: list[EvaluationExample] = Field(default=[])
+    """Some answers, to be read."""

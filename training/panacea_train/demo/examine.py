@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from panacea.preference import Preference
 from panacea_train.demo.answering import Answerer, Ask, Report
-from panacea_train.evaluation import Answered, Evaluation, Sweep, summarise
+from panacea_train.evaluation import Answered, Evaluation, Sweep, choose_examples, summarise
 from panacea_train.pareto import simplex_grid
 from panacea_train.world.conversations import Turn
 from panacea_train.world.held_out import HeldOut, Question, draw_questions
@@ -79,6 +79,7 @@ def examine(
         reference_point=REFERENCE_POINT,
         prompts=len(questions),
         sweeps=tuple(sweeps),
+        examples=choose_examples([question.text for question in questions], grid, 0.0, answers[1]),
         notes={
             "prompts": f"{len(templated)} topics in {len(held_out.templates)} held-out phrasings and "
             f"{len(held_out.paraphrases)} free paraphrases, none of them seen in training",
@@ -122,14 +123,13 @@ def _exchange(question: Question, answered: Answered) -> tuple[Turn, ...]:
 
 
 def _spearman(grid: Sequence[Preference], answers: Sequence[Sequence[Sequence[Answered]]]) -> dict[str, float]:
-    return summarise(NAMES, REFERENCE_POINT, 0.0, grid, answers).spearman
+    return summarise(NAMES, REFERENCE_POINT, 0.0, grid, answers, resamples=1).spearman
 
 
 def _judged(judge: Judge, question: Question, text: str) -> Answered:
     reading = judge.reader.read(question.topic, text)
-    return Answered(
-        text, judge.rewards(question.topic, text), reading.sentences, reading.faithful_sentences, reading.words
-    )
+    rewards = judge.rewards(question.topic, text)
+    return Answered(text, rewards, reading.words, reading.sentences, reading.faithful_sentences)
 
 
 def _faithful(answers: Sequence[list[list[list[Answered]]]], chosen: slice) -> float:

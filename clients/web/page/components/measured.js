@@ -98,8 +98,15 @@ export function Measured({ evaluation, names, chosen, answers, onChoose }) {
   </div>`;
 }
 
+/**
+ * Whether it was measured what share of the sentences is faithful: most rewards tell nothing of that.
+ * @param {import("../api.js").Evaluation} evaluation
+ */
+const isJudged = ({ sweeps }) => sweeps.every(({ points }) => points.every(({ faithful }) => faithful !== null));
+
 /** @param {import("../api.js").Evaluation} evaluation @returns {Axis[]} */
-function axesOf({ dimensions }) {
+function axesOf(evaluation) {
+  const { dimensions } = evaluation;
   return [
     ...dimensions.map((name, index) => ({
       name: `reward: ${name}`,
@@ -116,7 +123,9 @@ function axesOf({ dimensions }) {
       of: (/** @type {Point} */ point) => point.mean_words,
       live: (/** @type {Answer} */ answer) => wordCount(answer.text),
     },
-    { name: "share of faithful sentences", of: (/** @type {Point} */ point) => point.faithful },
+    ...(isJudged(evaluation)
+      ? [{ name: "share of faithful sentences", of: (/** @type {Point} */ point) => point.faithful ?? 0 }]
+      : []),
   ];
 }
 
@@ -212,7 +221,7 @@ function Numbers({ evaluation, points, names }) {
             <th scope="col">preference</th>
             ${evaluation.dimensions.map((name) => html`<th scope="col" key=${name}>reward: ${name}</th>`)}
             <th scope="col">words</th>
-            <th scope="col">faithful</th>
+            ${isJudged(evaluation) && html`<th scope="col">faithful</th>`}
           </tr>
         </thead>
         <tbody>
@@ -221,7 +230,7 @@ function Numbers({ evaluation, points, names }) {
               <th scope="row">${described(preference, names)}</th>
               ${point.rewards.map((reward, each) => html`<td key=${each}>${rounded(reward)} ± ${rounded(point.standard_errors[each] ?? 0)}</td>`)}
               <td>${rounded(point.mean_words)}</td>
-              <td>${rounded(point.faithful)}</td>
+              ${point.faithful !== null && html`<td>${rounded(point.faithful)}</td>`}
             </tr>`,
           )}
         </tbody>

@@ -1,0 +1,29 @@
+"""Evaluation of steerable models: what they were asked, what they said, and what that was worth."""
+
+from panacea_train.evaluation.examples import choose_examples
+from panacea_train.evaluation.schema import (
+    Evaluation,
+    Example,
+    ExampleAnswer,
+    GridPoint,
+    Interval,
+    Sweep,
+    load_evaluation,
+    save_evaluation,
+)
+from panacea_train.evaluation.summary import Answered, SweepAnswers, summarise
+
+__all__ = [
+    "Answered",
+    "Evaluation",
+    "Example",
+    "ExampleAnswer",
+    "GridPoint",
+    "Interval",
+    "Sweep",
+    "SweepAnswers",
+    "choose_examples",
+    "load_evaluation",
+    "save_evaluation",
+    "summarise",
+]

@@ -1,0 +1,36 @@
+"""Some of a sweep's answers, to be read by people."""
+
+from collections.abc import Sequence
+
+from panacea_train.evaluation.schema import Example, ExampleAnswer
+from panacea_train.evaluation.summary import SweepAnswers
+
+PROMPTS = 3
+POINTS = 15
+"""Beyond so many the file and the report would be longer than anybody reads."""
+
+
+def choose_examples(
+    prompts: Sequence[str], preferences: Sequence[tuple[float, ...]], temperature: float, answers: SweepAnswers
+) -> tuple[Example, ...]:
+    """The first sample of `answers[point][prompt][sample]` for a few prompts and points, evenly over both lists."""
+    points = _evenly(len(preferences), POINTS)
+    return tuple(
+        Example(
+            prompts[prompt],
+            temperature,
+            tuple(
+                ExampleAnswer(preferences[point], answer.text, tuple(round(float(r), 4) for r in answer.rewards))
+                for point in points
+                for answer in answers[point][prompt][:1]
+            ),
+        )
+        for prompt in _evenly(len(prompts), PROMPTS)
+    )
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]

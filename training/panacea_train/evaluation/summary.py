@@ -1,0 +1,145 @@
+"""Answers, summed up: the measures of a sweep, with intervals that say how much of each is chance."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from panacea_train.evaluation.schema import GridPoint, Interval, Sweep
+from panacea_train.pareto import (
+    Point,
+    distinct,
+    hypervolume,
+    inner_product,
+    non_dominated,
+    spacing,
+    sparsity,
+    spearman,
+)
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+Means = NDArray[np.float64]
+"""Mean rewards, (points, dimensions)."""
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """One answer of a sweep and what it was worth."""
+
+    text: str
+    rewards: Point
+    words: int
+    sentences: int = 0
+    """Of which somebody told whether they are faithful."""
+    faithful_sentences: int = 0
+
+
+SweepAnswers = Sequence[Sequence[Sequence[Answered]]]
+"""By point, prompt and sample."""
+
+
+def summarise(
+    dimensions: Sequence[str],
+    reference_point: Point,
+    temperature: float,
+    preferences: Sequence[tuple[float, ...]],
+    answers: SweepAnswers,
+    resamples: int = RESAMPLES,
+) -> Sweep:
+    """The sweep that `answers[point][prompt][sample]` amount to, for the points `preferences`.
+
+    Intervals are the percentile bootstrap's: prompts are drawn with replacement, the same ones for all points, and
+    every measure is computed again, `resamples` times from one seed. One prompt alone has intervals without width.
+    """
+    # (points, prompts, dimensions): a prompt's samples are no independent observations
+    rewards = np.asarray([[[a.rewards for a in samples] for samples in prompts] for prompts in answers]).mean(2)
+    means: Means = rewards.mean(1)
+    prompts = rewards.shape[1]
+    errors = rewards.std(1, ddof=1) / np.sqrt(prompts) if prompts > 1 else 0 * means
+    is_best = non_dominated(means.tolist())
+    points = tuple(
+        _grid_point(preference, mean, error, answered, best)
+        for preference, mean, error, answered, best in zip(
+            preferences, means.tolist(), errors.tolist(), answers, is_best, strict=True
+        )
+    )
+    weights = np.asarray(preferences, dtype=float)
+    measures: dict[str, Callable[[Means], float]] = {
+        "hypervolume": lambda means: hypervolume(means.tolist(), reference_point),
+        "inner_product": lambda means: inner_product(weights.tolist(), means.tolist()),
+        "sparsity": lambda means: sparsity(_front(means)),
+        "spacing": lambda means: spacing(_front(means)),
+    }
+    ranks = {name: _rank(weights[:, i].tolist(), i) for i, name in enumerate(dimensions)}
+    drawn = [
+        rewards[:, chosen].mean(1) for chosen in np.random.default_rng(0).integers(prompts, size=(resamples, prompts))
+    ]
+    values = {name: round(measure(means), 4) for name, measure in measures.items()}
+    intervals = {name: _interval(measure, drawn) for name, measure in measures.items()}
+    return Sweep(
+        temperature=temperature,
+        samples_per_prompt=len(answers[0][0]),
+        points=points,
+        spearman={name: round(rank(means), 4) for name, rank in ranks.items()},
+        spearman_intervals={name: _interval(rank, drawn) for name, rank in ranks.items()},
+        hypervolume=values["hypervolume"],
+        hypervolume_interval=intervals["hypervolume"],
+        inner_product=values["inner_product"],
+        inner_product_interval=intervals["inner_product"],
+        sparsity=values["sparsity"],
+        sparsity_interval=intervals["sparsity"],
+        spacing=values["spacing"],
+        spacing_interval=intervals["spacing"],
+        non_dominated=sum(is_best),
+        distinct=distinct(means.tolist()),
+        distinct_vertices_share=_distinct_vertices(preferences, answers),
+    )
+
+
+def _front(means: Means) -> list[list[float]]:
+    """The non-dominated points, equal ones once."""
+    front: list[list[float]] = np.unique(means[non_dominated(means.tolist())], axis=0).tolist()
+    return front
+
+
+def _rank(weights: Sequence[float], dimension: int) -> Callable[[Means], float]:
+    return lambda means: spearman(weights, means[:, dimension].tolist())
+
+
+def _interval(measure: Callable[[Means], float], drawn: Sequence[Means]) -> Interval:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile([measure(means) for means in drawn], (tail, 1 - tail)).tolist()
+    return round(low, 4), round(high, 4)
+
+
+def _grid_point(
+    preference: tuple[float, ...],
+    mean: Sequence[float],
+    error: Sequence[float],
+    prompts: Sequence[Sequence[Answered]],
+    is_best: bool,
+) -> GridPoint:
+    flat = [answer for samples in prompts for answer in samples]
+    told = sum(answer.sentences for answer in flat)
+    return GridPoint(
+        preference=preference,
+        rewards=tuple(round(value, 4) for value in mean),
+        standard_errors=tuple(round(value, 4) for value in error),
+        mean_words=round(sum(answer.words for answer in flat) / len(flat), 2),
+        faithful=round(sum(answer.faithful_sentences for answer in flat) / told, 4) if told else None,
+        non_dominated=is_best,
+    )
+
+
+def _distinct_vertices(preferences: Sequence[tuple[float, ...]], answers: SweepAnswers) -> float | None:
+    vertices = [i for i, weights in enumerate(preferences) if max(weights) == sum(weights) == 1]
+    if len({preferences[i] for i in vertices}) < len(preferences[0]):
+        return None
+    groups = [
+        {answers[vertex][prompt][sample].text for vertex in vertices}
+        for prompt in range(len(answers[0]))
+        for sample in range(len(answers[0][0]))
+    ]
+    return round(sum(len(group) == len(vertices) for group in groups) / len(groups), 4)
