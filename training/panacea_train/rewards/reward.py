@@ -1,13 +1,16 @@
 """What every reward function is."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, SupportsFloat
 
 from panacea.errors import ConfigError
 from panacea_train.evaluation.prompts import Prompt
 
 Report = Callable[[int], None]
 """Hears how many more answers were scored."""
+
+_EXCERPT_CHARS = 60
 
 
 class RewardError(ConfigError):
@@ -20,3 +23,25 @@ class Reward(Protocol):
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
         """A number for each answer; `answers[i]` was given to `prompts[i]`. Raises `RewardError`."""
         ...
+
+
+def finite(value: object, reward: str, prompt: Prompt, answer: str) -> float:
+    """`value`, which `reward` gave for `answer`, as the finite number that it must be. Raises `RewardError`."""
+    try:
+        number = float(value) if isinstance(value, SupportsFloat) else math.nan
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # arrays and tensors of several numbers; huge integers
+        number = math.nan
+    if not math.isfinite(number):
+        raise RewardError(f"{reward} gave {excerpt(value)}, which is no finite number, {about(prompt, answer)}")
+    return number
+
+
+def about(prompt: Prompt, answer: str) -> str:
+    """Which answer an error is about, in a few words."""
+    return f'for the answer "{excerpt(answer)}" to "{excerpt(prompt.text)}"'
+
+
+def excerpt(value: object) -> str:
+    """The beginning of `value` as text, in one line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= _EXCERPT_CHARS else f"{text[:_EXCERPT_CHARS]}..."
