@@ -41,7 +41,8 @@ def about(prompt: Prompt, answer: str) -> str:
     return f'for the answer "{excerpt(answer)}" to "{excerpt(prompt.text)}"'
 
 
-def excerpt(value: object) -> str:
-    """The beginning of `value` as text, in one line."""
+def excerpt(value: object, chars: int = _EXCERPT_CHARS) -> str:
+    """The beginning of `value` as text, in one line that a terminal can show."""
     text = " ".join(str(value).split())
-    return text if len(text) <= _EXCERPT_CHARS else f"{text[:_EXCERPT_CHARS]}..."
+    shown = text if len(text) <= chars else f"{text[:chars]}..."
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in shown)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from panacea_train.evaluation.prompts import Prompt
 from panacea_train.rewards.builtin import read_builtin
+from panacea_train.rewards.command import read_command
 from panacea_train.rewards.reward import Report, Reward, RewardError
 from panacea_train.rewards.rule import read_rule
 
@@ -20,6 +21,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "python": Kind(read_rule, "python:my_rules.py:politeness"),
+    "command": Kind(read_command, "command:python judge.py --strict"),
     "rule": Kind(read_builtin, "rule:concise:40"),
 }
 
