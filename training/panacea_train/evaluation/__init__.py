@@ -1,6 +1,7 @@
 """Evaluation of steerable models: what they were asked, what they said, and what that was worth."""
 
 from panacea_train.evaluation.examples import choose_examples
+from panacea_train.evaluation.run import AnswerRecord, Run, read_run, write_run
 from panacea_train.evaluation.schema import (
     Evaluation,
     Example,
@@ -14,16 +15,20 @@ from panacea_train.evaluation.schema import (
 from panacea_train.evaluation.summary import Answered, SweepAnswers, summarise
 
 __all__ = [
+    "AnswerRecord",
     "Answered",
     "Evaluation",
     "Example",
     "ExampleAnswer",
     "GridPoint",
     "Interval",
+    "Run",
     "Sweep",
     "SweepAnswers",
     "choose_examples",
     "load_evaluation",
+    "read_run",
     "save_evaluation",
     "summarise",
+    "write_run",
 ]

@@ -29,7 +29,7 @@ class Answered(msgspec.Struct, frozen=True):
     """One answer of a sweep and what it was worth."""
 
     text: str
-    rewards: Point
+    rewards: tuple[float, ...]
     words: int
     sentences: int = 0
     """Of which somebody told whether they are faithful."""
