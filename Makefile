@@ -4,6 +4,7 @@
 # make check  formatting, lint, types and import contracts
 # make screenshots  takes the pictures of the README anew; needs Chromium
 # make faults       every fault of the engine twenty times
+# make reproduce    the paper's comparison, three seeds each, in about an hour; writes docs/reproduction.md
 # make benchmarks   measures on this machine's GPU, in 20 minutes, and writes docs/benchmarks.md
 #
 # PYTHON     the interpreter to build .venv with (3.11 or newer)
@@ -14,7 +15,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup setup-run run test fuzz check demo benchmarks faults screenshots clean
+.PHONY: setup setup-run run test fuzz check demo reproduce benchmarks faults screenshots clean
 
 run: .venv/run.done
 	$(BIN)/panacea serve
@@ -39,6 +40,9 @@ setup: .venv/dev.done
 
 demo: .venv/dev.done
 	$(BIN)/panacea train demo
+
+reproduce: .venv/dev.done
+	$(BIN)/python -m panacea_train.reproduce
 
 faults: .venv/dev.done
 	PANACEA_FAULTS=20 $(BIN)/pytest --timeout 1800 -rP --show-capture stdout tests/faults

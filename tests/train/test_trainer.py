@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -17,6 +18,7 @@ from panacea.errors import ConfigError
 from panacea_train.examples import Candidates, Demonstration, Example, PreferencePair
 from panacea_train.health import preference_gap, preference_probes
 from panacea_train.method import steered
+from panacea_train.scoring import reference_logprobs
 from panacea_train.trainer import PanaceaTrainer, TrainingConfig
 from tests.train.tiny import PEFT_WARNING, adapted, tiny_llama
 
@@ -393,3 +395,55 @@ def test_what_is_logged_goes_to_tensorboard(config: TrainingConfig, tmp_path: Pa
     events.Reload()
     for name in ("dpo", "preference_gap", "vertex_loss_helpful"):
         assert events.Scalars(f"train/{name}")
+
+
+def test_a_lora_adapter_becomes_the_policy_of_one_preference(config: TrainingConfig) -> None:
+    """The loss is that of the preference, and what is learned is the answer that it wants."""
+    torch.manual_seed(0)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(tiny_llama(), lora)
+    assert isinstance(model, nn.Module)
+    preference = (0.2, 0.1, 0.7)
+    settings = replace(
+        config,
+        steps=60,
+        batch_size=18,
+        learning_rate=1e-2,
+        sft_weight=0.0,
+        health_steps=None,
+        fixed_preference=preference,
+    )
+    trainer = PanaceaTrainer(model, PAIRS, settings)
+    batch = trainer.batches[0]
+    assert (batch["preference"] == torch.tensor(preference)).all()
+    targets = batch["pair_probabilities"] @ torch.tensor(preference)
+    with torch.no_grad():
+        # It changes nothing yet, so all margins are 0 and the loss is that of a coin.
+        assert trainer.compute_loss(model, dict(batch)).item() == pytest.approx(math.log(2), abs=1e-6)
+        assert ((targets > 0) & (targets < 1)).any()
+    trainer.train()
+    with torch.no_grad():
+        gains = [
+            token_logprob(model, [1, 5], list(answer)) - reference
+            for answer, reference in zip(ANSWERS, _base_logprobs(model), strict=True)
+        ]
+    assert gains[2] == max(gains)
+
+
+def _base_logprobs(model: Any) -> list[Tensor]:
+    with model.disable_adapter():
+        return [token_logprob(model, [1, 5], list(answer)) for answer in ANSWERS]
+
+
+def test_a_fixed_preference_has_a_number_for_each_dimension(config: TrainingConfig) -> None:
+    with pytest.raises(ConfigError, match="the fixed preference has 2 numbers for 3 dimensions"):
+        PanaceaTrainer(adapted(), PAIRS, replace(config, fixed_preference=(0.5, 0.5)))
+
+
+def test_a_reference_that_is_known_is_not_computed_again(config: TrainingConfig) -> None:
+    known = PanaceaTrainer(adapted(), PAIRS, config)
+    reference = reference_logprobs(adapted(), PAIRS, progress=False)
+    given = PanaceaTrainer(adapted(), PAIRS, config, held_out=PAIRS[:2], reference=reference)
+    assert torch.equal(known.batches[0]["pair_reference"], given.batches[0]["pair_reference"])
+    shifted = PanaceaTrainer(adapted(), PAIRS, config, reference=reference + 1)
+    assert torch.equal(known.batches[0]["pair_reference"] + 1, shifted.batches[0]["pair_reference"])

@@ -94,6 +94,8 @@ class Sampling:
     selection: Selection
     one_preference: bool = False
     """A batch has one preference for all its examples."""
+    fixed: tuple[float, ...] | None = None
+    """Nothing is drawn: every example has this preference."""
 
 
 class StepBatches(Dataset[Batch]):
@@ -167,6 +169,8 @@ class StepBatches(Dataset[Batch]):
         sampling = self._sampling
         if sampling.dimensions == 0:
             return np.zeros((self._size, 0), dtype=np.float32)
+        if sampling.fixed is not None:
+            return np.tile(np.asarray(sampling.fixed, dtype=np.float32), (self._size, 1))
         drawn = sample_preferences(
             rng,
             1 if sampling.one_preference else self._size,

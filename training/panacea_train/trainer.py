@@ -39,7 +39,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -114,6 +116,9 @@ class TrainingConfig:
     """Of the SFT term on a pair's preferred answer."""
     vertex_probability: float = 0.3
     dirichlet_alpha: float = 1.0
+    fixed_preference: tuple[float, ...] | None = None
+    """Train under this preference alone, with the same objective: an ordinary adapter, like peft's LoRA, becomes the
+    policy of one preference."""
 
     seed: int = 0
     logging_steps: int = 20
@@ -140,12 +145,17 @@ class PanaceaTrainer(Trainer):
         *,
         probes: Sequence[Probe] | None = None,
         held_out: Sequence[Example] | None = None,
+        reference: NDArray[np.float32] | None = None,
     ) -> None:
         """`model` is a causal language model with a Panacea adapter, or a bare one to be trained as a whole.
 
+        With `config.fixed_preference` it may have an ordinary adapter as well, one that changes nothing yet: DPO
+        compares with the model as it is now.
+
         The vertices' losses and the preference gap are measured on `held_out` examples; None takes some of `examples`.
         `probes`, if given, are what the gap is measured on. Pairs are scored by the bare base right here, once, with a
-        progress bar.
+        progress bar, unless `reference` has their log-probabilities already, (examples, 2) as from
+        `scoring.reference_logprobs`.
 
         Raises `ConfigError` for a configuration that contradicts itself or no examples, `ValueError` that names an
         example which does not fit the model.
@@ -153,7 +163,8 @@ class PanaceaTrainer(Trainer):
         self.config = config
         steering = find_steering(model)
         self.names = () if steering is None else steering.space.names
-        self.dimensions = len(self.names)
+        fixed = config.fixed_preference
+        self.dimensions = len(self.names) if steering is not None or fixed is None else len(fixed)
         _check(config, examples, self.dimensions)
         model_config: PretrainedConfig = model.config  # type: ignore[assignment]  # of any model of transformers
         limit: int | None = getattr(model_config, "max_position_embeddings", None)
@@ -165,8 +176,8 @@ class PanaceaTrainer(Trainer):
         if held_out is None:
             held_out = examples[:: max(1, len(examples) // HELD_OUT)][:HELD_OUT]
         if probes is None:
-            probes = preference_probes(held_out, self.dimensions)
-        self.held_out = held_out if self.dimensions else ()
+            probes = preference_probes(held_out, len(self.names))
+        self.held_out = held_out if self.names else ()
         self.probes = probes
         super().__init__(
             model=model,
@@ -187,10 +198,12 @@ class PanaceaTrainer(Trainer):
             dirichlet_alpha=config.dirichlet_alpha,
             selection=config.selection,
             one_preference=config.aggregation == "tchebycheff",
+            fixed=fixed,
         )
         self._ideal = torch.tensor(config.ideal or (0.0,) * self.dimensions, device=self.args.device)
         with self.accelerator.autocast():
-            reference = reference_logprobs(model, examples, progress=config.progress)
+            if reference is None:
+                reference = reference_logprobs(model, examples, progress=config.progress)
             self._held_out_reference = reference_logprobs(model, self.held_out, progress=False)
         self.batches = StepBatches(examples, sampling, config.steps * config.accumulation, reference)
         self.train_dataset = self.batches
@@ -353,6 +366,10 @@ def _check(config: TrainingConfig, examples: Sequence[Example], dimensions: int)
         raise ConfigError(f"{config.accumulation} forwards cannot share {config.batch_size} examples equally")
     if config.ideal is not None and len(config.ideal) != dimensions:
         raise ConfigError(f"the ideal point has {len(config.ideal)} numbers for {dimensions} dimensions")
+    if config.fixed_preference is not None and len(config.fixed_preference) != dimensions:
+        raise ConfigError(
+            f"the fixed preference has {len(config.fixed_preference)} numbers for {dimensions} dimensions"
+        )
     if config.aggregation != "tchebycheff":
         return
     if dimensions == 0:

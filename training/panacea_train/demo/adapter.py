@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from peft import get_peft_model
+from numpy.typing import NDArray
+from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import LlamaForCausalLM, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -60,17 +62,41 @@ class AdapterSettings:
 
 
 def train_adapter(
-    base: Path, pairs: Sequence[PreferencePair], settings: AdapterSettings, folder: Path, seed: int, report: Report
+    base: Path,
+    pairs: Sequence[PreferencePair],
+    settings: AdapterSettings,
+    folder: Path,
+    seed: int,
+    report: Report,
+    reference: NDArray[np.float32] | None = None,
 ) -> None:
-    """Trains the adapter on the base model in `base` and writes it to `folder`."""
-    # The base's weights as they are served, rounded to bfloat16, in float32 arithmetic.
+    """Trains the adapter on the base model in `base` and writes it to `folder`.
+
+    `reference` (pairs, 2): the answers' log-probabilities under the base, where they are known already.
+    """
+    adapted = adapt(base, adapter_config(), seed)
+    trainer = PanaceaTrainer(adapted, pairs, training_config(settings, folder, seed), reference=reference)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ReportCallback(report))
+    trainer.train()
+    save_adapter(adapted, folder, base=base)
+
+
+def adapt(base: Path, config: PeftConfig, seed: int) -> PeftModel:
+    """The base's weights as they are served, rounded to bfloat16, in float32 arithmetic, with a new adapter."""
     model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
     set_seed(seed)
     with warnings.catch_warnings():
         # peft 0.21 asks for it under a name that transformers 5.23 calls deprecated.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing` is deprecated", FutureWarning)
-        adapted = get_peft_model(model, adapter_config())
-    config = TrainingConfig(
+        adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def training_config(settings: AdapterSettings, folder: Path, seed: int) -> TrainingConfig:
+    """These settings for an adapter that is to be written to `folder`."""
+    return TrainingConfig(
         output_dir=folder.parent / "trainer",
         steps=settings.steps,
         batch_size=settings.batch_size,
@@ -83,11 +109,6 @@ def train_adapter(
         seed=seed,
         progress=False,
     )
-    trainer = PanaceaTrainer(adapted, pairs, config)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_ReportCallback(report))
-    trainer.train()
-    save_adapter(adapted, folder, base=base)
 
 
 def adapter_config() -> PanaceaConfig:
@@ -101,7 +122,7 @@ def adapter_config() -> PanaceaConfig:
     )
 
 
-class _ReportCallback(TrainerCallback):
+class ReportCallback(TrainerCallback):
     """Passes the trainer's figures on to the job's one progress bar."""
 
     def __init__(self, report: Report) -> None:

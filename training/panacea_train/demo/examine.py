@@ -34,30 +34,47 @@ class ExamSettings:
 def sweep_grid(
     judge: Judge, answerer: Answerer, questions: Sequence[Question], settings: ExamSettings, seed: int, report: Report
 ) -> tuple[list[Sweep], list[list[list[list[Answered]]]]]:
-    """Sweeps at the settings' temperature and greedy, and their answers [sweep][point][question][sample].
-
-    All points of both sweeps go through the engine in one stream of batches; the noise of a question's sample is the
-    same at every point.
-    """
+    """Sweeps at the settings' temperature and greedy, and their answers [sweep][point][question][sample]."""
     grid: list[Preference] = simplex_grid(len(DIMENSIONS), settings.grid_divisions)
     plans = [(settings.temperature, settings.samples), (0.0, 1)]
-    asks = [
-        Ask(question.text, preference, temperature, seed=seed + index * settings.samples + sample)
-        for temperature, samples in plans
-        for preference in grid
-        for index, question in enumerate(questions)
-        for sample in range(samples)
-    ]
-    texts = iter(answerer.answer(asks, report))
-    answers = [
-        [[[_judged(judge, question, next(texts)) for _ in range(samples)] for question in questions] for _ in grid]
-        for _, samples in plans
-    ]
+    answers = ask_everywhere(judge, answerer, questions, grid, plans, seed, report)
     sweeps = [
         summarise(NAMES, REFERENCE_POINT, temperature, grid, own)
         for (temperature, _), own in zip(plans, answers, strict=True)
     ]
     return sweeps, answers
+
+
+def ask_everywhere(
+    judge: Judge,
+    answerer: Answerer,
+    questions: Sequence[Question],
+    preferences: Sequence[Preference | None],
+    plans: Sequence[tuple[float, int]],
+    seed: int,
+    report: Report,
+) -> list[list[list[list[Answered]]]]:
+    """Judged answers [plan][preference][question][sample] by `plans` of (temperature, samples).
+
+    All of them go through the engine in one stream of batches; the noise of a question's sample is the same at every
+    preference.
+    """
+    most = max(samples for _, samples in plans)
+    asks = [
+        Ask(question.text, preference, temperature, seed=seed + index * most + sample)
+        for temperature, samples in plans
+        for preference in preferences
+        for index, question in enumerate(questions)
+        for sample in range(samples)
+    ]
+    texts = iter(answerer.answer(asks, report))
+    return [
+        [
+            [[_judged(judge, question, next(texts)) for _ in range(samples)] for question in questions]
+            for _ in preferences
+        ]
+        for _, samples in plans
+    ]
 
 
 def examine(

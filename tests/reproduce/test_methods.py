@@ -1,0 +1,55 @@
+"""What each method is given to learn from, and what it is asked."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from panacea_train.examples import PreferencePair
+from panacea_train.pareto import simplex_grid
+from panacea_train.reproduce.methods import Lesson, methods
+from panacea_train.reproduce.pipeline import best, beyond
+from panacea_train.reproduce.settings import ReproduceSettings
+
+SETTINGS = ReproduceSettings()
+
+
+@pytest.fixture
+def lesson() -> Lesson:
+    pairs = [PreferencePair([number], [1], [2], (1, 0, 0)) for number in range(9000)]
+    reference = np.arange(18_000, dtype=np.float32).reshape(-1, 2)
+    return Lesson(Path("base"), pairs, reference, SETTINGS, 1e-3, 0)
+
+
+@pytest.mark.parametrize("adapters", [1, 3, 6])
+def test_all_methods_have_the_same_steps_and_see_as_many_pairs(lesson: Lesson, adapters: int) -> None:
+    parts = [lesson.part(number, adapters) for number in range(adapters)]
+    assert sum(steps for _, _, steps in parts) == SETTINGS.steps
+    assert sum(len(pairs) for pairs, _, _ in parts) == SETTINGS.steps * SETTINGS.adapter.batch_size
+    for pairs, reference, steps in parts:
+        assert len({pair.prompt_ids[0] for pair in pairs}) == len(pairs) == steps * SETTINGS.adapter.batch_size
+        assert [2 * pair.prompt_ids[0] for pair in pairs] == reference[:, 0].tolist(), "each pair with its own"
+    assert len({str(pairs) for pairs, _, _ in parts}) == adapters
+
+
+def test_every_method_is_asked_at_its_own_preferences() -> None:
+    panacea, soup, discrete = methods(SETTINGS)
+    grid = simplex_grid(3, 4)
+    assert panacea.points(SETTINGS) == soup.points(SETTINGS) == [(point, point) for point in grid]
+    asked = [point for point, _ in discrete.points(SETTINGS)]
+    assert asked == simplex_grid(3, 2)
+    assert set(asked) < set(grid)
+    served = np.array([point for _, point in discrete.points(SETTINGS)])
+    assert (served == np.eye(6)).all(), "each policy alone"
+    assert (panacea.adapters, soup.adapters, discrete.adapters) == (1, 3, 6)
+
+
+def test_a_soup_adapter_belongs_to_the_dimension_that_it_learns() -> None:
+    assert (np.array(simplex_grid(3, 1)) == np.eye(3)).all()
+
+
+def test_the_search_goes_on_where_the_best_rate_is_at_an_end() -> None:
+    assert best({1e-3: 0.3, 2e-3: 0.5, 5e-4: 0.4}) == 2e-3
+    assert beyond({1e-3: 0.3, 2e-3: 0.5, 5e-4: 0.4}) == [4e-3]
+    assert beyond({1e-3: 0.3, 2e-3: 0.2, 5e-4: 0.4}) == [2.5e-4]
+    assert beyond({1e-3: 0.5, 2e-3: 0.2, 5e-4: 0.4}) == []

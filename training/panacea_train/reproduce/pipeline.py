@@ -1,0 +1,97 @@
+"""The comparison from nothing: pairs, a learning rate for each method, training, examination."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from panacea_train.demo.examine import NAMES, REFERENCE_POINT
+from panacea_train.demo.stages import StageLog
+from panacea_train.evaluation import summarise
+from panacea_train.reproduce.jobs import BASE, PAIRS_STEPS, Job, Work, final_questions, method_named
+from panacea_train.reproduce.methods import methods
+from panacea_train.reproduce.pool import Pool
+from panacea_train.reproduce.results import MethodResults, Results, Trained
+from panacea_train.reproduce.settings import ReproduceSettings
+
+
+def reproduce(
+    base: Path, out: Path, settings: ReproduceSettings, processes: int = 1, show_progress: bool = True
+) -> Results:
+    """Does in `out` what is not done there yet, in so many processes of one thread each, and returns all results.
+
+    The same settings on the same machine give the same numbers. An interrupted run begins its unfinished jobs anew.
+    Raises `ConfigError` when `out` cannot be written or holds a run with other settings.
+    """
+    work = Work(base.resolve(), out.resolve(), settings)
+    log = StageLog(out, hashlib.sha256(msgspec.json.encode([str(work.base), settings])).hexdigest())
+    with Pool(processes, log, show_progress) as pool:
+        pool.run("pairs", {"pairs": work.make_pairs}, PAIRS_STEPS)
+        tuned = _tune(work, pool)
+        finals = [
+            Job(work, name, best(found), seed, is_tuning=False)
+            for name, found in tuned.items()
+            for seed in settings.seeds
+        ]
+        base_job = Job(work, BASE, 0, 0, is_tuning=False)
+        pool.run("base", {base_job.name: base_job}, 0)
+        pool.run("training", {job.name: job for job in finals}, settings.steps)
+    return Results(
+        settings=settings,
+        questions=len(final_questions(settings)),
+        temperatures=[temperature for temperature, _ in base_job.plans],
+        base=base_job.answers(),
+        methods=[
+            MethodResults(
+                name=method.name,
+                title=method.title,
+                description=method.description,
+                adapters=method.adapters,
+                preferences=[asked for asked, _ in method.points(settings)],
+                tuning=dict(sorted(tuned[method.name].items())),
+                learning_rate=best(tuned[method.name]),
+                trained=[
+                    Trained(job.seed, log.seconds[job.name], job.answers())
+                    for job in finals
+                    if job.method == method.name
+                ],
+            )
+            for method in methods(settings)
+        ],
+    )
+
+
+def _tune(work: Work, pool: Pool) -> dict[str, dict[float, float]]:
+    """Hypervolume of greedy answers to the tuning questions, by method and learning rate."""
+    settings = work.settings
+    tuned: dict[str, dict[float, float]] = {method.name: {} for method in methods(settings)}
+    for widening in range(settings.widenings + 1):
+        jobs = [
+            Job(work, name, rate, settings.tuning_seed, is_tuning=True)
+            for name, found in tuned.items()
+            for rate in (settings.learning_rates if widening == 0 else beyond(found))
+        ]
+        pool.run("tuning", {job.name: job for job in jobs}, settings.steps)
+        for job in jobs:
+            tuned[job.method][job.learning_rate] = _hypervolume(job)
+    return tuned
+
+
+def _hypervolume(job: Job) -> float:
+    preferences = [asked for asked, _ in method_named(job.method, job.work.settings).points(job.work.settings)]
+    (greedy,) = job.answers()
+    return summarise(NAMES, REFERENCE_POINT, 0.0, preferences, greedy, resamples=1).hypervolume
+
+
+def best(found: Mapping[float, float]) -> float:
+    """The rate with the largest hypervolume."""
+    return max(found, key=lambda rate: found[rate])
+
+
+def beyond(found: Mapping[float, float]) -> Sequence[float]:
+    """The next rate, where the best one is the least or the largest that was tried."""
+    chosen = best(found)
+    if chosen == max(found):
+        return [chosen * 2]
+    return [chosen / 2] if chosen == min(found) else []
