@@ -38,6 +38,8 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
         "panacea_kernels/py.typed",
         "panacea_train/py.typed",
         "panacea_train/world/texts/tasks_kitchen.toml",
+        "panacea_train/report/templates/report.html.jinja",
+        "panacea_train/report/templates/style.css",
     ):
         assert name in sizes, f"{name} is not in the wheel"
     assert sum(size for name, size in sizes.items() if name.startswith("panacea/demo/")) < 16 * 2**20

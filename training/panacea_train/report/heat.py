@@ -1,0 +1,58 @@
+"""More than three dimensions: a table with coloured cells, a row per preference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from panacea_train.report import colours
+from panacea_train.report.shown import Shown, quantities
+from panacea_train.report.ternary import Legend, scale
+from panacea_train.report.text import described, number
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value."""
+
+    text: str
+    colour: str
+    ink: str
+
+
+@dataclass(frozen=True)
+class HeatTable:
+    """One model's values; every column has a scale of its own, the same for all models."""
+
+    index: int
+    """Of its model."""
+    name: str
+    columns: Sequence[tuple[str, Legend]]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+
+def heat_tables(shown: Sequence[Shown]) -> list[HeatTable]:
+    columns = quantities(shown)
+    decimals = [quantity.decimals(shown) for quantity in columns]
+    scales = [
+        scale([quantity.of(point) for each in shown for point in each.sweep.points], digits)
+        for quantity, digits in zip(columns, decimals, strict=True)
+    ]
+    return [
+        HeatTable(
+            each.index,
+            each.name,
+            [(quantity.name, legend) for quantity, (_, legend) in zip(columns, scales, strict=True)],
+            [
+                (
+                    described(point.preference, each.evaluation.dimensions),
+                    [
+                        Cell(number(value, digits), colour(value), colours.ink_on(colour(value)))
+                        for value, digits, (colour, _) in zip(
+                            (quantity.of(point) for quantity in columns), decimals, scales, strict=True
+                        )
+                    ],
+                )
+                for point in each.sweep.points
+            ],
+        )
+        for each in shown
+    ]

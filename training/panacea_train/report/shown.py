@@ -1,0 +1,75 @@
+"""What a report shows of each model at one temperature."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from panacea_train.evaluation.schema import Evaluation, GridPoint, Sweep
+from panacea_train.report.text import decimals_for, described, number
+
+
+class Measured(Protocol):
+    """A model, or what else has a front: an average over seeds, a mixture of several."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def evaluation(self) -> Evaluation: ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One model's sweep."""
+
+    index: int
+    """Of its model: colour and marker."""
+    name: str
+    evaluation: Evaluation
+    sweep: Sweep
+
+    def point_title(self, point: GridPoint, is_named: bool) -> str:
+        """All that was measured at a point, in words; with the model's name where there are several."""
+        rewards = ", ".join(
+            f"{name} {number(reward, decimals_for([reward, error]))} ± {number(error, decimals_for([reward, error]))}"
+            for name, reward, error in zip(
+                self.evaluation.dimensions, point.rewards, point.standard_errors, strict=True
+            )
+        )
+        who = f"{self.name}, " if is_named else ""
+        asked = described(point.preference, self.evaluation.dimensions)
+        return f"{who}asked for {asked}. Rewards: {rewards}{'' if point.non_dominated else '. Dominated'}"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that every point has a value of."""
+
+    name: str
+    of: Callable[[GridPoint], float]
+    error: Callable[[GridPoint], float]
+    """Standard error; 0 where none was computed."""
+    dimension: int | None = None
+    """Whose reward it is."""
+
+    def decimals(self, shown: Sequence[Shown]) -> int | None:
+        return decimals_for(self.of(point) for each in shown for point in each.sweep.points)
+
+
+def reward(dimensions: Sequence[str], index: int) -> Quantity:
+    return Quantity(
+        f"reward: {dimensions[index]}",
+        lambda point: point.rewards[index],
+        lambda point: point.standard_errors[index],
+        index,
+    )
+
+
+def quantities(shown: Sequence[Shown]) -> list[Quantity]:
+    """The rewards, the length, and faithfulness if somebody told it of every point."""
+    dimensions = shown[0].evaluation.dimensions
+    rewards = [reward(dimensions, index) for index in range(len(dimensions))]
+    words = Quantity("words per answer", lambda point: point.mean_words, lambda _: 0.0)
+    faithful = Quantity("share of faithful sentences", lambda point: point.faithful or 0.0, lambda _: 0.0)
+    is_told = all(point.faithful is not None for each in shown for point in each.sweep.points)
+    return [*rewards, words, *([faithful] if is_told else [])]

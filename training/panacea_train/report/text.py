@@ -1,0 +1,70 @@
+"""Numbers and preferences in words."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+MOST_DECIMALS = 4
+"""Evaluations are rounded to so many."""
+
+MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
+
+
+def decimals_for(values: Iterable[float]) -> int | None:
+    """How many decimals show three digits of the largest of `values`; None: too large or too small for decimals."""
+    largest = max((abs(value) for value in values), default=0.0)
+    if largest == 0:
+        return 0
+    if not 1e-3 <= largest < 1e6:
+        return None
+    return min(max(3 - math.ceil(math.log10(largest)), 0), MOST_DECIMALS)
+
+
+def number(value: float, decimals: int | None) -> str:
+    """`value` with so many decimals, or as a power of ten without them."""
+    if decimals is None and value != 0:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        shown = mantissa + times_power(int(exponent))
+    else:
+        shown = f"{value:,.{decimals or 0}f}"
+        if float(shown.replace(",", "")) == 0:
+            shown = shown.lstrip("-")
+    return shown.replace("-", MINUS)
+
+
+def times_power(exponent: int) -> str:
+    return f"{TIMES}10{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+def single(value: float) -> str:
+    """A number that stands in no column."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e6 else number(value, decimals_for([value]))
+
+
+def percent(weight: float) -> str:
+    return f"{round(100 * weight, 1):g}%"
+
+
+def described(preference: Sequence[float], dimensions: Sequence[str]) -> str:
+    """A preference in words: what weighs nothing is left out."""
+    parts = [f"{name} {percent(weight)}" for name, weight in zip(dimensions, preference, strict=True) if weight > 0]
+    return ", ".join(parts) or "no weight at all"
+
+
+def vertex(preference: Sequence[float]) -> int | None:
+    """The dimension that has all the weight."""
+    largest = max(range(len(preference)), key=preference.__getitem__)
+    return largest if preference[largest] == sum(preference) > 0 else None
+
+
+def shortened(text: str, length: int) -> str:
+    """At most `length` characters, for a place that does not grow."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def plain(text: str) -> str:
+    """Control characters as their pictures: a browser would drop them, or refuse the file."""
+    return text.translate(_PICTURES)
