@@ -28,6 +28,7 @@ from panacea.config import (
 )
 from panacea.convert_commands import convert_app, export_adapter, inspect_adapter
 from panacea.errors import ConfigError, EngineDeadError, PanaceaError
+from panacea.eval_commands import eval_app
 from panacea.logs import configure_logs, logs_json
 from panacea.preference import PreferenceSpace
 from panacea.settings import (
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+app.add_typer(eval_app, name="eval")
 app.add_typer(bench_app, name="bench")
 app.add_typer(convert_app, name="convert")
 app.command("inspect")(inspect_adapter)

@@ -7,6 +7,8 @@ import numpy as np
 from panacea_train.evaluation import AnswerRecord, Evaluation, Run, summarise
 from panacea_train.pareto import simplex_grid
 
+RESAMPLES = 100
+
 
 def made_up_run(
     name: str = "mine",
@@ -49,6 +51,7 @@ def made_up_run(
             temperature,
             grid,
             [[[next(by_point) for _ in range(samples)] for _ in range(prompts)] for _ in grid],
+            RESAMPLES,
         )
         for temperature in temperatures
     ]

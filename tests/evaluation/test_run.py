@@ -9,7 +9,7 @@ import pytest
 
 from panacea.errors import ConfigError
 from panacea_train.evaluation import read_run, summarise, write_run
-from tests.evaluation.runs import made_up_run
+from tests.evaluation.runs import RESAMPLES, made_up_run
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -26,8 +26,8 @@ def test_the_answers_are_enough_to_compute_everything_again(tmp_path: Path) -> N
     for sweep in run.evaluation.sweeps:
         points = [point.preference for point in sweep.points]
         answers = run.sweep_answers(sweep)
-        again = summarise(run.evaluation.dimensions, run.evaluation.reference_point, sweep.temperature, points, answers)
-        assert again == sweep
+        dimensions, corner = run.evaluation.dimensions, run.evaluation.reference_point
+        assert summarise(dimensions, corner, sweep.temperature, points, answers, RESAMPLES) == sweep
 
 
 def test_the_table_has_a_row_for_each_temperature_and_point(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Measures of a front of rewards, everything to be maximised."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import combinations, pairwise
 
 import moocore
 import numpy as np
@@ -15,11 +15,10 @@ EXACT_DIMENSIONS = 4
 
 def simplex_grid(dimensions: int, divisions: int) -> list[tuple[float, ...]]:
     """All points of the simplex whose weights are multiples of 1 / `divisions`; 15 for three dimensions and four."""
-    return [
-        tuple(count / divisions for count in counts)
-        for counts in product(range(divisions, -1, -1), repeat=dimensions)
-        if sum(counts) == divisions
-    ]
+    # Of divisions + dimensions - 1 places in a row, dimensions - 1 hold a bar; a count is what lies between two.
+    places = divisions + dimensions - 1
+    bars = [(-1, *chosen, places) for chosen in combinations(range(places), dimensions - 1)]
+    return [tuple((end - start - 1) / divisions for start, end in pairwise(row)) for row in reversed(bars)]
 
 
 def spearman(xs: Sequence[float], ys: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,24 +13,34 @@ from tqdm import tqdm
 from panacea.errors import ConfigError
 
 _READABLE = 0o777
-_SIGNS = ("adapter_config.json", "config.json", "adapter/adapter_config.json")
-"""A folder that has one of these is an adapter, a model, or both."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder may be, for it to be replaced."""
+
+    words: str
+    signs: tuple[str, ...]
+    """It has at least one of these files."""
+
+
+MODEL = Contents("adapter and no model", ("adapter_config.json", "config.json", "adapter/adapter_config.json"))
 
 
 @contextmanager
-def new_folder(out: Path, *, overwrite: bool = False) -> Generator[Path]:
+def new_folder(out: Path, *, overwrite: bool = False, replaces: Contents = MODEL) -> Generator[Path]:
     """A folder beside `out` to write into. It becomes `out` when the block ends well; otherwise nothing is left of it.
 
-    Raises `ConfigError` where `out` cannot be made, or exists, is not empty, and is not to be replaced: only an adapter
-    or a model ever is, so that a slip costs no more than that.
+    Raises `ConfigError` where `out` cannot be made, or exists, is not empty, and is not to be replaced: only what
+    `replaces` describes ever is, so that a slip costs no more than that.
     """
     out = out.absolute()
     try:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             if not overwrite:
                 raise ConfigError(f"{out} exists already; --overwrite replaces it, once the new one is complete")
-            if not any((out / name).is_file() for name in _SIGNS):
-                raise ConfigError(f"{out} is no adapter and no model, so it is not replaced")
+            if not any((out / name).is_file() for name in replaces.signs):
+                raise ConfigError(f"{out} is no {replaces.words}, so it is not replaced")
         out.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         old = new.with_name(f"{new.name}-old")

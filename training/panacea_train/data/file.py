@@ -1,32 +1,16 @@
 """Reading a training file, and saying what is wrong with it by line and field."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from panacea.errors import ConfigError
 from panacea.preference import NAME_PATTERN
+from panacea_train.data.json_lines import Problem, field_path, parse_object, problems_of, read_lines
 from panacea_train.data.lines import format_of
 from panacea_train.data.records import Compared, Record, Scored, Shown, dimensions_of
-
-SHOWN_CHARACTERS = 64
-"""Of a field's name, which may be anything."""
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """Something that has to be put right in the file. `field` is "" for the line as a whole."""
-
-    line: int
-    field: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.field}: {self.message}" if self.field else f"line {self.line}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -48,18 +32,12 @@ def read_training_file(path: Path, dimensions: Sequence[str] = ()) -> TrainingFi
     """
     problems: list[Problem] = []
     numbered: list[tuple[int, Record]] = []
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                found = _parse(number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-                if isinstance(found, list):
-                    problems += found
-                else:
-                    numbered.append((number, found))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    for number, line in read_lines(path):
+        found = _parse(number, line)
+        if isinstance(found, list):
+            problems += found
+        else:
+            numbered.append((number, found))
     if not numbered and not problems:
         raise ConfigError(f"{path} has no lines")
     named = dict.fromkeys(name for _, record in numbered for name in dimensions_of(record))
@@ -70,32 +48,15 @@ def read_training_file(path: Path, dimensions: Sequence[str] = ()) -> TrainingFi
 
 
 def _parse(number: int, line: bytes) -> Record | list[Problem]:
-    try:
-        content: Any = json.loads(line)
-    except UnicodeDecodeError:
-        return [Problem(number, "", "is not UTF-8")]
-    except json.JSONDecodeError as error:
-        return [Problem(number, "", f"is no JSON: {error.msg.lower()} at column {error.colno}")]
-    except (RecursionError, ValueError):  # an integer of more than 4300 digits is a ValueError
-        return [Problem(number, "", "is no JSON that can be read")]
-    if not isinstance(content, dict):
-        return [Problem(number, "", "is no JSON object")]
+    content = parse_object(number, line)
+    if isinstance(content, Problem):
+        return [content]
     try:
         return format_of(content).model_validate(content).record()
     except ValidationError as error:
-        details = error.errors(include_input=False, include_url=False, include_context=False)
-        return [Problem(number, _path(entry["loc"]), _words(entry["msg"])) for entry in details]
+        return problems_of(number, error)
     except ValueError as error:
         return [Problem(number, "", str(error))]
-
-
-def _path(location: Sequence[int | str]) -> str:
-    return ascii(".".join(map(str, location)))[1:-1][:SHOWN_CHARACTERS]
-
-
-def _words(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message[0].lower() + message[1:]
 
 
 def _disagreements(number: int, record: Record, dimensions: tuple[str, ...]) -> Iterator[Problem]:
@@ -107,7 +68,7 @@ def _disagreements(number: int, record: Record, dimensions: tuple[str, ...]) -> 
                 yield from _unknown(number, f"answers.{index}.scores", scores, dimensions)
                 for name in dimensions:
                     if name not in scores:
-                        field = _path(("answers", index, "scores", name))
+                        field = field_path(("answers", index, "scores", name))
                         yield Problem(number, field, f"is missing: every answer needs a score on each ({listed})")
         case Compared():
             yield from _unknown(number, "better", record.better, dimensions)
@@ -122,6 +83,6 @@ def _unknown(number: int, field: str, names: Iterable[str], known: tuple[str, ..
     for name in names:
         if not NAME_PATTERN.fullmatch(name):
             words = "is no name: up to 64 letters, digits, '_', '.' and '-', a letter or digit first"
-            yield Problem(number, _path((field, name)), words)
+            yield Problem(number, field_path((field, name)), words)
         elif name not in known:
-            yield Problem(number, _path((field, name)), f"is not among the dimensions: {', '.join(known)}")
+            yield Problem(number, field_path((field, name)), f"is not among the dimensions: {', '.join(known)}")

@@ -46,6 +46,7 @@ def _ends_with_user(messages: list[_Message]) -> list[_Message]:
     return messages
 
 
+_Conversation = Annotated[list[_Message], Field(min_length=1), AfterValidator(_ends_with_user)]
 _Prompt = Annotated[list[_Message], BeforeValidator(_as_messages), Field(min_length=1), AfterValidator(_ends_with_user)]
 
 
@@ -135,6 +136,28 @@ class ShownLine(_Strict):
 
     def record(self) -> Record:
         return Shown(_messages(self.prompt), self.answer, self.preference)
+
+
+class PromptLine(BaseModel):
+    """What a model is asked in an evaluation. What else the line says is for reward functions."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    prompt: _Prompt | None = None
+    messages: _Conversation | None = None
+    """Another name for a prompt that is a conversation."""
+
+    def conversation(self) -> list[records.Message]:
+        """Raises `ValueError` unless there is exactly one."""
+        match self.prompt, self.messages:
+            case None, None:
+                raise ValueError("has neither prompt nor messages: what is the model asked?")
+            case list(prompt), None:
+                return _messages(prompt)
+            case None, list(messages):
+                return _messages(messages)
+            case _:
+                raise ValueError("has both prompt and messages, of which one must go")
 
 
 Line = ScoredLine | PairLine | ChosenLine | SafeRLHFLine | ShownLine

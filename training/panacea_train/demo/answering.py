@@ -1,4 +1,4 @@
-"""Many answers at once, from the same engine that serves them."""
+"""Answers to the world's questions, many at once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.sampling_params import SamplingParams
-from panacea.errors import RequestFailedError
 from panacea.preference import Preference
 from panacea_train.demo.chat import encode, prompt_text
+from panacea_train.evaluation import answering
 from panacea_train.world.conversations import Turn
 
 MAX_TOKENS = 200
@@ -43,22 +43,19 @@ class Answerer:
 
     def answer(self, asks: Sequence[Ask], report: Report) -> list[str]:
         """The answers in the order of `asks`; all of them share the engine's batches."""
-        collected: dict[str, list[int]] = {}
-        for index, ask in enumerate(asks):
-            params = SamplingParams(max_tokens=MAX_TOKENS, temperature=ask.temperature, seed=ask.seed)
-            collected[str(index)] = []
-            prompt = encode(self._tokenizer, prompt_text(ask.question, ask.system, ask.earlier))
-            self._engine.add(str(index), prompt, ask.preference, params)
-        done = 0
-        while self._engine.has_work:
-            for token in self._engine.step():
-                if token.finish_reason == "stop":
-                    done += 1
-                    continue
-                collected[token.request_id].append(token.token_id)
-                done += token.finish_reason is not None
-            for failure in self._engine.take_failures():
-                raise RequestFailedError(failure.message)
-            report(done / len(asks), {"answers": done})
-        texts: list[str] = self._tokenizer.batch_decode(list(collected.values()), skip_special_tokens=False)
+        replies = answering.answer_all(
+            self._engine,
+            [
+                answering.Ask(
+                    encode(self._tokenizer, prompt_text(ask.question, ask.system, ask.earlier)),
+                    ask.preference,
+                    SamplingParams(max_tokens=MAX_TOKENS, temperature=ask.temperature, seed=ask.seed),
+                )
+                for ask in asks
+            ],
+            lambda done, _: report(done / len(asks), {"answers": done}),
+        )
+        texts: list[str] = self._tokenizer.batch_decode(
+            [reply.token_ids for reply in replies], skip_special_tokens=False
+        )
         return texts

@@ -14,7 +14,7 @@ def choose_examples(
     prompts: Sequence[str], preferences: Sequence[tuple[float, ...]], temperature: float, answers: SweepAnswers
 ) -> tuple[Example, ...]:
     """The first sample of `answers[point][prompt][sample]` for a few prompts and points, evenly over both lists."""
-    points = _evenly(len(preferences), POINTS)
+    points = evenly(len(preferences), POINTS)
     return tuple(
         Example(
             prompts[prompt],
@@ -25,12 +25,14 @@ def choose_examples(
                 for answer in answers[point][prompt][:1]
             ),
         )
-        for prompt in _evenly(len(prompts), PROMPTS)
+        for prompt in evenly(len(prompts), PROMPTS)
     )
 
 
-def _evenly(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, the first and the last among them."""
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`: the first, the last unless `most` is 1, and others between."""
     if count <= most:
         return list(range(count))
+    if most == 1:
+        return [0]
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]

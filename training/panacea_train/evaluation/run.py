@@ -85,6 +85,19 @@ def write_run(run: Run, folder: Path) -> None:
         (folder / ANSWERS_FILE).write_bytes(msgspec.json.Encoder().encode_lines(run.answers))
 
 
+def install_run(run: Run, adapter: Path) -> None:
+    """Writes evaluation.json beside the adapter in this folder, in place of one that is there.
+
+    Raises `ConfigError` where it cannot be written.
+    """
+    new = adapter / f".{EVALUATION_FILE}-new"
+    try:
+        save_evaluation(run.evaluation, new)
+        new.replace(adapter / EVALUATION_FILE)
+    except OSError as error:
+        raise ConfigError(f"{adapter / EVALUATION_FILE} cannot be written: {error.strerror}") from None
+
+
 def read_run(folder: Path, name: str | None = None) -> Run:
     """The run that `write_run` wrote, called as its folder unless `name` says otherwise; answers are None without file.
 

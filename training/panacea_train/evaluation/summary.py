@@ -53,8 +53,7 @@ def summarise(
     Intervals are the percentile bootstrap's: prompts are drawn with replacement, the same ones for all points, and
     every measure is computed again, `resamples` times from one seed. One prompt alone has intervals without width.
     """
-    # (points, prompts, dimensions): a prompt's samples are no independent observations
-    rewards = np.asarray([[[a.rewards for a in samples] for samples in prompts] for prompts in answers]).mean(2)
+    rewards = prompt_rewards(answers)
     means: Means = rewards.mean(1)
     prompts = rewards.shape[1]
     errors = rewards.std(1, ddof=1) / np.sqrt(prompts) if prompts > 1 else 0 * means
@@ -65,25 +64,18 @@ def summarise(
             preferences, means.tolist(), errors.tolist(), answers, is_best, strict=True
         )
     )
+    measures = measures_of(preferences, reference_point)
     weights = np.asarray(preferences, dtype=float)
-    measures: dict[str, Callable[[Means], float]] = {
-        "hypervolume": lambda means: hypervolume(means.tolist(), reference_point),
-        "inner_product": lambda means: inner_product(weights.tolist(), means.tolist()),
-        "sparsity": lambda means: sparsity(_front(means)),
-        "spacing": lambda means: spacing(_front(means)),
-    }
     ranks = {name: _rank(weights[:, i].tolist(), i) for i, name in enumerate(dimensions)}
-    drawn = [
-        rewards[:, chosen].mean(1) for chosen in np.random.default_rng(0).integers(prompts, size=(resamples, prompts))
-    ]
+    drawn = [rewards[:, chosen].mean(1) for chosen in drawn_prompts(prompts, resamples)]
     values = {name: round(measure(means), 4) for name, measure in measures.items()}
-    intervals = {name: _interval(measure, drawn) for name, measure in measures.items()}
+    intervals = {name: interval([measure(means) for means in drawn]) for name, measure in measures.items()}
     return Sweep(
         temperature=temperature,
         samples_per_prompt=len(answers[0][0]),
         points=points,
         spearman={name: round(rank(means), 4) for name, rank in ranks.items()},
-        spearman_intervals={name: _interval(rank, drawn) for name, rank in ranks.items()},
+        spearman_intervals={name: interval([rank(means) for means in drawn]) for name, rank in ranks.items()},
         hypervolume=values["hypervolume"],
         hypervolume_interval=intervals["hypervolume"],
         inner_product=values["inner_product"],
@@ -98,6 +90,37 @@ def summarise(
     )
 
 
+def prompt_rewards(answers: SweepAnswers) -> NDArray[np.float64]:
+    """Mean rewards of each prompt, (points, prompts, dimensions): its samples are no independent observations."""
+    rewards = np.asarray([[[a.rewards for a in samples] for samples in prompts] for prompts in answers], np.float64)
+    means: NDArray[np.float64] = rewards.mean(2)
+    return means
+
+
+def measures_of(
+    preferences: Sequence[tuple[float, ...]], reference_point: Point
+) -> dict[str, Callable[[Means], float]]:
+    """The measures of a sweep at `preferences`, by name, as functions of its mean rewards."""
+    return {
+        "hypervolume": lambda means: hypervolume(means.tolist(), reference_point),
+        "inner_product": lambda means: inner_product(preferences, means.tolist()),
+        "sparsity": lambda means: sparsity(_front(means)),
+        "spacing": lambda means: spacing(_front(means)),
+    }
+
+
+def drawn_prompts(prompts: int, resamples: int, seed: int = 0) -> NDArray[np.int64]:
+    """Prompts drawn with replacement, (resamples, prompts): the same ones for equal arguments."""
+    return np.random.default_rng(seed).integers(prompts, size=(resamples, prompts))
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The middle 95 % of what a measure was in the resamples."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, (tail, 1 - tail)).tolist()
+    return round(low, 4), round(high, 4)
+
+
 def _front(means: Means) -> list[list[float]]:
     """The non-dominated points, equal ones once."""
     front: list[list[float]] = np.unique(means[non_dominated(means.tolist())], axis=0).tolist()
@@ -106,12 +129,6 @@ def _front(means: Means) -> list[list[float]]:
 
 def _rank(weights: Sequence[float], dimension: int) -> Callable[[Means], float]:
     return lambda means: spearman(weights, means[:, dimension].tolist())
-
-
-def _interval(measure: Callable[[Means], float], drawn: Sequence[Means]) -> Interval:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile([measure(means) for means in drawn], (tail, 1 - tail)).tolist()
-    return round(low, 4), round(high, 4)
 
 
 def _grid_point(
