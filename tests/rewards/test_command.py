@@ -77,8 +77,9 @@ def test_a_program_need_not_read_to_the_end() -> None:
     assert scores(shell("seq 20"), *answers) == [float(n) for n in range(1, 21)]
 
 
-def test_scores_are_heard_while_the_program_goes_on(tmp_path: Path) -> None:
+def test_scores_are_heard_while_the_program_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for a file that only exists when its first score was heard, without flushing what it prints."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     go_on = tmp_path / "go_on"
 
     def report(count: int) -> None:

@@ -203,9 +203,10 @@ def test_what_cannot_be_had_is_told_in_one_line(rules: Path, place: str, message
     (rules.parent / "wrong.py").write_text("x = 1\ndef f(:\n", "utf-8")
     (rules.parent / "broken.py").write_text("\n\nundefined\n", "utf-8")
     (rules.parent / "leaving.py").write_text("raise SystemExit(3)\n", "utf-8")
-    with pytest.raises(RewardError, match=message) as raised:
-        read_reward(f"python:{place.format(folder=rules.parent)}")
-    assert "\n" not in str(raised.value)
+    for _ in range(2):  # a module that failed once does not count as imported
+        with pytest.raises(RewardError, match=message) as raised:
+            read_reward(f"python:{place.format(folder=rules.parent)}")
+        assert "\n" not in str(raised.value)
 
 
 def test_a_file_in_the_folder_of_the_user_is_found(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from panacea.config import Device
 from panacea_train.evaluation.prompts import Prompt
 from panacea_train.rewards.builtin import read_builtin
+from panacea_train.rewards.classifier import read_classifier
 from panacea_train.rewards.command import read_command
 from panacea_train.rewards.reward import Report, Reward, RewardError
 from panacea_train.rewards.rule import read_rule
@@ -14,33 +17,38 @@ from panacea_train.rewards.rule import read_rule
 class Kind:
     """One way to say where scores come from."""
 
-    read: Callable[[str, str], Reward]
-    """From the whole spec, for errors, and what stands behind the kind's name."""
+    read: Callable[[str, str, Device], Reward]
+    """From the whole spec, which errors name, what stands behind its kind, and the device for models."""
     example: str
 
 
 KINDS: Mapping[str, Kind] = {
-    "python": Kind(read_rule, "python:my_rules.py:politeness"),
-    "command": Kind(read_command, "command:python judge.py --strict"),
-    "rule": Kind(read_builtin, "rule:concise:40"),
+    "python": Kind(lambda spec, place, _: read_rule(spec, place), "python:my_rules.py:politeness"),
+    "model": Kind(partial(read_classifier, answer_alone=False), "model:Skywork/Skywork-Reward-Llama-3.1-8B-v0.2"),
+    "classifier": Kind(
+        partial(read_classifier, answer_alone=True), "classifier:s-nlp/roberta-base-formality-ranker#formal"
+    ),
+    "command": Kind(lambda spec, line, _: read_command(spec, line), "command:python judge.py --strict"),
+    "rule": Kind(lambda spec, rule, _: read_builtin(spec, rule), "rule:concise:40"),
 }
+"""`model` reads prompt and answer, `classifier` the answer alone."""
 
 
-def read_reward(spec: str) -> Reward:
+def read_reward(spec: str, device: Device = "auto") -> Reward:
     """The reward function that `spec` names, ready to score: what can be wrong with it is found out here.
 
     `spec` is KIND:..., see `KINDS`; with a - in front, less is better: every score changes its sign.
-    Raises `RewardError`.
+    `device` is where models compute. Raises `RewardError`, and `ConfigError` for a hub id that cannot be had.
     """
     if spec.startswith("-"):
-        return _Negated(read_reward(spec[1:]))
+        return _Negated(read_reward(spec[1:], device))
     name, _, rest = spec.partition(":")
     if name not in KINDS:
         examples = ", ".join(kind.example for kind in KINDS.values())
         raise RewardError(f"{spec or 'an empty text'} is no reward function; examples of each kind: {examples}")
     if not rest.strip():
         raise RewardError(f"{spec} is not all of a reward function; an example: {KINDS[name].example}")
-    return KINDS[name].read(spec, rest)
+    return KINDS[name].read(spec, rest, device)
 
 
 class _Negated:

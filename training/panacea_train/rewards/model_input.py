@@ -1,0 +1,87 @@
+"""What a classifier reads of a conversation, as tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from panacea.errors import first_line
+from panacea_train.evaluation.prompts import Prompt
+from panacea_train.rewards.reward import RewardError, about, excerpt
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One sequence."""
+
+    ids: list[int]
+    types: list[int] | None
+    """Which of two texts each token belongs to, for models that are told."""
+    is_cut: bool
+    """The conversation is longer than what the model reads."""
+
+
+class InputEncoder:
+    """Encodes what a model was trained to read: with a chat template the whole conversation; without one a pair of
+    texts, prompt and answer, in the tokenizer's own form; or the answer alone.
+
+    Of what is too long the beginning is left out: first the prompt's, then the answer's. The tokens that a tokenizer
+    puts around its texts stay.
+    """
+
+    def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase, limit: int | None, *, answer_alone: bool) -> None:
+        """`name` is what errors call the model, which reads up to `limit` tokens."""
+        self._name = name
+        self._tokenizer = tokenizer
+        self._limit = limit
+        self._answer_alone = answer_alone
+
+    def encode(self, prompt: Prompt, answer: str) -> ModelInput:
+        """Raises `RewardError` for conversations that the model has no form for."""
+        if self._answer_alone:
+            encoded = self._tokenizer([answer], verbose=False)
+        elif self._tokenizer.chat_template is not None:
+            return self._cut(self._conversation(prompt, answer), None, None)
+        elif len(prompt.messages) > 1:
+            raise RewardError(
+                f"{self._name} has no chat template, so it reads a question and an answer, and no conversation of "
+                f'{len(prompt.messages)} messages like the one that ends with "{excerpt(prompt.text)}"'
+            )
+        else:  # as a list of one pair: else transformers takes a pair with an empty answer for a single text
+            encoded = self._tokenizer([prompt.text], [answer], verbose=False)
+        types = encoded.get("token_type_ids")
+        result = self._cut(encoded["input_ids"][0], types and types[0], encoded.sequence_ids(0))
+        if not result.ids:
+            raise RewardError(f"{self._name} has no tokens to read {about(prompt, answer)}")
+        return result
+
+    def _conversation(self, prompt: Prompt, answer: str) -> list[int]:
+        turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        turns.append({"role": "assistant", "content": answer})
+        try:
+            encoded: Any = self._tokenizer.apply_chat_template(turns, return_dict=True)
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            raise RewardError(
+                f"{self._name} has a chat template that fails: {first_line(error)}, {about(prompt, answer)}"
+            ) from None
+        ids: list[int] = encoded["input_ids"]
+        return ids
+
+    def _cut(self, ids: list[int], types: list[int] | None, texts: Sequence[int | None] | None) -> ModelInput:
+        """`texts`: which text each token comes from, None for those around them; None for a rendered conversation."""
+        excess = 0 if self._limit is None else len(ids) - self._limit
+        if excess <= 0:
+            return ModelInput(ids, types, is_cut=False)
+        begins = self._tokenizer.bos_token_id
+        movable = [
+            place
+            for place, token in enumerate(ids)
+            if (texts[place] is not None if texts is not None else place > 0 or token != begins)
+        ]
+        left_out = set(movable[:excess])
+        kept = [place for place in range(len(ids)) if place not in left_out]
+        return ModelInput(
+            [ids[place] for place in kept], None if types is None else [types[place] for place in kept], is_cut=True
+        )
