@@ -1,6 +1,6 @@
 """What stands in a report, and that what models say stays text."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -10,6 +10,7 @@ from panacea.errors import ConfigError
 from panacea_train.evaluation import load_evaluation
 from panacea_train.pareto import simplex_grid
 from panacea_train.report import render_report, write_report
+from panacea_train.report.text import MINUS
 from tests.report.made_up import Named, example, made_up
 from tests.report.reading import Element, read
 
@@ -218,6 +219,52 @@ def test_a_comparison_has_every_measure_of_every_model() -> None:
     sweeps = [run.evaluation.sweeps[0] for run in runs]
     assert [each.split()[0] for each in rows["inner product"]] == [f"{each.inner_product:.3f}" for each in sweeps]
     assert rows["distinct points"] == [f"{each.distinct} of 15" for each in sweeps]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A difference of two models."""
+
+    measure: str
+    of: str
+    minus: str
+    difference: float
+    interval: tuple[float, float]
+    temperature: float = 0.7
+    paired: bool = True
+
+
+def differences(*found: Apart) -> tuple[dict[str, list[str]], Element]:
+    """Rows of the table of differences, of three models, and the table."""
+    page = read(render_report([made_up("one"), made_up("two"), made_up("three")], found))
+    table = page.one("table", "differences")
+    return {row.one("th").words: texts(row, "td") for row in table.one("tbody").all("tr")}, page
+
+
+def test_differences_are_told_from_the_first_model() -> None:
+    rows, page = differences(
+        Apart("hypervolume", "one", "two", -0.2, (-0.3, -0.1)),
+        Apart("hypervolume", "three", "one", 0.05, (-0.01, 0.11)),
+        Apart("inner_product", "one", "three", 0.0, (0.0, 0.0)),
+        Apart("hypervolume", "two", "three", 9.0, (9.0, 9.0)),
+        Apart("hypervolume", "one", "two", 8.0, (8.0, 8.0), temperature=0.1),
+    )
+    assert texts(page.one("table", "differences").one("thead"), "th") == ["more than one", "two", "three"]
+    assert rows == {
+        "hypervolume": ["+0.200 +0.100 to +0.300", f"+0.050 {MINUS}0.010 to +0.110"],
+        "inner product": ["\N{EN DASH}", "0 0 to 0"],
+    }
+    assert [each.text for each in page.all("span", "clear")] == ["+0.200"], "what may be chance is not bold"
+    assert "Both models were resampled with the same prompts." in page.text
+
+
+def test_differences_of_other_prompts_say_so() -> None:
+    _, page = differences(Apart("hypervolume", "one", "two", -0.2, (-0.3, -0.1), paired=False))
+    assert "were resampled each with its own" in page.text
+
+
+def test_without_differences_there_is_no_table_of_them() -> None:
+    assert not read(render_report([made_up("one"), made_up("two")])).all("table", "differences")
 
 
 def test_a_temperature_of_one_model_alone_is_still_reported() -> None:

@@ -72,5 +72,5 @@ def _said(answer: ExampleAnswer | None, dimensions: Sequence[str]) -> Said | Non
         (name, number(value, decimals_for([value, 1.0])))
         for name, value in zip(dimensions, answer.rewards, strict=True)
     ]
-    short = answer.text[:KEPT].rstrip() + " …" if len(answer.text) > FOLD else ""
+    short = answer.text[:KEPT].rsplit(None, 1)[0] + " …" if len(answer.text) > FOLD else ""
     return Said(answer.text, short, rewards)

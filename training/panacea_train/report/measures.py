@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from panacea_train.evaluation.schema import Interval, Sweep
 from panacea_train.pareto import EXACT_DIMENSIONS, spearman
 from panacea_train.report.shown import Shown
-from panacea_train.report.text import decimals_for, number, percent
+from panacea_train.report.text import finest_decimals, number, percent
 
 FAITHFUL = 0.95
 FEW_PROMPTS = 10
@@ -73,7 +73,7 @@ def warnings(shown: Sequence[Shown]) -> list[str]:
 
 def _row(measure: Measure, shown: Sequence[Shown]) -> Row:
     values = [(measure.of(each.sweep), measure.interval(each.sweep)) for each in shown]
-    decimals = decimals_for(number for value, interval in values for number in (value, *interval))
+    decimals = finest_decimals([number for value, interval in values for number in (value, *interval)])
     return Row(
         measure,
         [

@@ -11,6 +11,7 @@ from panacea.errors import ConfigError
 from panacea_train.report import colours, measures, ternary, text
 from panacea_train.report.answers import exchanges
 from panacea_train.report.chart import MARKERS, Chart
+from panacea_train.report.differences import Difference, DifferenceTable, difference_table
 from panacea_train.report.forest import Forest, forest
 from panacea_train.report.fronts import Fronts, fronts, over_weight
 from panacea_train.report.heat import HeatTable, heat_tables
@@ -30,6 +31,7 @@ class Section:
     warnings: Sequence[str]
     rows: Sequence[measures.Row]
     forests: Sequence[Forest]
+    differences: DifferenceTable
     fronts: Fronts
     weight_charts: Sequence[Chart]
     key: Ternary | None
@@ -41,18 +43,18 @@ class Section:
     """Of the table of all numbers, with their decimals."""
 
 
-def write_report(runs: Sequence[Measured], path: Path) -> None:
-    """Writes a report of one model, or a comparison of several, to `path`.
+def write_report(runs: Sequence[Measured], path: Path, differences: Sequence[Difference] = ()) -> None:
+    """Writes a report of one model, or a comparison of several, to `path`; `differences` goes by the models' names.
 
     Raises `ConfigError` if models cannot be compared, or the file cannot be written.
     """
     try:
-        path.write_text(render_report(runs), encoding="utf-8", errors="xmlcharrefreplace")
+        path.write_text(render_report(runs, differences), encoding="utf-8", errors="xmlcharrefreplace")
     except OSError as error:
         raise ConfigError(f"cannot write the report to {path}: {error.strerror}") from None
 
 
-def render_report(runs: Sequence[Measured]) -> str:
+def render_report(runs: Sequence[Measured], differences: Sequence[Difference] = ()) -> str:
     """The report's HTML. Raises `ConfigError` if models cannot be compared."""
     _check(runs)
     environment = Environment(
@@ -67,7 +69,7 @@ def render_report(runs: Sequence[Measured]) -> str:
     return template.render(
         runs=runs,
         dimensions=runs[0].evaluation.dimensions,
-        sections=_sections(runs),
+        sections=_sections(runs, differences),
         exchanges=exchanges(runs),
         figures=list(dict.fromkeys(name for run in runs for name in run.evaluation.figures)),
         why_both=measures.WHY_BOTH,
@@ -104,13 +106,13 @@ def _check(runs: Sequence[Measured]) -> None:
             raise ConfigError(f"there is nothing to report of {run.name}: its evaluation has no points")
 
 
-def _sections(runs: Sequence[Measured]) -> list[Section]:
+def _sections(runs: Sequence[Measured], differences: Sequence[Difference]) -> list[Section]:
     """One for each temperature at which some model was asked."""
     temperatures = list(dict.fromkeys(sweep.temperature for run in runs for sweep in run.evaluation.sweeps))
-    return [_section(index, temperature, runs) for index, temperature in enumerate(temperatures)]
+    return [_section(index, temperature, runs, differences) for index, temperature in enumerate(temperatures)]
 
 
-def _section(number: int, temperature: float, runs: Sequence[Measured]) -> Section:
+def _section(number: int, temperature: float, runs: Sequence[Measured], differences: Sequence[Difference]) -> Section:
     shown = [
         Shown(index, run.name, run.evaluation, sweep)
         for index, run in enumerate(runs)
@@ -128,6 +130,7 @@ def _section(number: int, temperature: float, runs: Sequence[Measured]) -> Secti
         warnings=measures.warnings(shown),
         rows=rows,
         forests=[forest(row) for row in rows] if is_comparison else [],
+        differences=difference_table(differences, [each.name for each in shown], temperature),
         fronts=fronts(shown),
         weight_charts=over_weight(shown) if dimensions == 2 else [],
         key=key(shown) if dimensions == 3 and len(shown) == 1 else None,

@@ -23,8 +23,17 @@ def decimals_for(values: Iterable[float]) -> int | None:
     return min(max(3 - math.ceil(math.log10(largest)), 0), MOST_DECIMALS)
 
 
-def number(value: float, decimals: int | None) -> str:
-    """`value` with so many decimals, or as a power of ten without them."""
+def finest_decimals(values: Sequence[float]) -> int | None:
+    """As `decimals_for`, but for the smallest of `values` that is not 0: for rows whose numbers are far apart."""
+    if decimals_for(values) is None:
+        return None
+    return max(
+        (decimals_for([value]) or 0 if abs(value) >= 1e-3 else MOST_DECIMALS for value in values if value), default=0
+    )
+
+
+def number(value: float, decimals: int | None, is_signed: bool = False) -> str:
+    """`value` with so many decimals, or as a power of ten without them; with a plus if it is signed."""
     if decimals is None and value != 0:
         mantissa, exponent = f"{value:.2e}".split("e")
         shown = mantissa + times_power(int(exponent))
@@ -32,7 +41,8 @@ def number(value: float, decimals: int | None) -> str:
         shown = f"{value:,.{decimals or 0}f}"
         if float(shown.replace(",", "")) == 0:
             shown = shown.lstrip("-")
-    return shown.replace("-", MINUS)
+    is_positive = value > 0 and any(digit in shown for digit in "123456789")
+    return ("+" if is_signed and is_positive else "") + shown.replace("-", MINUS)
 
 
 def times_power(exponent: int) -> str:
@@ -41,7 +51,8 @@ def times_power(exponent: int) -> str:
 
 def single(value: float) -> str:
     """A number that stands in no column."""
-    return str(int(value)) if value == int(value) and abs(value) < 1e6 else number(value, decimals_for([value]))
+    is_whole = abs(value) < 1e6 and value == int(value)
+    return number(value, 0 if is_whole else decimals_for([value]))
 
 
 def percent(weight: float) -> str:

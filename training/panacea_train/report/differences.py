@@ -1,0 +1,88 @@
+"""By how much models differ from the first of them, as a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from panacea_train.evaluation.schema import Interval
+from panacea_train.report.text import decimals_for, number
+
+
+class Difference(Protocol):
+    """By how much the measure of one model, `of`, is above that of another, `minus`."""
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def measure(self) -> str: ...
+
+    @property
+    def of(self) -> str: ...
+
+    @property
+    def minus(self) -> str: ...
+
+    @property
+    def difference(self) -> float: ...
+
+    @property
+    def interval(self) -> Interval: ...
+
+    @property
+    def paired(self) -> bool:
+        """Both were resampled with the same prompts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a model has more than the first one."""
+
+    value: str
+    interval: str
+    is_clear: bool
+    """The interval does not hold 0."""
+
+
+@dataclass(frozen=True)
+class DifferenceTable:
+    """Rows are measures; columns are all models but the first. None: nothing was computed."""
+
+    rows: Sequence[tuple[str, Sequence[Cell | None]]]
+    is_paired: bool
+
+
+def difference_table(differences: Sequence[Difference], names: Sequence[str], temperature: float) -> DifferenceTable:
+    """Those of `names` from the first of them; without rows where there are none."""
+    first, *others = names
+    found: dict[tuple[str, str], tuple[float, Interval]] = {}
+    is_paired = True
+    for each in differences:
+        low, high = each.interval
+        if each.temperature != temperature or first not in (each.of, each.minus):
+            continue
+        is_paired = is_paired and each.paired
+        if each.minus == first:
+            found[each.measure, each.of] = (each.difference, (low, high))
+        else:
+            found[each.measure, each.minus] = (-each.difference, (-high, -low))
+    measures = dict.fromkeys(measure for measure, _ in found)
+    rows = [
+        (measure.replace("_", " "), _cells([found.get((measure, name)) for name in others])) for measure in measures
+    ]
+    return DifferenceTable(rows, is_paired)
+
+
+def _cells(row: Sequence[tuple[float, Interval] | None]) -> list[Cell | None]:
+    decimals = decimals_for(value for cell in row if cell for value in (cell[0], *cell[1]))
+    return [
+        Cell(
+            number(cell[0], decimals, is_signed=True),
+            f"{number(cell[1][0], decimals, is_signed=True)} to {number(cell[1][1], decimals, is_signed=True)}",
+            not cell[1][0] <= 0 <= cell[1][1],
+        )
+        if cell
+        else None
+        for cell in row
+    ]
