@@ -204,6 +204,8 @@ def test_the_most_that_a_rank_correlation_can_be_is_said() -> None:
     tile = next(each for each in page.all("li", "tile") if each.one("h4").text == "Spearman: helpful")
     assert tile.one("p", "value").words.startswith("0.968")
     assert "Weights repeat: with rewards that all differ it is at most 0.968." in tile.text
+    other = made_up("b", preferences=simplex_grid(3, 2))
+    assert "Weights repeat" not in read(render_report([made_up("a"), other])).text, "it is another one for each"
 
 
 # Comparisons.

@@ -49,8 +49,7 @@ class Row:
 
 
 def rows(shown: Sequence[Shown]) -> list[Row]:
-    first = shown[0]
-    return [_row(measure, shown) for measure in [*_of_the_front(first), *_of_each_dimension(first)]]
+    return [_row(measure, shown) for measure in [*_of_the_front(shown[0]), *_of_each_dimension(shown)]]
 
 
 def warnings(shown: Sequence[Shown]) -> list[str]:
@@ -121,14 +120,18 @@ def _of_the_front(shown: Shown) -> list[Measure]:
     ]
 
 
-def _of_each_dimension(shown: Shown) -> list[Measure]:
-    return [_rank(shown, index, name) for index, name in enumerate(shown.evaluation.dimensions)]
+def _of_each_dimension(shown: Sequence[Shown]) -> list[Measure]:
+    return [_rank(shown, index, name) for index, name in enumerate(shown[0].evaluation.dimensions)]
 
 
-def _rank(shown: Shown, index: int, name: str) -> Measure:
-    weights = sorted(point.preference[index] for point in shown.sweep.points)
-    most = spearman(weights, range(len(weights)))
-    bound = f" Weights repeat: with rewards that all differ it is at most {most:.3f}." if 0 < most < 0.9995 else ""
+def _rank(shown: Sequence[Shown], index: int, name: str) -> Measure:
+    weights = {tuple(sorted(point.preference[index] for point in each.sweep.points)) for each in shown}
+    most = {spearman(each, range(len(each))) for each in weights}
+    bound = (
+        f" Weights repeat: with rewards that all differ it is at most {max(most):.3f}."
+        if len(most) == 1 and 0 < max(most) < 0.9995
+        else ""
+    )
     return Measure(
         f"Spearman: {name}",
         f"Rank correlation of the weight of {name} and its reward. 1: more weight always meant more reward; 0: it made "
