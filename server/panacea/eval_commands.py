@@ -87,7 +87,8 @@ def evaluate(
             metavar="NAME=REWARD",
             rich_help_panel=_JUDGED,
             help="A dimension and what judges it, for each dimension: python:FILE.py:function, model:DIR, "
-            "command:PROGRAM or rule:concise:40; with - in front less is better.",
+            "classifier:DIR#LABEL, command:PROGRAM or rule:concise:40; with - in front less is better. See "
+            "docs/rewards.md.",
         ),
     ] = None,
     grid: Annotated[
@@ -197,7 +198,7 @@ def evaluate(
     )
     points = _points(space, grid, preferences)
     corner = None if reference is None else _reference_point(reference, space.names)
-    exam = _demo_exam(seed, limit, system) if is_demo else _exam(prompts, limit, system, reward or (), space)
+    exam = _demo_exam(seed, limit, system) if is_demo else _exam(prompts, limit, system, reward or (), space, device)
     notes = {
         "prompts": exam.prompts_in_words,
         "preferences": points.in_words,
@@ -323,7 +324,12 @@ def _points(space: PreferenceSpace, grid: int | None, file: Path | None) -> _Poi
 
 
 def _exam(
-    file: Path | None, limit: int | None, system: str | None, rewards: Sequence[str], space: PreferenceSpace
+    file: Path | None,
+    limit: int | None,
+    system: str | None,
+    rewards: Sequence[str],
+    space: PreferenceSpace,
+    device: Device,
 ) -> _Exam:
     from panacea_train.evaluation.prompts import choose_prompts, read_prompts, with_system
     from panacea_train.evaluation.scoring import RewardScorer
@@ -336,7 +342,7 @@ def _exam(
     prompts = choose_prompts(every, limit)
     asked = prompts if system is None else with_system(prompts, system)
     # One that judges several dimensions is there once.
-    found = {spec: read_reward(spec) for spec in dict.fromkeys(specs.values())}
+    found = {spec: read_reward(spec, device) for spec in dict.fromkeys(specs.values())}
     return _Exam(
         asked,
         f"{_of(len(prompts), len(every))} in {file.name}{_behind(system)}",
@@ -387,6 +393,8 @@ def _described(spec: str) -> str:
             return f"{sign}a command, {Path(rest.split()[0]).name}"
         case "model":
             return f"{sign}the reward model {Path(rest).name}"
+        case "classifier":
+            return f"{sign}the text classifier {Path(rest).name}"
         case "python":
             return f"{sign}{rest.rpartition('/')[2]}"
         case _:

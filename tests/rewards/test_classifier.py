@@ -75,6 +75,15 @@ def test_the_chat_template_gets_the_whole_conversation(tmp_path: Path) -> None:
     assert read_reward(f"model:{folder}").score([asked], ["So."], Heard()) == pytest.approx([expected], abs=1e-5)
 
 
+def test_a_tokenizer_of_older_files_is_read(tmp_path: Path) -> None:
+    folder = bert(tmp_path)
+    words = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    expected = pair_logits(folder, QUESTION, ANSWER)[0].item()
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in sorted(words, key=words.__getitem__)), "utf-8")
+    assert scores(f"model:{folder}", [QUESTION], [ANSWER]) == pytest.approx([expected], abs=1e-5)
+
+
 def test_less_is_better_with_a_minus_in_front(tmp_path: Path) -> None:
     folder = bert(tmp_path)
     (plain,) = scores(f"model:{folder}", [QUESTION], [ANSWER])
