@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from panacea_train.evaluation import Answered, Evaluation, Example, ExampleAnswer, summarise
 from panacea_train.pareto import simplex_grid
 
+DEMO = Path(__file__).parents[2] / "server/panacea/demo/adapter/evaluation.json"
 PROMPTS = 12
 
 

@@ -11,10 +11,9 @@ from panacea_train.evaluation import load_evaluation
 from panacea_train.pareto import simplex_grid
 from panacea_train.report import render_report, write_report
 from panacea_train.report.text import MINUS
-from tests.report.made_up import Named, example, made_up
+from tests.report.made_up import DEMO, Named, example, made_up
 from tests.report.reading import Element, read
 
-DEMO = Path(__file__).parents[2] / "server/panacea/demo/adapter/evaluation.json"
 HOSTILE = (
     "<script>alert(1)</script>",
     "</style></title></svg></textarea><img src=x onerror=alert(1)>",

@@ -4,21 +4,24 @@ import math
 from itertools import combinations, pairwise
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from scipy.stats import pearsonr
 
-from panacea_train.evaluation import GridPoint
+from panacea_train.evaluation import GridPoint, load_evaluation
 from panacea_train.pareto import simplex_grid
 from panacea_train.report import render_report
 from panacea_train.report.text import number
-from tests.report.made_up import Named, made_up
+from tests.report.made_up import DEMO, Named, made_up
 from tests.report.reading import Element, dots, numbers, plain, read, scales
 
 VERTICES = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
 
 
 def charts(page: Element) -> dict[str, Element]:
-    return {each.one("figcaption").text: each for each in page.all("figure", "chart")}
+    """Of the first temperature."""
+    return {each.one("figcaption").text: each for each in page.all("section")[0].all("figure", "chart")}
 
 
 def check_front(chart: Element, points: list[GridPoint], first: int, second: int) -> None:
@@ -72,8 +75,8 @@ def test_the_shaded_region_of_two_dimensions_has_the_hypervolume_as_its_area(div
     assert area == pytest.approx(run.evaluation.sweeps[0].hypervolume, abs=1e-3)
 
 
-def test_the_edge_of_a_front_is_as_high_as_the_best_that_was_measured_further_right() -> None:
-    run = made_up()
+@pytest.mark.parametrize("run", [made_up(), Named("demo", load_evaluation(DEMO))], ids=["made up", "demo"])
+def test_the_edge_of_a_front_is_as_high_as_the_best_that_was_measured_further_right(run: Named) -> None:
     chart = charts(read(render_report([run])))["concise over harmless"]
     across, up = scales(chart)
     flat = numbers(chart.one("path", "steps").attributes["d"])
@@ -160,7 +163,7 @@ def test_cells_are_where_their_preferences_are_and_have_their_rewards_colours() 
 
 def test_models_share_their_maps_colours() -> None:
     strong, weak = made_up("strong", strength=0.7), made_up("weak", strength=0.2)
-    found = triangles(read(render_report([strong, weak])))
+    found = triangles(read(render_report([weak, strong])))
     every = [point.rewards[0] for run in (strong, weak) for point in run.evaluation.sweeps[0].points]
     for run in (strong, weak):
         values = {point.preference: point.rewards[0] for point in run.evaluation.sweeps[0].points}
@@ -221,10 +224,24 @@ def test_five_dimensions_are_a_table_of_colours_and_the_six_pairs_that_conflict_
     assert "5 dimensions make 10 pairs. Drawn are the 6" in page.text
     table = page.one("table", "heat")
     rows = table.all("tr")[1:]
+    viridis = matplotlib.colormaps["viridis"]
+    columns = list(zip(*(point.rewards for point in run.evaluation.sweeps[0].points), strict=True))
     for row, point in zip(rows, run.evaluation.sweeps[0].points, strict=True):
         shown = [plain(each.text) for each in row.all("td")]
         assert shown[:5] == pytest.approx(point.rewards, rel=0.01)
-        assert all("background:#" in each.attributes["style"] for each in row.all("td"))
+        for cell, value, column in zip(row.all("td"), point.rewards, columns, strict=False):
+            expected = viridis((value - min(column)) / (max(column) - min(column)))[:3]
+            drawn = to_rgb(cell.attributes["style"].removeprefix("background:")[:7])
+            assert max(abs(a - b) for a, b in zip(drawn, expected, strict=True)) < 8 / 255
+
+
+def test_the_pairs_that_are_drawn_have_the_lowest_correlations() -> None:
+    draws = np.random.default_rng(0).dirichlet([0.4] * 5, size=20)
+    run = made_up(dimensions=("a", "b", "c", "d", "e"), preferences=[tuple(each) for each in draws.tolist()])
+    rewards = np.asarray([point.rewards for point in run.evaluation.sweeps[0].points])
+    by_correlation = sorted(combinations(range(5), 2), key=lambda pair: pearsonr(*rewards[:, pair].T).statistic)
+    expected = {f"{'abcde'[j]} over {'abcde'[i]}" for i, j in by_correlation[:6]}
+    assert set(charts(read(render_report([run])))) == expected
 
 
 # Comparisons.

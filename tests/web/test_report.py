@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, ViewportSize
 from panacea_train.evaluation import load_evaluation
 from panacea_train.pareto import simplex_grid
 from panacea_train.report import write_report
-from tests.report.made_up import Named, example, made_up
-from tests.report.test_page import DEMO, HOSTILE
+from tests.report.made_up import DEMO, Named, example, made_up
+from tests.report.test_page import HOSTILE
 from tests.web.conftest import DESKTOP
 from tests.web.test_appearance import check_accessibility
 
