@@ -26,6 +26,7 @@ one that comes with the demo."""
 DEMO_TEMPERATURES = (0.7, 0.0)
 DEMO_MAX_TOKENS = 200
 DEFAULT_GRID = 4
+REPORT_FILE = "report.html"
 
 eval_app = typer.Typer(invoke_without_command=True)
 
@@ -175,6 +176,7 @@ def evaluate(
         from panacea_train.evaluation.evaluate import evaluate as run_evaluation
         from panacea_train.evaluation.run import ANSWERS_FILE, install_run, write_run
         from panacea_train.evaluation.sweep import SweepSettings
+        from panacea_train.report import write_report
     except ImportError as error:
         raise _more_packages(error) from None
     is_demo = adapter is None and model is None and prompts is None and not reward
@@ -223,8 +225,9 @@ def evaluate(
             notes=notes,
         )
         write_run(run, folder)
+        write_report([run], folder / REPORT_FILE)
     _print([run])
-    _say(f"Wrote evaluation.json, points.csv and answers.jsonl to {out}")
+    _say(f"Now look at {out / REPORT_FILE}; evaluation.json, points.csv and answers.jsonl lie beside it.")
     if install:
         install_run(run, adapter_folder)
         _say(f"Installed in the adapter. Now: panacea serve --adapter {adapter}")
@@ -260,6 +263,7 @@ def compare(
             write_comparison,
         )
         from panacea_train.evaluation.run import read_run
+        from panacea_train.report import write_report
     except ImportError as error:
         raise _more_packages(error) from None
     runs: list[Run] = []
@@ -269,14 +273,15 @@ def compare(
             raise ConfigError(f"{text}: write NAME=DIR, a name and the folder of an evaluation")
         runs.append(read_run(Path(folder).expanduser(), name))
     corner = None if reference is None else _reference_point(reference, runs[0].evaluation.dimensions)
-    runs = with_common_reference(runs, corner)
     with new_folder(out, overwrite=overwrite, replaces=Contents("comparison", (COMPARISON_FILE,))) as new:
+        runs = with_common_reference(runs, corner)
         comparison = compare_runs(runs)
         write_comparison(comparison, new)
+        write_report(runs, new / REPORT_FILE)
     _print(runs)
     for difference in comparison.differences:
         typer.echo(_in_words(difference))
-    _say(f"Wrote comparison.json and comparison.csv to {out}")
+    _say(f"Now look at {out / REPORT_FILE}; comparison.json and comparison.csv lie beside it.")
 
 
 @dataclass(frozen=True)
@@ -430,23 +435,20 @@ def _behind(system: str | None) -> str:
 def _print(runs: "Sequence[Run]") -> None:
     from rich.console import Console
 
-    from panacea_train.evaluation.table import table, warnings
+    from panacea_train.report.terminal import tables
 
-    Console().print(table(runs))
-    for run in runs:
-        for warning in warnings(run):
-            _say(f"Warning: {warning}.")
+    for table in tables(runs):
+        Console().print(table, "")
 
 
 def _in_words(difference: "Difference") -> str:
-    from panacea_train.evaluation.table import described
+    from panacea_train.report.terminal import temperature_in_words
 
     low, high = difference.interval
-    return (
-        f"{described(difference.temperature)}: {difference.measure.replace('_', ' ')} of {difference.of} minus "
-        f"{difference.minus}: {difference.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
-        f"{'' if difference.paired else ', not paired'}"
-    )
+    where, measure = temperature_in_words(difference.temperature), difference.measure.replace("_", " ")
+    what = f"{where}: {measure} of {difference.of} minus {difference.minus}"
+    alone = "" if difference.paired else " (not paired)"
+    return f"{what}: {difference.difference:+.4f}, {low:+.4f} to {high:+.4f}{alone}"
 
 
 def _more_packages(error: ImportError) -> ConfigError:

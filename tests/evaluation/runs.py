@@ -20,6 +20,7 @@ def made_up_run(
     steering: float = 1.0,
     seed: int = 0,
     dimensions: Sequence[str] = ("helpful", "concise"),
+    resamples: int = RESAMPLES,
 ) -> Run:
     """Each reward is `steering` times its weight, plus noise of the prompt and the sample that all points share."""
     reference_point = (-3.0,) * len(dimensions)
@@ -51,7 +52,7 @@ def made_up_run(
             temperature,
             grid,
             [[[next(by_point) for _ in range(samples)] for _ in range(prompts)] for _ in grid],
-            RESAMPLES,
+            resamples,
         )
         for temperature in temperatures
     ]

@@ -11,6 +11,8 @@ from panacea_train.report.text import finest_decimals, number, percent
 FAITHFUL = 0.95
 FEW_PROMPTS = 10
 FEW_POINTS = 5
+CUT_OFF = 0.05
+"""Share of the answers."""
 
 WHY_BOTH = (
     "A point is non-dominated when no other is at least as good everywhere and better somewhere. Equal points do not "
@@ -148,6 +150,12 @@ def _warnings(shown: Shown) -> list[str]:
         found.append(
             f"{sweep.non_dominated} points are non-dominated, but only {sweep.distinct} distinct: the model hardly "
             "follows its preference, and the count of non-dominated points says nothing."
+        )
+    cut_off = evaluation.figures.get("cut_off", 0.0)
+    if cut_off > CUT_OFF:
+        found.append(
+            f"{percent(cut_off)} of the answers were cut off at the greatest length allowed: what is judged are their "
+            "beginnings."
         )
     if evaluation.prompts == 1:
         found.append(
