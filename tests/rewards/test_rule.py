@@ -1,8 +1,6 @@
 """Rewards in Python, as users write them into a file, and the built-in ones."""
 
 import re
-import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -74,16 +72,6 @@ def rules(tmp_path: Path) -> Path:
     file = tmp_path / "rules.py"
     file.write_text(RULES, "utf-8")
     return file
-
-
-@pytest.fixture(autouse=True)
-def own_modules(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """Imports find what this test wrote, and leave nothing behind."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
-    yield
-    for name in {"rules", "neighbour"} & (set(sys.modules) - before):
-        del sys.modules[name]
 
 
 def scores(spec: str, *answers: str) -> list[float]:
