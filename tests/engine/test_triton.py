@@ -49,9 +49,9 @@ def test_logits_of_all_preferences_and_the_base_in_one_step() -> None:
 def test_greedy_answers_of_a_mixed_batch_in_chunks() -> None:
     engine = Engine.load(CONFIG)
     entries = [entry for entry in EVERYTHING if entry.prompt_ids == EVERYTHING[0].prompt_ids]
-    params = SamplingParams(max_tokens=6, temperature=0)
+    params = SamplingParams(max_tokens=4, temperature=0)
     answers = engine.generate([e.prompt_ids for e in entries], [e.preference for e in entries], params)
-    assert [answer.token_ids for answer in answers] == [entry.greedy_ids[:6] for entry in entries]
+    assert [answer.token_ids for answer in answers] == [entry.greedy_ids[:4] for entry in entries]
     assert engine.stats.max_step_preferences == 7
 
 
@@ -69,12 +69,12 @@ def answer(*, deterministic: bool, others: int) -> Completion:
 
 
 def test_batch_invariance_holds_to_the_last_bit() -> None:
-    assert answer(deterministic=True, others=0) == answer(deterministic=True, others=16)
+    assert answer(deterministic=True, others=0) == answer(deterministic=True, others=8)
 
 
 def test_the_default_mode_is_not_invariant() -> None:
     """The control: tiles and splits follow the number of rows."""
-    assert answer(deterministic=False, others=0).logprobs != answer(deterministic=False, others=16).logprobs
+    assert answer(deterministic=False, others=0).logprobs != answer(deterministic=False, others=8).logprobs
 
 
 def test_a_cached_prefix_gives_the_same_bits_in_deterministic_mode() -> None:
