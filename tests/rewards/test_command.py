@@ -163,6 +163,15 @@ def test_a_program_that_only_stops_reading_is_silent() -> None:
         scores(shell("exec sleep 600", silence_s=0.5), *["x" * 100_000] * 20)
 
 
+@pytest.fixture
+def ctrl_c() -> Generator[None]:
+    """Ctrl-C is heard, also where these tests run in the background of a shell, which then ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_a_program_with_its_children(tmp_path: Path) -> None:
     with fifo(tmp_path) as (path, reader):
         with pytest.raises(KeyboardInterrupt):
