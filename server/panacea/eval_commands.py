@@ -171,14 +171,12 @@ def evaluate(
     """
     if context.invoked_subcommand is not None:
         return
-    try:
-        from panacea_train.convert.output import Contents, new_folder
-        from panacea_train.evaluation.evaluate import evaluate as run_evaluation
-        from panacea_train.evaluation.run import ANSWERS_FILE, install_run, write_run
-        from panacea_train.evaluation.sweep import SweepSettings
-        from panacea_train.report import write_report
-    except ImportError as error:
-        raise _more_packages(error) from None
+    from panacea_train.convert.output import Contents, new_folder
+    from panacea_train.evaluation.evaluate import evaluate as run_evaluation
+    from panacea_train.evaluation.run import ANSWERS_FILE, install_run, write_run
+    from panacea_train.evaluation.sweep import SweepSettings
+    from panacea_train.report import write_report
+
     is_demo = adapter is None and model is None and prompts is None and not reward
     base, adapter_folder, space = _checkpoints(model, adapter)
     if install and (adapter is None or not Path(adapter).expanduser().is_dir()):
@@ -209,10 +207,11 @@ def evaluate(
     }
     with new_folder(out, overwrite=overwrite, replaces=Contents("evaluation", (ANSWERS_FILE,))) as folder:
         per_prompt = sum(settings.samples_at(each) for each in settings.temperatures)
-        _say(
-            f"{len(points.preferences):,} preferences x {len(exam.prompts):,} prompts x {per_prompt:,} answers "
-            f"= {len(points.preferences) * len(exam.prompts) * per_prompt:,} answers"
-        )
+        counts = len(points.preferences), len(exam.prompts), per_prompt
+        said = [
+            f"{n:,} {word}{'s' * (n != 1)}" for n, word in zip(counts, ("preference", "prompt", "answer"), strict=True)
+        ]
+        _say(f"{' x '.join(said)} = {math.prod(counts):,} answers")
         run = run_evaluation(
             name or ("Panacea demo" if adapter is None else adapter_folder.resolve().name),
             config,
@@ -254,18 +253,16 @@ def compare(
     Their dimensions must be the same. Where their prompts are too, differences are paired: both are resampled with the
     same prompts.
     """
-    try:
-        from panacea_train.convert.output import Contents, new_folder
-        from panacea_train.evaluation.comparison import (
-            COMPARISON_FILE,
-            compare_runs,
-            with_common_reference,
-            write_comparison,
-        )
-        from panacea_train.evaluation.run import read_run
-        from panacea_train.report import write_report
-    except ImportError as error:
-        raise _more_packages(error) from None
+    from panacea_train.convert.output import Contents, new_folder
+    from panacea_train.evaluation.comparison import (
+        COMPARISON_FILE,
+        compare_runs,
+        with_common_reference,
+        write_comparison,
+    )
+    from panacea_train.evaluation.run import read_run
+    from panacea_train.report import write_report
+
     runs: list[Run] = []
     for text in evaluation:
         name, equals, folder = text.partition("=")
@@ -277,7 +274,7 @@ def compare(
         runs = with_common_reference(runs, corner)
         comparison = compare_runs(runs)
         write_comparison(comparison, new)
-        write_report(runs, new / REPORT_FILE)
+        write_report(runs, new / REPORT_FILE, comparison.differences)
     _print(runs)
     for difference in comparison.differences:
         typer.echo(_in_words(difference))
@@ -449,10 +446,6 @@ def _in_words(difference: "Difference") -> str:
     what = f"{where}: {measure} of {difference.of} minus {difference.minus}"
     alone = "" if difference.paired else " (not paired)"
     return f"{what}: {difference.difference:+.4f}, {low:+.4f} to {high:+.4f}{alone}"
-
-
-def _more_packages(error: ImportError) -> ConfigError:
-    return ConfigError(f"evaluating needs more packages: pip install 'panacea-server[train]' ({error})")
 
 
 def _say(text: str) -> None:

@@ -304,7 +304,7 @@ def demo(
     A run that was interrupted goes on where it stopped.
     """
     try:
-        from panacea_train.demo import train_demo as run
+        from panacea_train.demo.pipeline import train_demo as run
     except ImportError as error:
         raise _more_packages(error) from None
     run(out, seed, threads=threads)

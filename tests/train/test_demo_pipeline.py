@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from panacea.errors import ConfigError
-from panacea_train.demo import DemoSettings, train_demo
+from panacea_train.demo.pipeline import train_demo
+from panacea_train.demo.settings import DemoSettings
 from panacea_train.demo.stages import STATE_FILE, Stage, StageLog, run_stages
 
 SETTINGS = DemoSettings.tiny()

@@ -1,8 +1,10 @@
 """Measures of fronts, against cases that can be counted by hand and against Monte Carlo."""
 
+import moocore
 import numpy as np
 import pytest
 
+from panacea_train.evaluation.summary import RESAMPLED_DIRECTIONS
 from panacea_train.pareto import (
     distinct,
     hypervolume,
@@ -68,6 +70,17 @@ def test_hypervolume_agrees_with_throws_at_random(dimensions: int) -> None:
     # Five standard errors of the throws.
     allowed = 5 * np.sqrt(inside.var() / len(throws))
     assert hypervolume(points.tolist(), [0] * dimensions) == pytest.approx(inside.mean(), abs=allowed)
+
+
+def test_few_directions_are_enough_for_a_resample() -> None:
+    """Against moocore's exact algorithm, which is not used in so many dimensions because it may take minutes."""
+    rng = np.random.default_rng(0)
+    for dimensions in (6, 7):
+        points = rng.random((40, dimensions))
+        exact = moocore.hypervolume(points, ref=np.zeros(dimensions), maximise=True)
+        few = hypervolume(points.tolist(), [0] * dimensions, RESAMPLED_DIRECTIONS)
+        assert few == pytest.approx(exact, rel=0.02)
+        assert hypervolume(points.tolist(), [0] * dimensions) == pytest.approx(exact, rel=0.003)
 
 
 def test_inner_product_by_hand() -> None:

@@ -12,6 +12,7 @@ from panacea.errors import ConfigError
 from panacea_train.evaluation.run import ANSWERS_FILE, Run
 from panacea_train.evaluation.schema import Evaluation, Interval, Sweep
 from panacea_train.evaluation.summary import (
+    RESAMPLED_DIRECTIONS,
     RESAMPLES,
     drawn_prompts,
     interval,
@@ -135,9 +136,11 @@ def _differences(first: Run, sweep: Sweep, second: Run, other: Sweep, resamples:
         rewards = prompt_rewards(run.sweep_answers(own))
         drawn = drawn_prompts(rewards.shape[1], resamples, seed=0 if paired else seed)
         points = [point.preference for point in own.points]
-        measures = measures_of(points, run.evaluation.reference_point)
-        sides.append((measures, rewards.mean(1), [rewards[:, chosen].mean(1) for chosen in drawn]))
-    (measures, means, draws), (other_measures, other_means, other_draws) = sides
+        corner = run.evaluation.reference_point
+        values = {name: measure(rewards.mean(1)) for name, measure in measures_of(points, corner).items()}
+        resampled = measures_of(points, corner, RESAMPLED_DIRECTIONS)
+        sides.append((values, resampled, [rewards[:, chosen].mean(1) for chosen in drawn]))
+    (values, measures, draws), (other_values, other_measures, other_draws) = sides
     same_points = {point.preference for point in sweep.points} == {point.preference for point in other.points}
     for name in MEASURES:
         if name == "inner_product" and not same_points:
@@ -148,7 +151,7 @@ def _differences(first: Run, sweep: Sweep, second: Run, other: Sweep, resamples:
             measure=name,
             of=first.name,
             minus=second.name,
-            difference=round(one(means) - two(other_means), 4),
+            difference=round(values[name] - other_values[name], 4),
             interval=interval([one(own) - two(others) for own, others in zip(draws, other_draws, strict=True)]),
             paired=paired,
         )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from panacea_train.evaluation.schema import GridPoint, Interval, Sweep
 from panacea_train.pareto import (
+    DIRECTIONS,
     Point,
     distinct,
     hypervolume,
@@ -20,6 +21,8 @@ from panacea_train.pareto import (
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+RESAMPLED_DIRECTIONS = 1 << 14
+"""Of a resample's hypervolume, where it is not exact: 4 ms, off by 1 % or less, which is little beside chance."""
 
 Means = NDArray[np.float64]
 """Mean rewards, (points, dimensions)."""
@@ -69,7 +72,8 @@ def summarise(
     ranks = {name: _rank(weights[:, i].tolist(), i) for i, name in enumerate(dimensions)}
     drawn = [rewards[:, chosen].mean(1) for chosen in drawn_prompts(prompts, resamples)]
     values = {name: round(measure(means), 4) for name, measure in measures.items()}
-    intervals = {name: interval([measure(means) for means in drawn]) for name, measure in measures.items()}
+    resampled = measures_of(preferences, reference_point, RESAMPLED_DIRECTIONS)
+    intervals = {name: interval([measure(means) for means in drawn]) for name, measure in resampled.items()}
     return Sweep(
         temperature=temperature,
         samples_per_prompt=len(answers[0][0]),
@@ -98,11 +102,11 @@ def prompt_rewards(answers: SweepAnswers) -> NDArray[np.float64]:
 
 
 def measures_of(
-    preferences: Sequence[tuple[float, ...]], reference_point: Point
+    preferences: Sequence[tuple[float, ...]], reference_point: Point, directions: int = DIRECTIONS
 ) -> dict[str, Callable[[Means], float]]:
-    """The measures of a sweep at `preferences`, by name, as functions of its mean rewards."""
+    """The measures of a sweep at `preferences`, by name, as functions of its mean rewards; `directions` as there."""
     return {
-        "hypervolume": lambda means: hypervolume(means.tolist(), reference_point),
+        "hypervolume": lambda means: hypervolume(means.tolist(), reference_point, directions),
         "inner_product": lambda means: inner_product(preferences, means.tolist()),
         "sparsity": lambda means: sparsity(_front(means)),
         "spacing": lambda means: spacing(_front(means)),
