@@ -8,8 +8,8 @@ import pytest
 from panacea_train.examples import PreferencePair
 from panacea_train.pareto import simplex_grid
 from panacea_train.reproduce.methods import Lesson, methods
-from panacea_train.reproduce.pipeline import best, beyond
 from panacea_train.reproduce.settings import ReproduceSettings
+from panacea_train.reproduce.tuning import Rates, best, next_trials
 
 SETTINGS = ReproduceSettings()
 
@@ -18,7 +18,7 @@ SETTINGS = ReproduceSettings()
 def lesson() -> Lesson:
     pairs = [PreferencePair([number], [1], [2], (1, 0, 0)) for number in range(9000)]
     reference = np.arange(18_000, dtype=np.float32).reshape(-1, 2)
-    return Lesson(Path("base"), pairs, reference, SETTINGS, 1e-3, 0)
+    return Lesson(Path("base"), pairs, reference, SETTINGS, Rates(1e-3, 20), 0)
 
 
 @pytest.mark.parametrize("adapters", [1, 3, 6])
@@ -49,7 +49,18 @@ def test_a_soup_adapter_belongs_to_the_dimension_that_it_learns() -> None:
 
 
 def test_the_search_goes_on_where_the_best_rate_is_at_an_end() -> None:
-    assert best({1e-3: 0.3, 2e-3: 0.5, 5e-4: 0.4}) == 2e-3
-    assert beyond({1e-3: 0.3, 2e-3: 0.5, 5e-4: 0.4}) == [4e-3]
-    assert beyond({1e-3: 0.3, 2e-3: 0.2, 5e-4: 0.4}) == [2.5e-4]
-    assert beyond({1e-3: 0.5, 2e-3: 0.2, 5e-4: 0.4}) == []
+    low, middle, high = (Rates(rate, 20) for rate in (5e-4, 1e-3, 2e-3))
+    assert best({middle: 0.3, high: 0.5, low: 0.4}) == high
+    assert next_trials({middle: 0.3, high: 0.5, low: 0.4}, True, 2) == [Rates(4e-3, 20)]
+    assert next_trials({middle: 0.3, high: 0.2, low: 0.4}, False, 2) == [Rates(2.5e-4, 20)]
+    assert next_trials({middle: 0.3, high: 0.2, low: 0.4}, False, 0) == []
+
+
+def test_trials_that_are_left_go_to_the_second_rate_if_there_is_one() -> None:
+    low, middle, high = (Rates(rate, 20) for rate in (5e-4, 1e-3, 2e-3))
+    found = {middle: 0.5, high: 0.2, low: 0.4}
+    assert next_trials(found, False, 2) == []
+    beside = [Rates(1e-3, 10), Rates(1e-3, 40)]
+    assert next_trials(found, True, 2) == beside
+    assert next_trials(found, True, 1) == beside[:1]
+    assert next_trials(found | dict.fromkeys(beside, 0.6), True, 2) == [], "once"

@@ -5,6 +5,7 @@ import pytest
 from panacea_train.evaluation import Answered
 from panacea_train.reproduce.results import MethodResults, Results, Trained, compare
 from panacea_train.reproduce.settings import ReproduceSettings
+from panacea_train.reproduce.tuning import Rates
 
 QUESTIONS = 5
 CENTRE = (1 / 3, 1 / 3, 1 / 3)
@@ -20,7 +21,7 @@ def method(
     name: str, preferences: tuple[tuple[float, float, float], ...], *seeds: list[tuple[float, float, float]]
 ) -> MethodResults:
     trained = [Trained(number, 1.0, said(*points)) for number, points in enumerate(seeds)]
-    return MethodResults(name, name, "", len(seeds[0]), list(preferences), {1e-3: 0.5}, 1e-3, trained)
+    return MethodResults(name, name, "", len(seeds[0]), list(preferences), [], Rates(1e-3, 20), False, trained)
 
 
 def results(*methods: MethodResults) -> Results:
@@ -77,7 +78,7 @@ def test_intervals_tell_of_questions() -> None:
     points = [(0.5, 0.5, 0.5)]
     one = method("a", (CENTRE,), points)
     answers = [[[[Answered("", (x, x, x), 1)] for x in (0.0, 0.0, 1.0, 1.0, 0.5)]]]
-    varied = MethodResults("b", "b", "", 1, [CENTRE], {}, 1e-3, [Trained(0, 1.0, answers)])
+    varied = MethodResults("b", "b", "", 1, [CENTRE], [], Rates(1e-3, 20), False, [Trained(0, 1.0, answers)])
     found = compare(results(one, varied), 0)
     low, high = found.hypervolumes["b"].interval
     assert found.hypervolumes["b"].value == pytest.approx(0.125)

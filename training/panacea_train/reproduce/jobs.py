@@ -19,6 +19,7 @@ from panacea_train.reproduce.methods import Lesson, Method, methods
 from panacea_train.reproduce.pool import step
 from panacea_train.reproduce.results import Answers
 from panacea_train.reproduce.settings import ReproduceSettings
+from panacea_train.reproduce.tuning import Rates
 from panacea_train.scoring import reference_logprobs
 from panacea_train.world.held_out import Question, draw_questions, load_held_out
 from panacea_train.world.questions import QuestionWriter
@@ -75,17 +76,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Job:
-    """One method, trained at one rate from one seed, and asked."""
+    """One method, trained at these rates from one seed, and asked."""
 
     work: Work
     method: str
-    learning_rate: float
+    rates: Rates
     seed: int
     is_tuning: bool
 
     @property
     def name(self) -> str:
-        return f"{'tuning' if self.is_tuning else 'final'}-{self.method}-{self.learning_rate:g}-{self.seed}"
+        return f"{'tuning' if self.is_tuning else 'final'}-{self.method}-{self.rates}-{self.seed}"
 
     @property
     def plans(self) -> list[tuple[float, int]]:
@@ -100,7 +101,7 @@ class Job:
         preferences: list[Preference | None] = [None]
         if self.method != BASE:
             method = method_named(self.method, work.settings)
-            lesson = Lesson(work.base, work.pairs(), work.reference(), work.settings, self.learning_rate, self.seed)
+            lesson = Lesson(work.base, work.pairs(), work.reference(), work.settings, self.rates, self.seed)
             adapter = method.train(lesson, self._folder, step)
             preferences = [served for _, served in method.points(work.settings)]
         else:

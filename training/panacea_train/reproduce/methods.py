@@ -17,6 +17,7 @@ from panacea_train.demo.adapter import ReportCallback, adapt, train_adapter, tra
 from panacea_train.examples import PreferencePair
 from panacea_train.pareto import simplex_grid
 from panacea_train.reproduce.settings import ReproduceSettings
+from panacea_train.reproduce.tuning import Rates
 from panacea_train.trainer import PanaceaTrainer
 from panacea_train.world.rewards import DIMENSIONS
 
@@ -35,7 +36,7 @@ class Lesson:
     reference: NDArray[np.float32]
     """(pairs, 2): the answers' log-probabilities under the base."""
     settings: ReproduceSettings
-    learning_rate: float
+    rates: Rates
     seed: int
 
     def part(self, number: int, of: int) -> tuple[list[PreferencePair], NDArray[np.float32], int]:
@@ -58,6 +59,8 @@ class Method(ABC):
 
     adapters: int
     """That share the method's steps."""
+    has_factor = False
+    """Whether there is a second learning rate."""
 
     @abstractmethod
     def train(self, lesson: Lesson, folder: Path, stepped: Stepped) -> Path:
@@ -73,6 +76,7 @@ class Panacea(Method):
     title = "Panacea"
     description = "one SVD-LoRA adapter whose singular values are the preference"
     adapters = 1
+    has_factor = True
 
     def train(self, lesson: Lesson, folder: Path, stepped: Stepped) -> Path:
         pairs, reference, steps = lesson.part(0, 1)
@@ -80,8 +84,8 @@ class Panacea(Method):
             lesson.settings.adapter,
             steps=steps,
             warmup_steps=_warmup(lesson, steps),
-            learning_rate=lesson.learning_rate,
-            singular_value_learning_rate=lesson.learning_rate * lesson.settings.singular_value_factor,
+            learning_rate=lesson.rates.learning_rate,
+            singular_value_learning_rate=lesson.rates.learning_rate * lesson.rates.factor,
         )
         adapter = folder / "adapter"
         train_adapter(lesson.base, pairs, settings, adapter, lesson.seed, lambda _share, _figures: stepped(), reference)
@@ -148,7 +152,7 @@ def _train_lora(
         lesson.settings.adapter,
         steps=steps,
         warmup_steps=_warmup(lesson, steps),
-        learning_rate=lesson.learning_rate,
+        learning_rate=lesson.rates.learning_rate,
     )
     training = replace(training_config(settings, folder, seed), fixed_preference=preference)
     trainer = PanaceaTrainer(adapted, pairs, training, reference=reference)

@@ -1,7 +1,7 @@
 """The comparison from nothing: pairs, a learning rate for each method, training, examination."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,10 +10,11 @@ from panacea_train.demo.examine import NAMES, REFERENCE_POINT
 from panacea_train.demo.stages import StageLog
 from panacea_train.evaluation import summarise
 from panacea_train.reproduce.jobs import BASE, PAIRS_STEPS, Job, Work, final_questions, method_named
-from panacea_train.reproduce.methods import methods
+from panacea_train.reproduce.methods import Method, methods
 from panacea_train.reproduce.pool import Pool
 from panacea_train.reproduce.results import MethodResults, Results, Trained
 from panacea_train.reproduce.settings import ReproduceSettings
+from panacea_train.reproduce.tuning import Rates, best, next_trials
 
 
 def reproduce(
@@ -34,7 +35,7 @@ def reproduce(
             for name, found in tuned.items()
             for seed in settings.seeds
         ]
-        base_job = Job(work, BASE, 0, 0, is_tuning=False)
+        base_job = Job(work, BASE, Rates(0, 0), 0, is_tuning=False)
         pool.run("base", {base_job.name: base_job}, 0)
         pool.run("training", {job.name: job for job in finals}, settings.steps)
     return Results(
@@ -49,8 +50,9 @@ def reproduce(
                 description=method.description,
                 adapters=method.adapters,
                 preferences=[asked for asked, _ in method.points(settings)],
-                tuning=dict(sorted(tuned[method.name].items())),
-                learning_rate=best(tuned[method.name]),
+                tuning=sorted(tuned[method.name].items()),
+                rates=best(tuned[method.name]),
+                has_factor=method.has_factor,
                 trained=[
                     Trained(job.seed, log.seconds[job.name], job.answers())
                     for job in finals
@@ -62,36 +64,30 @@ def reproduce(
     )
 
 
-def _tune(work: Work, pool: Pool) -> dict[str, dict[float, float]]:
-    """Hypervolume of greedy answers to the tuning questions, by method and learning rate."""
+def _tune(work: Work, pool: Pool) -> dict[str, dict[Rates, float]]:
+    """Hypervolume of greedy answers to the tuning questions, by method and learning rates."""
     settings = work.settings
-    tuned: dict[str, dict[float, float]] = {method.name: {} for method in methods(settings)}
-    for widening in range(settings.widenings + 1):
+    tuned: dict[str, dict[Rates, float]] = {method.name: {} for method in methods(settings)}
+    while True:
         jobs = [
-            Job(work, name, rate, settings.tuning_seed, is_tuning=True)
-            for name, found in tuned.items()
-            for rate in (settings.learning_rates if widening == 0 else beyond(found))
+            Job(work, method.name, rates, settings.tuning_seed, is_tuning=True)
+            for method in methods(settings)
+            for rates in _trials(settings, method, tuned[method.name])
         ]
+        if not jobs:
+            return tuned
         pool.run("tuning", {job.name: job for job in jobs}, settings.steps)
         for job in jobs:
-            tuned[job.method][job.learning_rate] = _hypervolume(job)
-    return tuned
+            tuned[job.method][job.rates] = _hypervolume(job)
+
+
+def _trials(settings: ReproduceSettings, method: Method, found: dict[Rates, float]) -> Sequence[Rates]:
+    if not found:
+        return [Rates(rate, settings.singular_value_factor) for rate in settings.learning_rates]
+    return next_trials(found, method.has_factor, settings.trials - len(found))
 
 
 def _hypervolume(job: Job) -> float:
     preferences = [asked for asked, _ in method_named(job.method, job.work.settings).points(job.work.settings)]
     (greedy,) = job.answers()
     return summarise(NAMES, REFERENCE_POINT, 0.0, preferences, greedy, resamples=1).hypervolume
-
-
-def best(found: Mapping[float, float]) -> float:
-    """The rate with the largest hypervolume."""
-    return max(found, key=lambda rate: found[rate])
-
-
-def beyond(found: Mapping[float, float]) -> Sequence[float]:
-    """The next rate, where the best one is the least or the largest that was tried."""
-    chosen = best(found)
-    if chosen == max(found):
-        return [chosen * 2]
-    return [chosen / 2] if chosen == min(found) else []

@@ -14,6 +14,7 @@ from panacea.errors import ConfigError
 from panacea_train.demo.examine import NAMES
 from panacea_train.reproduce.methods import COLUMNS
 from panacea_train.reproduce.results import Comparison, Estimate, MethodResults, Results, compare
+from panacea_train.reproduce.tuning import Rates
 
 PAGE = "reproduction.md"
 PICTURE = "images/reproduction.png"
@@ -52,8 +53,8 @@ def _page(results: Results, comparisons: Sequence[Comparison]) -> str:
             [
                 [
                     method.title,
-                    _each([f"{rate:g}: {volume:.3f}" for rate, volume in method.tuning.items()]),
-                    f"{method.learning_rate:g}{_at_an_end(method)}",
+                    _each([f"{_named(method, rates)}: {volume:.3f}" for rates, volume in method.tuning]),
+                    f"{_named(method, method.rates)}{_at_an_end(method)}",
                 ]
                 for method in results.methods
             ],
@@ -133,10 +134,15 @@ def _each(values: Sequence[str]) -> str:
     return ", ".join(values)
 
 
+def _named(method: MethodResults, rates: Rates) -> str:
+    return f"{rates.learning_rate:g}" + (f" (E x {rates.factor:g})" if method.has_factor else "")
+
+
 def _at_an_end(method: MethodResults) -> str:
     """Says so where the search ended at the edge of what was tried."""
-    is_end = len(method.tuning) > 1 and method.learning_rate in (min(method.tuning), max(method.tuning))
-    return " (the edge of what was tried)" if is_end else ""
+    tried = sorted({rates.learning_rate for rates, _ in method.tuning})
+    is_end = len(tried) > 1 and method.rates.learning_rate in (tried[0], tried[-1])
+    return ", the edge of what was tried" if is_end else ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

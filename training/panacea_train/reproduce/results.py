@@ -11,6 +11,7 @@ from panacea_train.demo.examine import NAMES, REFERENCE_POINT
 from panacea_train.evaluation import Answered, Interval, Sweep, summarise
 from panacea_train.pareto import hypervolume, inner_product
 from panacea_train.reproduce.settings import ReproduceSettings
+from panacea_train.reproduce.tuning import Rates
 
 Answers = list[list[list[list[Answered]]]]
 """By temperature, preference, question and sample; `plan` below is the number of a temperature."""
@@ -34,10 +35,11 @@ class MethodResults(msgspec.Struct, frozen=True):
     adapters: int
     """That shared its steps."""
     preferences: list[Preference]
-    tuning: dict[float, float]
-    """Hypervolume on the tuning questions by learning rate."""
-    learning_rate: float
-    """The one that was chosen."""
+    tuning: list[tuple[Rates, float]]
+    """What was tried, and its hypervolume on the tuning questions."""
+    rates: Rates
+    """What was chosen."""
+    has_factor: bool
     trained: list[Trained]
 
     def rewards(self, plan: int) -> NDArray[np.float64]:

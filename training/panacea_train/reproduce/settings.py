@@ -17,7 +17,7 @@ class ReproduceSettings:
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
     """Batch size, beta and weight of the SFT term, the same for all methods; its rates and steps are not used."""
     singular_value_factor: float = 20.0
-    """Panacea's E learns so many times as fast as its A and B, as in the demo."""
+    """Panacea's E learns so many times as fast as its A and B: a second rate. The search begins at the demo's."""
     pairs: PairSettings = field(default_factory=PairSettings)
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the adapter's first values, the order of the pairs, and Panacea's draws. The pairs are the same."""
@@ -26,8 +26,8 @@ class ReproduceSettings:
     tuning_questions: int = 40
     """In the words of training, so that no held-out question has a say in a rate."""
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
-    widenings: int = 2
-    """Where the best rate is the least or the largest one tried, the next one is tried too, at most so often."""
+    trials: int = 5
+    """Of each method while it is tuned: those rates, and then what lies beside the best."""
 
     grid_divisions: int = 4
     discrete_divisions: int = 2
@@ -52,7 +52,7 @@ class ReproduceSettings:
             seeds=(0,),
             tuning_questions=2,
             learning_rates=(1e-3,),
-            widenings=0,
+            trials=1,
             grid_divisions=2,
             tasks=2,
             dangers=1,
