@@ -284,6 +284,15 @@ def test_pickled_adapters_are_not_read(tmp_path: Path) -> None:
         convert_soup({"helpful": helpful, "concise": concise}, tmp_path / "out")
 
 
+def test_a_base_whose_weights_are_cut_off_is_refused(tmp_path: Path) -> None:
+    base = shutil.copytree(BASE, tmp_path / "base")
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:3000])
+    with pytest.raises(CheckpointError, match="base cannot be loaded: "):
+        convert_soup({"helpful": HELPFUL, "concise": CONCISE}, tmp_path / "out", model=str(base))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_base_that_is_named_wins_over_what_the_adapters_say(tmp_path: Path) -> None:
     helpful, concise = copied(tmp_path)
     edit_config(helpful, base_model_name_or_path="somebody/base-4bit")
