@@ -3,6 +3,7 @@
 import moocore
 import numpy as np
 import pytest
+from scipy import stats
 
 from panacea_train.evaluation.summary import RESAMPLED_DIRECTIONS
 from panacea_train.pareto import (
@@ -25,7 +26,6 @@ def test_grid_of_the_issue_has_fifteen_points() -> None:
 
 
 def test_spearman_agrees_with_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="install the extra `train`")
     rng = np.random.default_rng(0)
     for _ in range(20):
         xs = rng.integers(0, 5, 15).tolist()

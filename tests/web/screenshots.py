@@ -6,9 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 from tqdm import tqdm
 
+import panacea
+from panacea_train.evaluation import load_evaluation
+from panacea_train.evaluation.run import Run
+from panacea_train.report import render_report
 from tests.command import serving
 from tests.web.visitor import QUESTION, answer, ask, handle, place, wait_until_answered, wait_until_ready
 
@@ -17,6 +21,8 @@ STRIP = ((1.0, 0.0, 0.0), (0.6, 0.4, 0.0), (0.15, 0.75, 0.1), (0.0, 0.9, 0.1), (
 """Preferences of the film strip, in the demo model's order: helpful, harmless, concise."""
 FRAME_WIDTH = 270
 SCALE = 1.5
+MARGIN = 16
+"""Pixels around the part of the report."""
 
 
 def main() -> None:
@@ -28,7 +34,7 @@ def main() -> None:
     with (
         serving() as (_, client),
         sync_playwright() as playwright,
-        tqdm(total=6, desc="pictures") as progress,
+        tqdm(total=8, desc="pictures") as progress,
     ):
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         url = str(client.base_url)
@@ -40,6 +46,8 @@ def main() -> None:
                 page.context.close()
                 progress.update()
             strip(browser, url, theme)
+            progress.update()
+            report(browser, theme)
             progress.update()
         browser.close()
 
@@ -99,6 +107,23 @@ def strip(browser: Browser, url: str, theme: Literal["light", "dark"]) -> None:
     sheet.set_content(f"<!doctype html><style>{style}</style>{cells}")
     sheet.locator("body").screenshot(path=IMAGES / f"strip-{theme}.png")
     sheet.close()
+
+
+def report(browser: Browser, theme: Literal["light", "dark"]) -> None:
+    """The fronts and maps that `panacea eval` reports of the demo."""
+    evaluation = load_evaluation(Path(panacea.__file__).parent / "demo/adapter/evaluation.json")
+    page = browser.new_page(
+        viewport={"width": 1100, "height": 800}, color_scheme=theme, device_scale_factor=SCALE, reduced_motion="reduce"
+    )
+    page.set_content(render_report([Run("Panacea demo", evaluation)]))
+    first = page.get_by_role("heading", name="Rewards against each other").first.bounding_box()
+    last = page.get_by_text("words per answer").first.bounding_box()
+    assert first is not None
+    assert last is not None
+    top, bottom = first["y"] - MARGIN, last["y"] - 2 * MARGIN
+    clip: FloatRect = {"x": 0, "y": top, "width": 1100, "height": bottom - top}
+    page.screenshot(path=IMAGES / f"report-{theme}.png", full_page=True, clip=clip)
+    page.close()
 
 
 def as_element(picture: bytes) -> str:
