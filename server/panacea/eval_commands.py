@@ -1,6 +1,7 @@
 """`panacea eval`: its options, and what it prints."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,7 @@ def evaluate(
         ]
         _say(f"{' x '.join(said)} = {math.prod(counts):,} answers")
         run = run_evaluation(
-            name or ("Panacea demo" if adapter is None else adapter_folder.resolve().name),
+            name or ("Panacea demo" if adapter is None else Path(adapter).resolve().name),
             config,
             space.names,
             points.preferences,
@@ -349,7 +350,7 @@ def _exam(
         asked,
         f"{_of(len(prompts), len(every))} in {file.name}{_behind(system)}",
         RewardScorer({name: found[specs[name]] for name in space.names}),
-        "; ".join(f"{name}: {_described(specs[name])}" for name in space.names),
+        "; ".join(f"{name}: {described(specs[name])}" for name in space.names),
     )
 
 
@@ -386,13 +387,14 @@ def _specs(rewards: Sequence[str], space: PreferenceSpace) -> dict[str, str]:
     return specs
 
 
-def _described(spec: str) -> str:
+def described(spec: str) -> str:
     """A reward for the evaluation's notes, which a server publishes: no folders, and no arguments of a command."""
-    sign = "minus " if spec.startswith("-") else ""
-    kind, _, rest = spec.removeprefix("-").partition(":")
+    plain = spec.lstrip("-")
+    sign = "minus " if (len(spec) - len(plain)) % 2 else ""
+    kind, _, rest = plain.partition(":")
     match kind:
         case "command":
-            return f"{sign}a command, {Path(rest.split()[0]).name}"
+            return f"{sign}a command, {Path(shlex.split(rest)[0]).name}"
         case "model":
             return f"{sign}the reward model {Path(rest).name}"
         case "classifier":

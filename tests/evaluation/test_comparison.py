@@ -43,6 +43,11 @@ def test_a_reference_point_can_be_given() -> None:
     assert first.evaluation.reference_point == (-1.0, -2.0)
 
 
+def test_runs_without_any_answer_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"b has no answers\.jsonl"):
+        with_common_reference([made_up_run("a"), msgspec.structs.replace(made_up_run("b"), answers=())])
+
+
 def test_the_same_model_twice_differs_by_nothing() -> None:
     found = differences([made_up_run("a"), made_up_run("b")])
     assert len(found) == 2 * 4

@@ -107,6 +107,21 @@ def test_notes_name_no_folders_and_no_arguments(folder: Path, monkeypatch: pytes
     assert evaluation.prompts == 2
 
 
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("--python:/home/me/rules.py:f", "rules.py:f"),
+        ("---command:/home/me/judge --token abc", "minus a command, judge"),
+        ("command:'/secret folder/judge.py' --token abc", "a command, judge.py"),
+        ("-model:/home/me/judge", "minus the reward model judge"),
+        ("classifier:me/formality#formal", "the text classifier formality#formal"),
+        ("rule:concise:40", "rule:concise:40"),
+    ],
+)
+def test_no_notation_of_a_reward_gets_a_folder_into_the_notes(spec: str, said: str) -> None:
+    assert eval_commands.described(spec) == said
+
+
 def test_points_and_the_reference_can_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "points.json").write_text('[[1, 1, 0], {"concise": 2}]', "utf-8")
     arguments = [*GOLDEN[:-2], *rewards(), "--preferences", "points.json", "--temperature", 0, "--out", "out"]

@@ -176,6 +176,18 @@ def test_few_prompts_are_warned_about() -> None:
     assert "The models were not asked the same number of prompts." in warnings(made_up("a"), made_up("b", prompts=20))
 
 
+def test_models_that_were_judged_differently_are_told() -> None:
+    first, second = made_up("a"), made_up("b")
+    other = Named("b", msgspec.structs.replace(second.evaluation, notes={"rewards": "helpful: rule:words"}))
+    assert warnings(first, second) == ""
+    assert "The models were not judged by the same rewards" in warnings(first, other)
+
+
+def test_the_unit_of_the_rewards_changes_no_warning() -> None:
+    assert warnings(made_up(unit=1e-6)) == warnings(made_up(unit=1e6)) == ""
+    assert "only 1 distinct" in warnings(made_up(unit=1e6, strength=0))
+
+
 def test_unfaithful_answers_are_warned_about() -> None:
     run = made_up("m")
     sweep = run.evaluation.sweeps[0]

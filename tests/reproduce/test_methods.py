@@ -1,5 +1,6 @@
 """What each method is given to learn from, and what it is asked."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,26 @@ def test_the_search_goes_on_where_the_best_rate_is_at_an_end() -> None:
     assert next_trials({middle: 0.3, high: 0.2, low: 0.4}, False, 0) == []
 
 
-def test_trials_that_are_left_go_to_the_second_rate_if_there_is_one() -> None:
+def test_trials_that_are_left_go_to_the_second_rate_or_between_the_rates() -> None:
     low, middle, high = (Rates(rate, 20) for rate in (5e-4, 1e-3, 2e-3))
     found = {middle: 0.5, high: 0.2, low: 0.4}
-    assert next_trials(found, False, 2) == []
     beside = [Rates(1e-3, 10), Rates(1e-3, 40)]
     assert next_trials(found, True, 2) == beside
     assert next_trials(found, True, 1) == beside[:1]
-    assert next_trials(found | dict.fromkeys(beside, 0.6), True, 2) == [], "once"
+    between = [Rates(1e-3 * 2**0.5, 20), Rates(1e-3 / 2**0.5, 20)]
+    assert next_trials(found, False, 2) == between
+    assert next_trials(found | dict.fromkeys(beside, 0.1), True, 2) == between, "the factors once"
+    assert next_trials(found | dict.fromkeys(between, 0.1), False, 1) == [Rates(1e-3 * 2**0.25, 20)]
+
+
+@pytest.mark.parametrize("has_factor", [False, True])
+@pytest.mark.parametrize("peak", [1e-5, 4e-4, 1e-3, 1.1e-3, 1.9e-3, 3e-3, 1.0])
+def test_every_method_has_as_many_trials(peak: float, has_factor: bool) -> None:
+    found = {Rates(rate, 20): -abs(math.log(rate / peak)) for rate in SETTINGS.learning_rates}
+    while left := SETTINGS.trials - len(found):
+        following = next_trials(found, has_factor, left)
+        assert 1 <= len(following) <= left
+        assert not set(following) & set(found)
+        for rates in following:
+            found[rates] = -abs(math.log(rates.learning_rate / peak)) - 0.01 * abs(math.log(rates.factor / 20))
+    assert len(found) == 5

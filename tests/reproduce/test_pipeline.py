@@ -55,11 +55,14 @@ def test_nothing_is_done_twice(results: Results, out: Path) -> None:
 def test_the_page_says_what_came_out(results: Results, tmp_path: Path) -> None:
     page = write_report(results, tmp_path).read_text("utf-8")
     assert (tmp_path / "images/reproduction.png").read_bytes().startswith(b"\x89PNG")
-    assert "6 for the one of panacea," in page
-    assert "2 for each of the 3 of rewarded soups," in page
-    assert "1 for each of the 6 of discrete policies." in page
+    assert "6 for one adapter (Panacea)," in page
+    assert "2 for each of 3 adapters (Rewarded soups)," in page
+    assert "1 for each of 6 adapters (Discrete policies)." in page
     for method in results.methods:
         for plan, temperature in enumerate(results.temperatures):
             preferences = [tuple(preference) for preference in method.preferences]
             sweep = summarise(NAMES, REFERENCE_POINT, temperature, preferences, method.trained[0].answers[plan], 1)
-            assert re.search(rf"\| {method.title} \| \*\*{sweep.hypervolume:.3f}\*\* \[", page)
+            section = page.partition(f"### {'Greedy' if temperature == 0 else 'Temperature 0.7'}")[2].partition("###")[
+                0
+            ]
+            assert re.search(rf"\| {method.title} \| \*\*{sweep.hypervolume:.3f}\*\* \[", section)

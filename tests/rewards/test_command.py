@@ -15,6 +15,7 @@ import pytest
 
 from panacea_train.rewards import RewardError, read_reward
 from panacea_train.rewards.command import Command
+from tests.api.serving import wait_until
 from tests.rewards.asked import Heard, prompt
 
 LENGTHS = "import json, sys\nfor line in sys.stdin: print(len(json.loads(line)['answer']) / 2)"
@@ -158,6 +159,13 @@ def test_a_silent_program_is_ended_with_its_children(tmp_path: Path, monkeypatch
         assert nobody_lives(reader)
 
 
+def test_a_program_that_fails_leaves_no_children(tmp_path: Path) -> None:
+    with fifo(tmp_path) as (path, reader):
+        with pytest.raises(RewardError, match="ended with exit code 3"):
+            scores(shell(f"exec 3>{path}; sleep 600 >&- 2>&- & exit 3"), "a")
+        assert nobody_lives(reader)
+
+
 def test_a_program_that_only_stops_reading_is_silent() -> None:
     with pytest.raises(RewardError, match=r"silent for 0.5 s after 0 of 20 scores"):
         scores(shell("exec sleep 600", silence_s=0.5), *["x" * 100_000] * 20)
@@ -184,8 +192,9 @@ def test_ctrl_c_ends_a_program_with_its_children(tmp_path: Path) -> None:
 def test_a_child_that_stays_behind_is_not_waited_for(tmp_path: Path) -> None:
     """A judge that starts a server of its own may leave it running for the next call."""
     with fifo(tmp_path) as (path, _):
-        assert scores(shell(f"exec 3<>{path}; (read end <&3) & echo 1"), "a") == [1.0]
+        assert scores(shell(f"exec 3<>{path}; (read end <&3; touch {tmp_path}/lived) & echo 1"), "a") == [1.0]
         path.write_text("end\n", "utf-8")
+        wait_until((tmp_path / "lived").exists, 60)
 
 
 @pytest.mark.parametrize(

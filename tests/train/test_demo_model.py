@@ -97,7 +97,8 @@ def test_derived_numbers_follow_from_the_points(evaluation: Evaluation) -> None:
         assert hypervolume(rewards, evaluation.reference_point) == pytest.approx(sweep.hypervolume, abs=1e-3)
         assert [point.non_dominated for point in sweep.points] == non_dominated(rewards)
         assert sum(point.non_dominated for point in sweep.points) == sweep.non_dominated
-        assert sweep.distinct == distinct(rewards)
+        # The rules' rewards reach from 0 to 1.
+        assert sweep.distinct == distinct(rewards, (0.01, 0.01, 0.01))
         assert sweep.distinct >= 12
 
 
@@ -121,6 +122,31 @@ def test_a_steered_model_is_measured(tmp_path: Path) -> None:
     evaluation = Evaluation("m", "2026-01-01", ("a", "b"), (0.0, 0.0), 4, (sweep,))
     save_evaluation(evaluation, tmp_path / "evaluation.json")
     assert load_evaluation(tmp_path / "evaluation.json") == evaluation
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    path.write_text(
+        '{"model": "m", "created": "", "dimensions": [], "reference_point": [], "prompts": 1, "sweeps": [], '
+        '"format_version": 99}',
+        "utf-8",
+    )
+    with pytest.raises(msgspec.ValidationError, match="format_version is 99, not 1"):
+        load_evaluation(path)
+
+
+def test_numbers_keep_their_digits_in_any_unit() -> None:
+    grid = [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
+    sweeps = [
+        summarise(
+            ("a", "b"), (0.0, 0.0), 0.7, grid, [[[Answered(f"{p}", (p[0] * unit, p[1] * unit), 1)]] * 3 for p in grid]
+        )
+        for unit in (1.0, 1e-4)
+    ]
+    assert sweeps[0].hypervolume == 0.25
+    assert sweeps[1].hypervolume == pytest.approx(0.25e-8)
+    assert sweeps[0].distinct == sweeps[1].distinct == 3
+    assert sweeps[1].points[1].rewards == (0.5e-4, 0.5e-4)
 
 
 def test_a_file_that_does_not_follow_the_schema_is_refused(tmp_path: Path) -> None:

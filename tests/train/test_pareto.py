@@ -41,7 +41,10 @@ def test_non_dominated_and_distinct_tell_a_front_from_a_model_that_ignores_its_p
     assert non_dominated([(1, 0), (0, 1), (0.4, 0.4), (0.3, 0.3)]) == [True, True, True, False]
     same = [(0.5, 0.5)] * 15
     assert sum(non_dominated(same)) == 15
-    assert distinct(same) == 1
+    assert distinct(same, (0.01, 0.01)) == 1
+    assert distinct([(1, 5), (1.004, 5), (1.02, 5)], (0.01, 0.01)) == 2
+    assert distinct([(1, 5), (2, 5)], (0.0, 0.01)) == 1, "nothing is told apart by it"
+    assert distinct([(1, 5), (2, 5)], (0.0, 0.0)) == 1
 
 
 def test_hypervolume_of_boxes() -> None:

@@ -44,9 +44,12 @@ def non_dominated(points: Sequence[Point]) -> list[bool]:
     return [not value for value in dominated]
 
 
-def distinct(points: Sequence[Point], decimals: int = 2) -> int:
-    """How many points differ after rounding to `decimals`."""
-    return len({tuple(round(float(value), decimals) for value in point) for point in points})
+def distinct(points: Sequence[Point], steps: Point) -> int:
+    """How many points differ after rounding to multiples of `steps`, one per dimension; 0: it tells none apart."""
+    units = np.asarray(steps, dtype=float)
+    kept = units > 0
+    rows = np.asarray(points, dtype=float)[:, kept] / units[kept]
+    return len({tuple(row) for row in np.round(rows).tolist()})
 
 
 def hypervolume(points: Sequence[Point], reference: Point, directions: int = DIRECTIONS) -> float:

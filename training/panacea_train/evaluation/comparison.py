@@ -18,6 +18,7 @@ from panacea_train.evaluation.summary import (
     interval,
     measures_of,
     prompt_rewards,
+    rounded,
     summarise,
 )
 
@@ -106,7 +107,7 @@ def _check(runs: Sequence[Run]) -> None:
     for index, run in enumerate(runs):
         if run.name in [other.name for other in runs[:index]]:
             raise ConfigError(f"there are two evaluations called {run.name}")
-        if run.answers is None:
+        if not run.answers:
             raise ConfigError(f"{run.name} has no {ANSWERS_FILE}, which a common reference point and intervals need")
         if run.evaluation.dimensions != first.evaluation.dimensions:
             raise ConfigError(
@@ -151,7 +152,7 @@ def _differences(first: Run, sweep: Sweep, second: Run, other: Sweep, resamples:
             measure=name,
             of=first.name,
             minus=second.name,
-            difference=round(values[name] - other_values[name], 4),
+            difference=rounded(values[name] - other_values[name]),
             interval=interval([one(own) - two(others) for own, others in zip(draws, other_draws, strict=True)]),
             paired=paired,
         )

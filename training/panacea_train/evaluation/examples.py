@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from panacea_train.evaluation.schema import Example, ExampleAnswer
-from panacea_train.evaluation.summary import SweepAnswers
+from panacea_train.evaluation.summary import SweepAnswers, rounded
 
 PROMPTS = 3
 POINTS = 15
@@ -13,14 +13,20 @@ POINTS = 15
 def choose_examples(
     prompts: Sequence[str], preferences: Sequence[tuple[float, ...]], temperature: float, answers: SweepAnswers
 ) -> tuple[Example, ...]:
-    """The first sample of `answers[point][prompt][sample]` for a few prompts and points, evenly over both lists."""
-    points = evenly(len(preferences), POINTS)
+    """The first sample of `answers[point][prompt][sample]` for a few prompts and points.
+
+    Prompts evenly over their list; of the points all vertices, where steering shows most, and others evenly.
+    """
+    vertices = [i for i, weights in enumerate(preferences) if max(weights) == sum(weights)]
+    others = [i for i in range(len(preferences)) if i not in vertices]
+    chosen = evenly(len(others), max(0, POINTS - len(vertices)))
+    points = sorted([*vertices, *(others[i] for i in chosen)])
     return tuple(
         Example(
             prompts[prompt],
             temperature,
             tuple(
-                ExampleAnswer(preferences[point], answer.text, tuple(round(float(r), 4) for r in answer.rewards))
+                ExampleAnswer(preferences[point], answer.text, tuple(rounded(float(r)) for r in answer.rewards))
                 for point in points
                 for answer in answers[point][prompt][:1]
             ),
@@ -33,6 +39,6 @@ def evenly(count: int, most: int) -> list[int]:
     """At most `most` of the numbers below `count`: the first, the last unless `most` is 1, and others between."""
     if count <= most:
         return list(range(count))
-    if most == 1:
-        return [0]
+    if most <= 1:
+        return [0][:most]
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]

@@ -52,7 +52,8 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spacing_interval: Interval
     non_dominated: int
     distinct: int
-    """Points whose mean rewards differ in the first two decimals. A model that ignores its preference has 1."""
+    """Points whose mean rewards differ by a hundredth of the range of single answers' rewards. A model that ignores its
+    preference has 1."""
     distinct_vertices_share: float | None
     """Share of prompts (and samples) that were answered in three, or as many as there are dimensions, different ways at
     the grid's vertices; all points use the same noise. None: not every vertex was asked."""
@@ -95,7 +96,10 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_evaluation(path: Path) -> Evaluation:
     """The evaluation in `path`. Raises `msgspec.ValidationError` when it does not follow the schema."""
-    return msgspec.json.decode(path.read_bytes(), type=Evaluation)
+    evaluation = msgspec.json.decode(path.read_bytes(), type=Evaluation)
+    if evaluation.format_version != FORMAT_VERSION:
+        raise msgspec.ValidationError(f"format_version is {evaluation.format_version}, not {FORMAT_VERSION}")
+    return evaluation
 
 
 def save_evaluation(evaluation: Evaluation, path: Path) -> None:

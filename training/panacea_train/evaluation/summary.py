@@ -1,5 +1,6 @@
 """Answers, summed up: the measures of a sweep, with intervals that say how much of each is chance."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -21,6 +22,8 @@ from panacea_train.pareto import (
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+DISTINCT_SHARE = 0.01
+"""Points whose mean rewards differ by less than this share of the single answers' range count as one."""
 RESAMPLED_DIRECTIONS = 1 << 14
 """Of a resample's hypervolume, where it is not exact: 4 ms, off by 1 % or less, which is little beside chance."""
 
@@ -71,7 +74,7 @@ def summarise(
     weights = np.asarray(preferences, dtype=float)
     ranks = {name: _rank(weights[:, i].tolist(), i) for i, name in enumerate(dimensions)}
     drawn = [rewards[:, chosen].mean(1) for chosen in drawn_prompts(prompts, resamples)]
-    values = {name: round(measure(means), 4) for name, measure in measures.items()}
+    values = {name: rounded(measure(means)) for name, measure in measures.items()}
     resampled = measures_of(preferences, reference_point, RESAMPLED_DIRECTIONS)
     intervals = {name: interval([measure(means) for means in drawn]) for name, measure in resampled.items()}
     return Sweep(
@@ -89,7 +92,7 @@ def summarise(
         spacing=values["spacing"],
         spacing_interval=intervals["spacing"],
         non_dominated=sum(is_best),
-        distinct=distinct(means.tolist()),
+        distinct=distinct(means.tolist(), _steps(answers).tolist()),
         distinct_vertices_share=_distinct_vertices(preferences, answers),
     )
 
@@ -122,7 +125,19 @@ def interval(values: Sequence[float]) -> Interval:
     """The middle 95 % of what a measure was in the resamples."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, (tail, 1 - tail)).tolist()
-    return round(low, 4), round(high, 4)
+    return rounded(low), rounded(high)
+
+
+def rounded(value: float) -> float:
+    """To four decimals, or to four digits where these say more: rewards may have any unit."""
+    return round(value, max(4, 3 - math.floor(math.log10(abs(value))))) if value else 0.0
+
+
+def _steps(answers: SweepAnswers) -> NDArray[np.float64]:
+    """Differences of mean rewards that count, for each dimension: a hundredth of how far single answers lie apart."""
+    every = np.asarray([a.rewards for prompts in answers for samples in prompts for a in samples], np.float64)
+    steps: NDArray[np.float64] = DISTINCT_SHARE * np.ptp(every, axis=0)
+    return steps
 
 
 def _front(means: Means) -> list[list[float]]:
@@ -146,8 +161,8 @@ def _grid_point(
     told = sum(answer.sentences for answer in flat)
     return GridPoint(
         preference=preference,
-        rewards=tuple(round(value, 4) for value in mean),
-        standard_errors=tuple(round(value, 4) for value in error),
+        rewards=tuple(rounded(value) for value in mean),
+        standard_errors=tuple(rounded(value) for value in error),
         mean_words=round(sum(answer.words for answer in flat) / len(flat), 2),
         faithful=round(sum(answer.faithful_sentences for answer in flat) / told, 4) if told else None,
         non_dominated=is_best,

@@ -69,6 +69,8 @@ def warnings(shown: Sequence[Shown]) -> list[str]:
         )
     if len({each.evaluation.prompts for each in shown}) > 1:
         found.append("The models were not asked the same number of prompts.")
+    if len({each.evaluation.notes.get("rewards") for each in shown}) > 1:
+        found.append("The models were not judged by the same rewards: their numbers mean different things.")
     return found
 
 

@@ -42,7 +42,7 @@ class Lesson:
     def part(self, number: int, of: int) -> tuple[list[PreferencePair], NDArray[np.float32], int]:
         """Pairs, their reference and steps of one of several policies that share the method's steps.
 
-        Each policy sees other pairs, as many as its steps take, so that all methods see equally many.
+        Each policy draws its own pairs, as many as its steps take, so that all methods see equally many.
         """
         steps = self.settings.steps // of
         rng = np.random.default_rng((self.seed, number))

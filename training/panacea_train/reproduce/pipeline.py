@@ -1,7 +1,7 @@
 """The comparison from nothing: pairs, a learning rate for each method, training, examination."""
 
-import hashlib
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -26,7 +26,7 @@ def reproduce(
     Raises `ConfigError` when `out` cannot be written or holds a run with other settings.
     """
     work = Work(base.resolve(), out.resolve(), settings)
-    log = StageLog(out, hashlib.sha256(msgspec.json.encode([str(work.base), settings])).hexdigest())
+    log = StageLog(out, _identity(work))
     with Pool(processes, log, show_progress) as pool:
         pool.run("pairs", {"pairs": work.make_pairs}, PAIRS_STEPS)
         tuned = _tune(work, pool)
@@ -62,6 +62,12 @@ def reproduce(
             for method in methods(settings)
         ],
     )
+
+
+def _identity(work: Work) -> str:
+    """Of what is compared: the base's weights and all that is set."""
+    weights = sha256((work.base / "model.safetensors").read_bytes()).hexdigest()
+    return sha256(msgspec.json.encode([weights, work.settings])).hexdigest()
 
 
 def _tune(work: Work, pool: Pool) -> dict[str, dict[Rates, float]]:

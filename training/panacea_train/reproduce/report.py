@@ -140,9 +140,14 @@ def _named(method: MethodResults, rates: Rates) -> str:
 
 def _at_an_end(method: MethodResults) -> str:
     """Says so where the search ended at the edge of what was tried."""
-    tried = sorted({rates.learning_rate for rates, _ in method.tuning})
-    is_end = len(tried) > 1 and method.rates.learning_rate in (tried[0], tried[-1])
-    return ", the edge of what was tried" if is_end else ""
+    rates = [(rates.learning_rate, rates.factor) for rates, _ in method.tuning]
+    chosen = (method.rates.learning_rate, method.rates.factor)
+    ends = [
+        name
+        for name, tried, own in zip(("rate", "factor"), zip(*rates, strict=True), chosen, strict=True)
+        if len(set(tried)) > 1 and own in (min(tried), max(tried))
+    ]
+    return f": the {' and the '.join(ends)} at the edge of what was tried" if ends else ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from time import monotonic
 
 import msgspec
@@ -64,6 +65,7 @@ class Command:
         lines = (_line(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
         process = self._start()
         talk = _Talk(process, lines, take)
+        succeeded = False
         try:
             code = talk.until_it_ended(self._silence_s)
             if code:
@@ -71,6 +73,7 @@ class Command:
                 raise RewardError(f"{self._name} {ending} after {len(scores)} of {len(answers)} scores")
             if len(scores) < len(answers):
                 raise RewardError(f"{self._name} wrote {len(scores)} numbers for {len(answers)} answers")
+            succeeded = True
         except _SilenceError:
             raise RewardError(
                 f"{self._name} was silent for {self._silence_s:g} s after {len(scores)} of {len(answers)} scores"
@@ -79,7 +82,7 @@ class Command:
         except RewardError as error:
             raise RewardError(f"{error}{talk.last_words}") from None
         finally:
-            _end(process)
+            _end(process, with_children=not succeeded)
         return scores
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -195,9 +198,11 @@ def _line(prompt: Prompt, answer: str) -> bytes:
     return msgspec.json.encode(asked) + b"\n"
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.returncode is None:
-        os.killpg(process.pid, signal.SIGKILL)
+def _end(process: "subprocess.Popen[bytes]", *, with_children: bool) -> None:
+    if with_children:
+        # They are in its group, also when it is gone itself.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()

@@ -7,6 +7,9 @@ from typing import Protocol, SupportsFloat
 from panacea.errors import ConfigError
 from panacea_train.evaluation.prompts import Prompt
 
+LARGEST = 1e30
+"""Beyond this, squares and volumes of rewards would overflow."""
+
 Report = Callable[[int], None]
 """Hears how many more answers were scored."""
 
@@ -33,6 +36,8 @@ def finite(value: object, reward: str, prompt: Prompt, answer: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise RewardError(f"{reward} gave {excerpt(value)}, which is no finite number, {about(prompt, answer)}")
+    if abs(number) > LARGEST:
+        raise RewardError(f"{reward} gave {excerpt(value)}, which is beyond {LARGEST:g}, {about(prompt, answer)}")
     return number
 
 
