@@ -69,20 +69,20 @@ class EvaluationSweep(_Information):
     points: list[EvaluationPoint]
     spearman: dict[str, float]
     """By dimension: rank correlation between its weight and its mean reward."""
-    spearman_intervals: dict[str, tuple[float, float]]
+    spearman_intervals: dict[str, list[float]]
     """Low and high; here and below, where 95 % of the values lie when prompts are drawn anew (bootstrap)."""
     hypervolume: float
     """Volume between the reference point and the front."""
-    hypervolume_interval: tuple[float, float]
+    hypervolume_interval: list[float]
     inner_product: float
     """Mean over the points of their weights times their rewards, summed."""
-    inner_product_interval: tuple[float, float]
+    inner_product_interval: list[float]
     sparsity: float
     """Mean squared gap along the front."""
-    sparsity_interval: tuple[float, float]
+    sparsity_interval: list[float]
     spacing: float
     """Standard deviation of the points' distances to their nearest neighbours on the front."""
-    spacing_interval: tuple[float, float]
+    spacing_interval: list[float]
     non_dominated: int
     distinct: int
     """Points whose rewards differ from all others'."""

@@ -50,6 +50,7 @@ class EvaluationSweep(_Open):
     spearman: dict[str, float]
     """By dimension: rank correlation between its weight and its mean reward."""
     spearman_intervals: dict[str, Interval]
+    """By dimension: where 95 % of its correlations lie when prompts are drawn anew."""
     hypervolume: float
     """Volume between the reference point and the front."""
     hypervolume_interval: Interval
