@@ -1,6 +1,5 @@
 """What there is to do: making the pairs, and training and asking one method at one learning rate."""
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,25 +12,21 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from panacea.preference import Preference
 from panacea_train.demo.answering import Answerer, Report
 from panacea_train.demo.examine import ask_everywhere
-from panacea_train.demo.pairs import Comparison, PairSettings, make_pairs, sample_candidates
+from panacea_train.demo.pairs import Comparison, make_pairs, sample_candidates
 from panacea_train.examples import PreferencePair
 from panacea_train.reproduce.methods import Lesson, Method, methods
 from panacea_train.reproduce.pool import step
+from panacea_train.reproduce.questions import QUESTIONS_SEED, final_questions, tuning_questions
 from panacea_train.reproduce.results import Answers
 from panacea_train.reproduce.settings import ReproduceSettings
 from panacea_train.reproduce.tuning import Rates
 from panacea_train.scoring import reference_logprobs
-from panacea_train.world.held_out import Question, draw_questions, load_held_out
-from panacea_train.world.questions import QuestionWriter
 from panacea_train.world.rewards import Judge
 from panacea_train.world.texts import load_world
 
 PAIRS_SEED = 0
 PAIRS_STEPS = 100
 """In which the progress bar shows how many pairs are made."""
-QUESTIONS_SEED = 0
-TUNING_DANGERS = 6
-"""Every so many-th tuning question is a dangerous request."""
 BASE = "base"
 """Stands for no method: the base alone, where all of them begin."""
 
@@ -132,26 +127,6 @@ class Job:
 
 def method_named(name: str, settings: ReproduceSettings) -> Method:
     return next(method for method in methods(settings) if method.name == name)
-
-
-def tuning_questions(settings: ReproduceSettings) -> list[Question]:
-    """Questions in the words of training, so that no held-out one has a say in a learning rate."""
-    world = load_world()
-    rng = random.Random(settings.tuning_seed)
-    writer = QuestionWriter(world, PairSettings().strange_share)
-    topics = [
-        rng.choice(world.dangers if number % TUNING_DANGERS == 0 else world.tasks)
-        for number in range(settings.tuning_questions)
-    ]
-    return [Question(writer.ask(topic, rng), topic) for topic in topics]
-
-
-def final_questions(settings: ReproduceSettings) -> list[Question]:
-    """The demo's held-out questions."""
-    world = load_world()
-    held_out = load_held_out(world)
-    drawn = draw_questions(world, held_out, QUESTIONS_SEED, settings.tasks, settings.dangers)
-    return [*drawn, *held_out.paraphrases[: settings.paraphrases]]
 
 
 def _in_steps(count: int) -> Report:

@@ -9,9 +9,10 @@ import msgspec
 from panacea_train.demo.examine import NAMES, REFERENCE_POINT
 from panacea_train.demo.stages import StageLog
 from panacea_train.evaluation import summarise
-from panacea_train.reproduce.jobs import BASE, PAIRS_STEPS, Job, Work, final_questions, method_named
+from panacea_train.reproduce.jobs import BASE, PAIRS_STEPS, Job, Work, method_named
 from panacea_train.reproduce.methods import Method, methods
 from panacea_train.reproduce.pool import Pool
+from panacea_train.reproduce.questions import final_questions
 from panacea_train.reproduce.results import MethodResults, Results, Trained
 from panacea_train.reproduce.settings import ReproduceSettings
 from panacea_train.reproduce.tuning import Rates, best, next_trials
