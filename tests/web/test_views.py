@@ -183,6 +183,26 @@ def test_nothing_is_drawn_that_was_not_measured(page: Page, demo_url: str) -> No
     expect(page.locator("tbody tr")).to_have_count(len(sweep["points"]))
 
 
+def test_error_bars_stay_within_the_plot(page: Page, demo_url: str) -> None:
+    evaluation = httpx2.get(f"{demo_url}/v1/evaluation").json()
+    for sweep in evaluation["sweeps"]:
+        for point in sweep["points"]:
+            point["standard_errors"] = [0.4 for _ in point["standard_errors"]]
+    page.route("**/v1/evaluation", lambda route: route.fulfill(json=evaluation))
+    page.reload()
+    show(page, "Trade-off")
+    expect(page.locator(".chart .error")).to_have_count(len(evaluation["sweeps"][0]["points"]))
+
+    def reach(of: str) -> list[float]:
+        boxes = [each.bounding_box() for each in page.locator(f".chart {of}").all()]
+        known = [box for box in boxes if box is not None]
+        assert len(known) == len(boxes)
+        rights, bottoms = [box["x"] + box["width"] for box in known], [box["y"] + box["height"] for box in known]
+        return [-min(box["x"] for box in known), -min(box["y"] for box in known), max(rights), max(bottoms)]
+
+    assert all(bar <= edge for bar, edge in zip(reach(".error"), reach(".grid"), strict=True))
+
+
 def test_the_chosen_preference_is_ringed_where_it_was_measured_or_nearest_to_it(page: Page) -> None:
     show(page, "Trade-off")
     expect(page.locator(".legend")).to_contain_text("the chosen preference")

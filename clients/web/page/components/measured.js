@@ -91,7 +91,7 @@ export function Measured({ evaluation, names, chosen, answers, onChoose }) {
       }
     </ul>
     <p class="hint">
-      Means over ${evaluation.prompts} held-out questions, ${sweep.samples_per_prompt === 1 ? "one answer" : `${sweep.samples_per_prompt} answers`} each, at
+      Means over ${evaluation.prompts} questions, ${sweep.samples_per_prompt === 1 ? "one answer" : `${sweep.samples_per_prompt} answers`} each, at
       temperature ${sweep.temperature}; bars are one standard error. Measured ${evaluation.created}.
     </p>
     <${Numbers} evaluation=${evaluation} points=${points} names=${names} />
@@ -145,8 +145,16 @@ function Chart({ x, y, points, nearest, live, names, onChoose }) {
     return () => observer.disconnect();
   }, []);
   const height = Math.min(TALLEST, Math.round(width * SHAPE) + BOTTOM);
-  const across = scale([...points.map(({ point }) => x.of(point)), ...live.map((each) => each.x)], LEFT, width - RIGHT);
-  const up = scale([...points.map(({ point }) => y.of(point)), ...live.map((each) => each.y)], height - BOTTOM, TOP);
+  const across = scale(
+    [...points.flatMap(({ point }) => ends(x, point)), ...live.map((each) => each.x)],
+    LEFT,
+    width - RIGHT,
+  );
+  const up = scale(
+    [...points.flatMap(({ point }) => ends(y, point)), ...live.map((each) => each.y)],
+    height - BOTTOM,
+    TOP,
+  );
   const bar = (/** @type {Point} */ point) => {
     const [cx, cy] = [across.at(x.of(point)), up.at(y.of(point))];
     const [dx, dy] = [x.error?.(point) ?? 0, y.error?.(point) ?? 0];
@@ -237,6 +245,12 @@ function Numbers({ evaluation, points, names }) {
       </table>
     </div>
   </details>`;
+}
+
+/** Both ends of a point's error bar. @param {Axis} axis @param {Point} point */
+function ends({ of, error }, point) {
+  const [value, half] = [of(point), error?.(point) ?? 0];
+  return [value - half, value + half];
 }
 
 /**
