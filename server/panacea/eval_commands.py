@@ -28,6 +28,8 @@ DEMO_TEMPERATURES = (0.7, 0.0)
 DEMO_MAX_TOKENS = 200
 DEFAULT_GRID = 4
 REPORT_FILE = "report.html"
+UNFINISHED = "-unfinished.jsonl"
+"""Behind the name of --out: where the answers are kept of an evaluation that has not come to its end."""
 
 eval_app = typer.Typer(invoke_without_command=True)
 
@@ -174,6 +176,7 @@ def evaluate(
         return
     from panacea_train.convert.output import Contents, new_folder
     from panacea_train.evaluation.evaluate import evaluate as run_evaluation
+    from panacea_train.evaluation.kept import kept_replies
     from panacea_train.evaluation.run import ANSWERS_FILE, install_run, write_run
     from panacea_train.evaluation.sweep import SweepSettings
     from panacea_train.report import write_report
@@ -206,7 +209,10 @@ def evaluate(
         "rewards": exam.rewards_in_words,
         "answers": f"at most {settings.max_tokens} tokens, seed {seed}",
     }
-    with new_folder(out, overwrite=overwrite, replaces=Contents("evaluation", (ANSWERS_FILE,))) as folder:
+    with (
+        kept_replies(Path(f"{out.absolute()}{UNFINISHED}"), _say) as kept,
+        new_folder(out, overwrite=overwrite, replaces=Contents("evaluation", (ANSWERS_FILE,))) as folder,
+    ):
         per_prompt = sum(settings.samples_at(each) for each in settings.temperatures)
         counts = len(points.preferences), len(exam.prompts), per_prompt
         said = [
@@ -223,6 +229,7 @@ def evaluate(
             settings,
             reference_point=corner or exam.reference_point,
             notes=notes,
+            kept=kept,
         )
         write_run(run, folder)
         write_report([run], folder / REPORT_FILE)

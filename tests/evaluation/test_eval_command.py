@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from panacea import cli, eval_commands
+from panacea.engine.engine import Engine
+from panacea.engine.outputs import TokenOutput
 from panacea_train.evaluation import read_run, summarise
 from tests.golden_files import ADAPTER, BASE
 
@@ -210,8 +212,32 @@ def test_what_is_wrong_ends_with_one_line(
     assert message in said.splitlines()[-1]
     assert "Traceback" not in said
     left = {path.name for path in folder.iterdir()} - {"__pycache__"}
-    assert left == {"adapter", "prompts.jsonl", "rules.py"}, "nothing half done is left"
+    kept = {"out-unfinished.jsonl"} if "out-unfinished.jsonl keeps" in said else set[str]()
+    assert left == {"adapter", "prompts.jsonl", "rules.py"} | kept, "nothing half done is left"
     assert not (folder / "adapter" / "evaluation.json").exists()
+
+
+def test_a_judge_that_fails_loses_no_answer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*GOLDEN, "--temperature", 1.2, *rewards()]
+    assert panacea_eval(*arguments, "--out", "whole", monkeypatch=monkeypatch) == 0
+    broken = [*GOLDEN, "--temperature", 1.2, *rewards(concise="python:rules.py:broken")]
+    assert panacea_eval(*broken, "--out", "out", monkeypatch=monkeypatch) == 2
+    kept = folder / "out-unfinished.jsonl"
+    assert f"{kept} keeps 9 answers: the same command asks for the others only" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+    monkeypatch.setattr(Engine, "step", _never)
+    assert panacea_eval(*arguments, "--out", "out", monkeypatch=monkeypatch) == 0
+    assert f"{kept} has 9 answers of a run that did not end" in capsys.readouterr().err
+    assert not kept.exists()
+    for name in ("answers.jsonl", "evaluation.json", "points.csv"):
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def _never(_engine: Engine) -> list[TokenOutput]:
+    raise AssertionError("everything was answered already")
 
 
 def test_help_is_in_panels() -> None:

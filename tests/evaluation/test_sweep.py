@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,14 @@ def test_noise_is_shared_by_points_and_by_nothing_else() -> None:
 def test_a_prompt_is_what_the_chat_template_makes_of_its_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Sequence[int]] = []
 
-    def listening(_engine: Engine, asks: Sequence[Ask], _report: answering.Report) -> list[Reply]:
+    def listening(
+        _engine: Engine, asks: Sequence[Ask], _report: answering.Report, completed: Callable[[int, Reply], None]
+    ) -> list[Reply]:
         seen.extend(ask.prompt_ids for ask in asks)
-        return [Reply([], cut_off=False) for _ in asks]
+        replies = [Reply([], cut_off=False) for _ in asks]
+        for index, reply in enumerate(replies):
+            completed(index, reply)
+        return replies
 
     monkeypatch.setattr("panacea_train.evaluation.sweep.answer_all", listening)
     conversation = Prompt(
@@ -118,7 +123,7 @@ def test_prompts_that_leave_no_room_are_named_before_anything_is_asked(monkeypat
 
 
 def test_an_answer_that_cannot_be_computed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(_engine: Engine, asks: Sequence[Ask], _report: answering.Report) -> list[Reply]:
+    def failing(_engine: Engine, asks: Sequence[Ask], *_: object) -> list[Reply]:
         raise AskFailedError(len(asks) - 1, "its logits are not finite numbers")
 
     monkeypatch.setattr("panacea_train.evaluation.sweep.answer_all", failing)

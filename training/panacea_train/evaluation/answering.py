@@ -40,27 +40,30 @@ class AskFailedError(RequestFailedError):
         self.index = index
 
 
-def answer_all(engine: Engine, asks: Sequence[Ask], report: Report) -> list[Reply]:
+def answer_all(
+    engine: Engine, asks: Sequence[Ask], report: Report, completed: Callable[[int, Reply], None] | None = None
+) -> list[Reply]:
     """The replies in the order of `asks`, in one stream of batches: different preferences share each of them.
 
-    Raises `RequestError` if one could never be computed, before any is, and `AskFailedError` if one fails.
+    `completed` hears of each reply when it is complete, with the index of its ask. Raises `RequestError` if
+    one could never be computed, before any is, and `AskFailedError` if one fails.
     """
     for index, ask in enumerate(asks):
         engine.add(str(index), ask.prompt_ids, ask.preference, ask.params)
     collected: list[list[int]] = [[] for _ in asks]
-    cut_off: set[int] = set()
-    answers = tokens = 0
+    replies: dict[int, Reply] = {}
+    tokens = 0
     while engine.has_work:
         for token in engine.step():
             index = int(token.request_id)
-            answers += token.finish_reason is not None
-            if token.finish_reason == "stop":
-                continue
-            collected[index].append(token.token_id)
-            tokens += 1
-            if token.finish_reason == "length":
-                cut_off.add(index)
+            if token.finish_reason != "stop":
+                collected[index].append(token.token_id)
+                tokens += 1
+            if token.finish_reason is not None:
+                replies[index] = Reply(collected[index], cut_off=token.finish_reason == "length")
+                if completed is not None:
+                    completed(index, replies[index])
         for failure in engine.take_failures():
             raise AskFailedError(int(failure.request_id), failure.message)
-        report(answers, tokens)
-    return [Reply(ids, index in cut_off) for index, ids in enumerate(collected)]
+        report(len(replies), tokens)
+    return [replies[index] for index in range(len(asks))]

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from panacea.config import EngineConfig
 from panacea.preference import Preference
 from panacea_train.evaluation.examples import choose_examples
+from panacea_train.evaluation.kept import KeptReplies
 from panacea_train.evaluation.prompts import Prompt
 from panacea_train.evaluation.run import AnswerRecord, Run
 from panacea_train.evaluation.schema import Evaluation
@@ -28,13 +29,15 @@ def evaluate(
     *,
     reference_point: Sequence[float] | None = None,
     notes: Mapping[str, str] | None = None,
+    kept: KeptReplies | None = None,
 ) -> Run:
     """Asks the model all prompts at all preferences, scores its answers, and sums them up.
 
     `reference_point`: where hypervolumes begin, a reward for each dimension; None is the worst reward that any single
-    answer had. `notes` say in words how it was measured. Raises what `sweep` and `scorer` raise.
+    answer had. `notes` say in words how it was measured. What `kept` has is not asked for again.
+    Raises what `sweep` and `scorer` raise.
     """
-    said = sweep(config, prompts, preferences, settings)
+    said = sweep(config, prompts, preferences, settings, kept)
     scored = scorer.score([prompts[answer.prompt] for answer in said], [answer.text for answer in said])
     records = tuple(
         AnswerRecord(

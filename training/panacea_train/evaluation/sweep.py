@@ -12,9 +12,11 @@ from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError, RequestFailedError, first_line
+from panacea.model.loader import load_model
 from panacea.preference import Preference
 from panacea_train.data.encoding import ConversationEncoder
-from panacea_train.evaluation.answering import Ask, AskFailedError, answer_all
+from panacea_train.evaluation.answering import Ask, AskFailedError, Reply, answer_all
+from panacea_train.evaluation.kept import KeptReplies, reply_keys
 from panacea_train.evaluation.prompts import Prompt
 
 
@@ -65,19 +67,24 @@ class Said:
 
 
 def sweep(
-    config: EngineConfig, prompts: Sequence[Prompt], preferences: Sequence[Preference], settings: SweepSettings
+    config: EngineConfig,
+    prompts: Sequence[Prompt],
+    preferences: Sequence[Preference],
+    settings: SweepSettings,
+    kept: KeptReplies | None = None,
 ) -> list[Said]:
     """Answers by temperature, point, prompt and sample, in this order. A progress bar shows how far it is.
 
     All of them go through one engine in one stream of batches. The noise of a prompt's sample is the same at every
     point, so that points differ by their preference alone. A prompt is what a server makes of its messages, and answers
-    end with the tokens that end them there.
+    end with the tokens that end them there. What `kept` has is not asked for again, and it gets the rest.
 
     Raises `ConfigError` for a prompt that the model cannot take, by its line and before anything is asked, and
     `RequestFailedError` for an answer that cannot be computed.
     """
     tokenizer = _tokenizer(config.model)
-    engine = Engine.load(config)
+    model = load_model(config)
+    engine = Engine.over(model, config)
     encoder = ConversationEncoder(tokenizer, engine.info.eos_token_ids)
     encoded = [_encoded(encoder, prompt, number) for number, prompt in enumerate(prompts, 1)]
     _check_lengths(prompts, encoded, settings.max_tokens, engine.info.context_length)
@@ -98,19 +105,26 @@ def sweep(
         )
         for temperature, point, prompt, sample in places
     ]
-    with tqdm(total=len(asks), desc="Answering", unit="answer", leave=False) as bar:
+    kept = KeptReplies() if kept is None else kept
+    keys = reply_keys(model, asks)
+    missing = [index for index, key in enumerate(keys) if key not in kept]
+    with tqdm(total=len(asks), initial=len(asks) - len(missing), desc="Answering", unit="answer", leave=False) as bar:
 
         def report(answers: int, tokens: int) -> None:
             bar.set_postfix_str(f"{tokens:,} tokens", refresh=False)
-            bar.update(answers - bar.n)
+            bar.update(bar.initial + answers - bar.n)
+
+        def completed(number: int, reply: Reply) -> None:
+            kept.keep(keys[missing[number]], reply)
 
         try:
-            replies = answer_all(engine, asks, report)
+            answer_all(engine, [asks[index] for index in missing], report, completed)
         except AskFailedError as error:
-            _, point, prompt, _ = places[error.index]
+            _, point, prompt, _ = places[missing[error.index]]
             weights = ", ".join(f"{weight:g}" for weight in preferences[point])
             where = prompts[prompt].place(prompt + 1)
             raise RequestFailedError(f"the answer to {where} at preference {weights} failed: {error}") from None
+    replies = [kept[key] for key in keys]
     texts: list[str] = tokenizer.batch_decode(
         [reply.token_ids for reply in replies], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )

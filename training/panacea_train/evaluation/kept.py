@@ -1,0 +1,95 @@
+"""Replies of an evaluation that has not come to its end, in a file: the next one does not ask for them again."""
+
+import struct
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from panacea.digest import Digest
+from panacea.engine.prefix_keys import ModelIdentity, root_key
+from panacea.errors import ConfigError
+from panacea.model.loader import LoadedModel
+from panacea_train.evaluation.answering import Ask, Reply
+
+
+class _Line(msgspec.Struct, frozen=True):
+    key: str
+    token_ids: list[int]
+    cut_off: bool
+
+
+class KeptReplies:
+    """Replies by their keys, see `reply_keys`; with a file, each of them is in it as soon as it is complete."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """`file` need not be there. Raises `ConfigError` if it is and cannot be read."""
+        self._file = file
+        try:
+            self._replies = {line.key: Reply(line.token_ids, line.cut_off) for line in _lines(file)}
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._replies
+
+    def __getitem__(self, key: str) -> Reply:
+        return self._replies[key]
+
+    def keep(self, key: str, reply: Reply) -> None:
+        """Raises `ConfigError` where the file cannot be written."""
+        self._replies[key] = reply
+        if self._file is None:
+            return
+        line = msgspec.json.encode(_Line(key, reply.token_ids, reply.cut_off))
+        try:
+            with self._file.open("ab") as file:
+                file.write(b"\n" + line)  # a line break before it, so that one that was cut off spoils no other
+        except OSError as error:
+            raise ConfigError(f"{self._file} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def kept_replies(file: Path, say: Callable[[str], None]) -> Generator[KeptReplies]:
+    """The replies in `file`. Where the block ends well it goes away; otherwise `say` hears that it stays, and why."""
+    kept = KeptReplies(file)
+    if kept:
+        say(f"{file} has {len(kept):,} answers of a run that did not end: they are not asked for again")
+    try:
+        yield kept
+    except BaseException:
+        if kept:
+            say(f"{file} keeps {len(kept):,} answers: the same command asks for the others only")
+        raise
+    file.unlink(missing_ok=True)
+
+
+def reply_keys(model: LoadedModel, asks: Sequence[Ask]) -> list[str]:
+    """For each ask a digest of all that its reply depends on: the model's content, the device, prompt and sampling."""
+    adapter = model.adapter.content_digest() if model.adapter else None
+    identity = ModelIdentity(model.base_identity, adapter)
+    device = model.device.type.encode()
+    ends = repr(sorted(model.eos_token_ids)).encode()
+    return [
+        Digest(b"panacea reply")
+        .add(root_key(identity, ask.preference, ""), struct.pack(f"<{len(ask.prompt_ids)}I", *ask.prompt_ids))
+        .add(repr(ask.params).encode(), ends, device)
+        .value.hex()
+        for ask in asks
+    ]
+
+
+def _lines(file: Path | None) -> Iterator[_Line]:
+    """Those that are whole: a run that was killed may have left half of one."""
+    if file is None or not file.exists():
+        return
+    decoder = msgspec.json.Decoder(_Line)
+    for line in file.read_bytes().split(b"\n"):
+        try:
+            yield decoder.decode(line)
+        except msgspec.DecodeError:
+            continue
