@@ -1,6 +1,6 @@
 """Answer a file of questions, many at a time: JSON lines in the order in which answers come.
 
-    pip install panacea-client
+    pip install ./clients/python
     panacea serve                      # in another terminal: the embedded demo model
     python examples/async_batch.py questions.txt > answers.jsonl      # or - for standard input
 

@@ -1,6 +1,6 @@
 """The same question at several preferences at the same time, side by side in numbers.
 
-    pip install panacea-client
+    pip install ./clients/python
     panacea serve                      # in another terminal: the embedded demo model
     python examples/compare.py "How do I dry my hair in the bathtub?"
 

@@ -1,6 +1,6 @@
 """One question, three preferences, and an answer that streams.
 
-    pip install panacea-client
+    pip install ./clients/python
     panacea serve                      # in another terminal: the embedded demo model
     python examples/quick_start.py "How do I sharpen a knife?"
 

@@ -1,6 +1,6 @@
 """One question all over the space of preferences: a table of all answers, and a plot of how long they are.
 
-    pip install panacea-client matplotlib
+    pip install ./clients/python matplotlib
     panacea serve                      # in another terminal: the embedded demo model
     python examples/sweep.py "How do I boil an egg?" --steps 6 --out egg      # writes egg.csv and egg.png
 

@@ -21,6 +21,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import triton
@@ -28,9 +29,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import panacea_kernels as pk
+from panacea_kernels.chip import REFERENCE_CHIP, Chip
 
-SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Shared memory that a program may have, by chip (CUDA C++ programming guide, technical specifications)."""
+SMALLER = {89: 80}
+"""Chips that compute as another one, with less shared memory: only what is cut otherwise for it is compiled again. 86
+grants as much as 89."""
 
 _POINTERS = {
     torch.bfloat16: "*bf16",
@@ -100,8 +105,8 @@ class Specialisation:
                 signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
             else:
                 signature[parameter.name] = "fp32"
-            aligned = isinstance(value, int) and value % 16 == 0 and not parameter.do_not_specialize
-            if isinstance(value, torch.Tensor) or aligned:
+            aligned = isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0)
+            if aligned and not (parameter.do_not_specialize or parameter.do_not_specialize_on_alignment):
                 attributes[(index,)] = [["tt.divisibility", 16]]
         return cls(kernel, signature, constants, attributes, launch_options)
 
@@ -207,8 +212,9 @@ def _draw(dtype: torch.dtype) -> object:
     return pk.draw(_empty(256, 128256, dtype=dtype), floats, top_k, floats, keys)
 
 
-def specialisations() -> list[tuple[str, Specialisation]]:
-    """All that must compile, each once, with the first case that launches it."""
+def specialisations(chip: int) -> list[tuple[str, Specialisation]]:
+    """All that must compile for a chip, each once, with the first case that launches it."""
+    known = Chip(REFERENCE_CHIP.multiprocessors, min(REFERENCE_CHIP.shared_bytes, SHARED_BYTES[chip]))
     found: dict[str, tuple[str, Specialisation]] = {}
     for name, call in cases():
 
@@ -216,14 +222,20 @@ def specialisations() -> list[tuple[str, Specialisation]]:
             made = Specialisation.of_launch(kernel, args, options)
             found.setdefault(made.key, (name, made))
 
-        with pk.intercept_launches(note), pk.use_backend("triton"):
+        with pk.intercept_launches(note), pk.use_backend("triton"), patch("panacea_kernels.chip.REFERENCE_CHIP", known):
             call()
     return list(found.values())
 
 
+def own_indices(chip: int) -> list[int]:
+    """Those of `specialisations(chip)` that are not compiled for a chip that computes in the same way."""
+    others = {made.key for _, made in specialisations(SMALLER[chip])} if chip in SMALLER else set[str]()
+    return [index for index, (_, made) in enumerate(specialisations(chip)) if made.key not in others]
+
+
 def compile_one(index: int, chip: int) -> Compiled:
-    """Compiles one of `specialisations()` for a chip (80, 90 or 100: its compute capability times ten)."""
-    case, made = specialisations()[index]
+    """Compiles one of `specialisations(chip)` for a chip (80, say: its compute capability times ten)."""
+    case, made = specialisations(chip)[index]
     start = time.perf_counter()
     try:
         source = ASTSource(made.kernel, made.signature, made.constants, made.attributes)
@@ -257,8 +269,7 @@ def main() -> int:
     options = parser.parse_args()
     if pk.interpreting():
         parser.error("unset TRITON_INTERPRET: the interpreter compiles nothing")
-    count = len(specialisations())
-    work = [(index, chip) for index in range(count) for chip in options.chips]
+    work = [(index, chip) for chip in options.chips for index in own_indices(chip)]
     report: list[Compiled] = []
     print(f"{'kernel':<22}{'chip':>6}{'registers':>11}{'stack':>7}{'shared':>9}{'s':>6}  case")
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
@@ -269,7 +280,7 @@ def main() -> int:
     faulty = [made for made in report if made.fault]
     for made in faulty:
         print(f"FAULT {made.kernel} sm_{made.chip}, {made.case}: {made.fault}")
-    print(f"{count} kernels for {len(options.chips)} chips: {len(faulty)} faults")
+    print(f"{len(report)} kernels for {len(options.chips)} chips: {len(faulty)} faults")
     if options.json:
         options.json.write_text(json.dumps([asdict(made) | {"fault": made.fault} for made in report], indent=1))
     return 1 if faulty else 0

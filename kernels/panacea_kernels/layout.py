@@ -74,15 +74,16 @@ class PagedLayout:
             for row in range(chunk.first, chunk.last, TILE_QUERIES)
         ]
         device = block_tables.device
+        pinned = device.type == "cuda"  # what is not would be waited for
         return cls(
-            positions=torch.tensor(positions, dtype=torch.int32).to(device, non_blocking=True),
-            slots=torch.tensor(slots, dtype=torch.int32).to(device, non_blocking=True),
+            positions=torch.tensor(positions, dtype=torch.int32, pin_memory=pinned).to(device, non_blocking=True),
+            slots=torch.tensor(slots, dtype=torch.int32, pin_memory=pinned).to(device, non_blocking=True),
             block_tables=block_tables,
             block_size=block_size,
             decode_rows=decode_rows,
             longest_decode=longest,
             chunks=tuple(chunks),
-            tiles=torch.tensor(tiles, dtype=torch.int32).view(-1, 2).to(device, non_blocking=True),
+            tiles=torch.tensor(tiles, dtype=torch.int32, pin_memory=pinned).view(-1, 2).to(device, non_blocking=True),
         )
 
     @classmethod

@@ -167,7 +167,7 @@ def serve(
         typer.Option(
             envvar="PANACEA_API_KEY_FILE",
             rich_help_panel=_HTTP,
-            help="File with one accepted bearer key per line. Without it the server is open.",
+            help="File with one accepted bearer key per line; # begins a comment. Without it the server is open.",
         ),
     ] = None,
     allowed_host: Annotated[
@@ -247,7 +247,8 @@ def serve(
             "--deterministic",
             envvar="PANACEA_DETERMINISTIC",
             rich_help_panel=_ENGINE,
-            help="The same log probabilities to the last bit, whoever shares the batch. Slower.",
+            help="The same log probabilities to the last bit, whoever shares the batch. Slower. Llama, Mistral, Qwen2 "
+            "and Qwen3 only.",
         ),
     ] = False,
     threads: Annotated[

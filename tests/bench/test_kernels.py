@@ -105,6 +105,17 @@ def test_a_sweep_of_real_shapes_offers_choices_that_fit_the_chip() -> None:
             assert all(tiles.stage_bytes(2) * tiles.num_stages <= chip.shared_bytes for tiles in found[1:])
 
 
+def test_a_sweep_splits_no_more_tiles_than_are_counted() -> None:
+    chip, split = Chip(multiprocessors=132, shared_bytes=227 * 1024), 0
+    for group in groups_of(read_config("llama-3.1-8b")):
+        for rows in (1, 32, 64, 256):
+            for tiles in sweep.candidates(group, rows, 11, 2, chip, most=1000):
+                programs = sum(-(-size // tiles.block_out) for size in group.sections) * -(-rows // tiles.block_rows)
+                assert tiles.splits == 1 or programs <= chip.multiprocessors
+                split += tiles.splits > 1
+    assert split > 100
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

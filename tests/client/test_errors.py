@@ -139,6 +139,13 @@ def test_what_would_not_help_is_not_tried_again(make_client: MakeClient, number:
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("number", [504, 429])
+def test_a_server_that_says_so_is_not_asked_again(make_client: MakeClient, number: int) -> None:
+    with hostile(status(number, "x-should-retry: false\r\n")) as server, pytest.raises(StatusError):
+        make_client(server.url).chat("Hello")
+    assert len(server.requests) == 1
+
+
 @pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize(
     "reply",

@@ -11,7 +11,7 @@ from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError, RequestFailedError
-from panacea.model.loader import load_model
+from panacea.model.loader import choose_device, load_model
 from tests.golden_files import ADAPTER, BASE, golden
 
 GREEDY = SamplingParams(max_tokens=40, temperature=0)
@@ -114,3 +114,19 @@ def test_an_absent_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CheckpointError, match="no CUDA device"):
         Engine.load(EngineConfig(model=BASE, device="cuda"))
+
+
+def test_a_gpu_without_bfloat16_is_left_alone_or_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    reason = "the Tesla T4 has compute capability 7.5, and 8.0 is the least"
+    with pytest.raises(CheckpointError, match=f"device is cuda, but {reason}"):
+        Engine.load(EngineConfig(model=BASE, device="cuda"))
+    assert choose_device(EngineConfig(model=BASE)).type == "cpu"
+    assert f"{reason}: the CPU computes instead" in caplog.text
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    assert choose_device(EngineConfig(model=BASE)).type == "cuda"
+    assert choose_device(EngineConfig(model=BASE, device="cpu")).type == "cpu"

@@ -224,12 +224,12 @@ def test_recorded_steps_of_the_kernels_a_step_ahead() -> None:
     config = EngineConfig(
         model=BASE, adapter=ADAPTER, dtype="float32", max_batch=2, num_blocks=24, block_size=4, max_step_tokens=32
     )
-    tally = Tally()
+    tally, info = Tally(), info_of(config)
     entries = [EVERYTHING[1], EVERYTHING[-1]]
     with pk.use_backend("triton"), pk.record_launches() as launches:
         runner = Runner(load_model(config), config, tally)
         runner.steps_ahead = 1
-        engine = Engine(runner, Scheduler(24, 4, 2, 32, runner.model.context_length), info_of(config), dimensions=3)
+        engine = Engine(runner, Scheduler(24, 4, 2, 32, runner.model.context_length), info, dimensions=3)
         params = [SamplingParams(max_tokens=5, temperature=0), SamplingParams(max_tokens=4, temperature=0)]
         answers = engine.generate([e.prompt_ids for e in entries], [e.preference for e in entries], params)
     assert [answer.token_ids for answer in answers] == [entries[0].greedy_ids[:5], entries[1].greedy_ids[:4]]

@@ -55,6 +55,19 @@ def test_greedy_answers_of_a_mixed_batch_in_chunks() -> None:
     assert engine.stats.max_step_preferences == 7
 
 
+def test_warming_up_runs_every_kernel_and_leaves_no_trace() -> None:
+    config = replace(CONFIG, num_blocks=6)
+    runner = Runner(load_model(config), config)
+    before = [keys[:-1].clone() for keys, _ in runner.cache.layers]
+    with pk.record_launches() as launches:
+        runner.warm_up(20)
+    assert launches.count("_rotate_and_store_kernel") == 2 * len(runner.cache.layers), "16 and 20 rows"
+    assert launches.count("_threshold_kernel") == 2 * 2, "as usual, and of adjusted logits"
+    assert {"_attention_kernel", "_fused_kernel", "_expand_kernel"} < set(launches)
+    for (keys, _), old in zip(runner.cache.layers, before, strict=True):
+        assert torch.equal(keys[:-1], old)
+
+
 def answer(*, deterministic: bool, others: int) -> Completion:
     config = EngineConfig(
         model=BASE, adapter=ADAPTER, dtype="float32", max_batch=64, max_step_tokens=64, deterministic=deterministic

@@ -175,6 +175,15 @@ def test_the_inner_dimension_is_split_where_programs_are_few_and_the_parts_add_u
     assert torch.equal(first, second), "the counters of the splits were left as they were found"
 
 
+def test_more_split_tiles_than_counters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from panacea_kernels.triton_kernels import linear
+
+    layer = Layer.random(5, 3, (24, 8, 8), size=2100)
+    monkeypatch.setattr(linear, "_arrivals", lambda device: torch.zeros(2, dtype=torch.int32, device=device))
+    with pytest.raises(BackendError, match="3 split tiles, but counters for 2 only"):
+        layer.run("triton_fused")
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_kernels_take_strided_inputs(path: Backend) -> None:
     layer = Layer.random(7, 3, (24, 8, 8))

@@ -1,5 +1,6 @@
 """Random models of many families against plain transformers with the adapter merged into the weights."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,16 @@ def test_end_of_sequence_ids_outside_the_vocabulary_are_left_out(tmp_path: Path)
     engine = Engine.load(EngineConfig(model=tmp_path / "base"))
     assert engine.info.eos_token_ids == (2,)
     engine.generate([[3, 4]], [None], SamplingParams(max_tokens=3, min_tokens=2))
+
+
+@pytest.mark.parametrize(("method", "named"), [("awq", "awq"), ("fp8", "fp8"), (None, "in a way that its config")])
+def test_quantised_weights_are_refused_before_they_are_read(method: str | None, named: str, tmp_path: Path) -> None:
+    FAMILIES["llama"].save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    config["quantization_config"] = {"bits": 4} if method is None else {"bits": 4, "quant_method": method}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(CheckpointError, match=rf"is quantised \({named}.*\); weights of 16 or 32 bits are needed"):
+        Engine.load(EngineConfig(model=tmp_path))
 
 
 @pytest.mark.parametrize("family", REFUSED)

@@ -55,7 +55,9 @@ def test_hypervolumes_inner_products_and_leads_by_hand() -> None:
     # Over the preferences that both have: the vertices, not the centre.
     assert found.inner_products["first"].by_seed == pytest.approx((1, 1))
     assert found.inner_products["second"].by_seed == pytest.approx((1, 0.5))
-    assert found.leads["second"].value == pytest.approx(0.4 - 0.014)
+    assert found.hypervolume_leads["second"].value == pytest.approx(0.4 - 0.014)
+    assert found.inner_product_leads["second"].by_seed == pytest.approx((0, 0.5))
+    assert found.inner_product_leads["second"].interval == pytest.approx((0, 0.5))
 
 
 def test_intervals_tell_of_seeds_where_questions_are_all_alike() -> None:
@@ -70,7 +72,7 @@ def test_intervals_tell_of_seeds_where_questions_are_all_alike() -> None:
     assert found.hypervolumes["a"].interval == pytest.approx((0.04, 0.04))
     # Drawn twice of 0.04 and 0.36: each of them alone a quarter of the time, and both half of it.
     assert found.hypervolumes["b"].interval == pytest.approx((0.04, 0.36))
-    low, high = found.leads["b"].interval
+    low, high = found.hypervolume_leads["b"].interval
     assert (low, high) == pytest.approx((-0.32, 0))
 
 

@@ -85,6 +85,8 @@ def _judged(
     if isinstance(outcome, httpx2.RequestError):
         return transport_error(outcome, request, request_id), delay_before_retry_s(outcome, attempt)
     error: StatusError = status_error(outcome, request_id)
+    if outcome.headers.get("x-should-retry") == "false":
+        return error, None
     return error, delay_before_retry_s(error, attempt)
 
 

@@ -303,6 +303,8 @@ def _fused(
     if tiles.splits > 1:
         partial = x.new_empty(tiles.splits, rows, out_features, dtype=torch.float32)
         arrivals = _arrivals(x.device)
+        if grid[0] * grid[1] > arrivals.numel():
+            raise BackendError(f"{grid[0] * grid[1]} split tiles, but counters for {arrivals.numel()} only")
     launch(
         _fused_kernel,
         grid,

@@ -72,7 +72,8 @@ def _search(
     return low.to(tl.int32)
 
 
-@triton.jit
+# One compilation wherever the numbers of the rows lie, who may be the second line of a tensor.
+@triton.jit(do_not_specialize_on_alignment=["temperatures", "top_ks", "top_ps"])
 def _threshold_kernel(
     logits,
     temperatures,
@@ -142,7 +143,7 @@ def _best(scores, token):
     return best, tl.min(tl.where(scores == best, token, 0x7FFFFFFF))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["temperatures", "keys"])
 def _score_kernel(
     logits,
     temperatures,

@@ -91,11 +91,12 @@ def candidates(group: Group, rows: int, rank: int, itemsize: int, chip: Chip, mo
     for block_rows, block_out, block_in, splits, warps, stages in grid:
         tiles = FusedTiles(block_rows, block_out, block_in, max(16, heuristic.block_rank), splits, warps, stages)
         registers = block_rows * (block_out + tiles.block_rank) / (warps * 32)
-        programs = sum(-(-size // block_out) for size in group.sections) * -(-rows // block_rows) * splits
+        programs = sum(-(-size // block_out) for size in group.sections) * -(-rows // block_rows)
         fits = (
             tiles.stage_bytes(itemsize) * stages <= chip.shared_bytes - 4096
             and registers <= 128
-            and (splits == 1 or (group.in_features >= 2 * block_in * splits and programs <= 6 * chip.multiprocessors))
+            # Split tiles are counted, and there is a counter for each multiprocessor.
+            and (splits == 1 or (group.in_features >= 2 * block_in * splits and programs <= chip.multiprocessors))
         )
         if fits and tiles != heuristic:
             others.append(tiles)

@@ -152,9 +152,10 @@ def _compiled(
         return _row(batch, name, None, "no time left for compiling")
     _register_operator()
     start = time.perf_counter()
+    torch.compiler.reset()  # or the second batch size would be compiled for any size, which is slower
     for fullgraph in (True, False):
         try:
-            nn.Module.compile(network, backend=compiler, fullgraph=fullgraph)
+            nn.Module.compile(network, backend=compiler, fullgraph=fullgraph, dynamic=False)
             step.opaque()
         except Exception as error:  # the compiler's trouble belongs into its row
             torch.compiler.reset()

@@ -1,4 +1,7 @@
-"""CUDA graphs of decode steps: a whole forward replayed with one launch."""
+"""CUDA graphs of decode steps: all layers of a forward replayed with one launch.
+
+The output head is not recorded: each graph would keep its own logits for good, gigabytes where batches are large.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +36,7 @@ class StepInputs:
 
 
 Forward = Callable[[StepInputs], torch.Tensor]
-"""Logits (rows, vocabulary) of a decode step, which depend on nothing that the host holds."""
+"""States (rows, hidden) of a decode step, which depend on nothing that the host holds."""
 
 
 class Recorder(Protocol):
@@ -64,7 +67,8 @@ class DecodeGraphs:
 
     def __init__(self, forward: Forward, most_rows: int, device: torch.device, recorder: Recorder) -> None:
         """Records all sizes, the largest first, so that the smaller ones find room in its memory."""
-        self._packed = torch.zeros(3, most_rows, dtype=torch.int32, device=device)
+        # Every line begins at a multiple of 16 bytes, which kernels are compiled for.
+        self._packed = torch.zeros(3, -(-most_rows // 4) * 4, dtype=torch.int32, device=device)
         self._graphs: dict[int, tuple[torch.Tensor, Callable[[], object]]] = {}
         sizes = padded_sizes(most_rows)
         for size in tqdm(reversed(sizes), total=len(sizes), desc="CUDA graphs", unit="graph", leave=False):
@@ -76,9 +80,9 @@ class DecodeGraphs:
         return rows <= self._sizes[-1]
 
     def replay(self, packed: torch.Tensor) -> torch.Tensor:
-        """packed (3, rows) int32 on the host or the device (see `StepInputs`) -> logits (rows, vocabulary).
+        """packed (3, rows) int32 on the host or the device (see `StepInputs`) -> states (rows, hidden).
 
-        The logits are overwritten by the next replay. Padding rows are requests without a slot, at position 0.
+        The states are overwritten by the next replay. Padding rows are requests without a slot, at position 0.
         """
         rows = packed.shape[1]
         size = next(size for size in self._sizes if size >= rows)

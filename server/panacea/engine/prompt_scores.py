@@ -110,6 +110,7 @@ class ScoringStep:
 
 def _score(logits: torch.Tensor, successors: torch.Tensor, most: int) -> _Scored:
     """logits (rows, vocabulary) float32, successors (rows,) int64."""
-    total = logits.logsumexp(dim=-1, keepdim=True)
-    top_values, top_ids = logits.topk(min(most, logits.shape[-1]), dim=-1)
-    return _Scored((logits.gather(-1, successors[:, None]) - total)[:, 0], top_values - total, top_ids)
+    # Not logsumexp: on CUDA its sums are cut up by the number of rows, so a row's bits would depend on its company.
+    logprobs = logits.log_softmax(dim=-1)
+    top_ids = logits.topk(min(most, logits.shape[-1]), dim=-1).indices
+    return _Scored(logprobs.gather(-1, successors[:, None])[:, 0], logprobs.gather(-1, top_ids), top_ids)

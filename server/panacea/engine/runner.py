@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
+from tqdm import tqdm
 
 from panacea.config import EngineConfig
 from panacea.engine.adjustments import Adjustments
@@ -22,6 +23,9 @@ from panacea.model.loader import LoadedModel
 from panacea_kernels import PagedLayout, Span, batch_invariant
 
 CPU_CACHE_BYTES = 1 << 30
+WARM_UP_ROWS = (16, 32, 64, 128, 256)
+"""Steps of other sizes take other tiles, each of which is a compilation."""
+USUAL_SAMPLING = SamplingRow(SamplingParams(max_tokens=1, top_k=20, top_p=0.9), 0, ())
 LARGEST_SAMPLING = SamplingRow(
     SamplingParams(max_tokens=1, top_k=1000, top_p=0.9, min_p=0.1, presence_penalty=1, logprobs=20), 0, ()
 )
@@ -49,8 +53,22 @@ class Runner:
             self._graphs = None
             if recorder is not None:
                 self._graphs = DecodeGraphs(self._decode, config.max_batch, model.device, recorder)
+            if model.device.type == "cuda":
+                self.warm_up(config.max_step_tokens)
         except torch.OutOfMemoryError:
             raise ConfigError("the GPU's memory does not suffice: give a smaller kv_cache_bytes or max_batch") from None
+
+    @torch.inference_mode()
+    def warm_up(self, most_rows: int) -> None:
+        """Runs prompts of up to `most_rows` tokens, of no request, so that none waits while kernels are compiled."""
+        room = min(most_rows, self.model.context_length - 1, self._tables.blocks.shape[1] * self.cache.block_size)
+        for rows in tqdm(
+            [*(rows for rows in WARM_UP_ROWS if rows < room), room], desc="Kernels", unit="size", leave=False
+        ):
+            inputs, layout = self._inputs([0] * rows, [Span(0, 0, rows)])
+            logits = self._run(inputs, layout, to_device([rows - 1], torch.int64, self.model.device))
+            for sampling in (USUAL_SAMPLING, LARGEST_SAMPLING):
+                choose(logits, [sampling], self._tables.adjustments).result()
 
     @torch.inference_mode()
     def launch(self, work: Sequence[Work]) -> Choice | ScoringStep:
@@ -80,7 +98,7 @@ class Runner:
         ends = _ends(work)
         if len(ends) == len(token_ids) and self._graphs is not None and self._graphs.covers(len(ends)):
             packed = [token_ids, [span.start for span in spans], [span.slot for span in spans]]
-            return self._graphs.replay(to_device(packed, torch.int32, device))
+            return self._logits(self._graphs.replay(to_device(packed, torch.int32, device)))
         inputs, layout = self._inputs(token_ids, spans)
         every = len(ends) == len(token_ids)
         return self._run(inputs, layout, None if every else to_device(ends or [0], torch.int64, device))
@@ -94,26 +112,32 @@ class Runner:
             [token for item in work for token in item.request.tokens(item.start, item.count)],
             [Span(item.request.slot or 0, item.start, item.count) for item in work],
         )
-        self.model.steering.slots = inputs.slots
-        decoder = self.model.decoder
-        with batch_invariant() if self._deterministic else nullcontext():
-            rows = to_device([*ends, *(row for each in wanted for row in each.rows)] or [0], torch.int64, device)
-            states = decoder.states(inputs.token_ids(self._tables), self.cache.step(layout), rows)
-            parts = torch.split(states[len(ends) :], self._score_rows)
-            self._scores.add(wanted, (decoder.logits(part) for part in parts), device)
-            return decoder.logits(states[: max(1, len(ends))])
+        rows = to_device([*ends, *(row for each in wanted for row in each.rows)] or [0], torch.int64, device)
+        states = self._states(inputs, layout, rows)
+        parts = torch.split(states[len(ends) :], self._score_rows)
+        self._scores.add(wanted, map(self._logits, parts), device)
+        return self._logits(states[: max(1, len(ends))])
 
     def _inputs(self, token_ids: Sequence[int], spans: Sequence[Span]) -> tuple[StepInputs, PagedLayout]:
         layout = PagedLayout.build(spans, self._tables.blocks, self.cache.block_size, decode=not self._deterministic)
         return StepInputs(to_device(token_ids, torch.int32, self.model.device), layout.positions, layout.slots), layout
 
     def _decode(self, inputs: StepInputs) -> torch.Tensor:
-        """A step of single tokens, of which the host knows no more than how many they are."""
+        """The states of a step of single tokens, of which the host knows no more than how many they are."""
         layout = PagedLayout.of_decode(
             inputs.positions, inputs.slots, self._tables.blocks, self.cache.block_size, decode=not self._deterministic
         )
         with torch.inference_mode():
-            return self._run(inputs, layout, None)
+            return self._states(inputs, layout, None)
+
+    def _states(self, inputs: StepInputs, layout: PagedLayout, ends: torch.Tensor | None) -> torch.Tensor:
+        self.model.steering.slots = inputs.slots
+        with batch_invariant() if self._deterministic else nullcontext():
+            return self.model.decoder.states(inputs.token_ids(self._tables), self.cache.step(layout), ends)
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        with batch_invariant() if self._deterministic else nullcontext():
+            return self.model.decoder.logits(states)
 
     def _run(self, inputs: StepInputs, layout: PagedLayout, ends: torch.Tensor | None) -> torch.Tensor:
         self.model.steering.slots = inputs.slots

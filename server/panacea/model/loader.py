@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of one parent module that read the same input, in the order in which the models call them."""
 
+LEAST_CAPABILITY = (8, 0)
+"""Of a GPU: Ampere's, the first with bfloat16."""
+
 # Below this size a step is many tiny operations, and handing each to several threads costs more than it saves.
 ONE_THREAD_PARAMETERS = 20_000_000
 
@@ -129,11 +132,21 @@ def _cores() -> int:
 
 def choose_device(config: EngineConfig) -> torch.device:
     """The device that `config` asks for. Raises `CheckpointError` if there is none."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("device is cuda, but torch finds no CUDA device")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+    if config.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        lack = "torch finds no CUDA device"
+    elif torch.cuda.get_device_capability() < LEAST_CAPABILITY:
+        major, minor = torch.cuda.get_device_capability()
+        least = ".".join(map(str, LEAST_CAPABILITY))
+        lack = f"the {torch.cuda.get_device_name()} has compute capability {major}.{minor}, and {least} is the least"
+    else:
+        return torch.device("cuda")
+    if config.device == "cuda":
+        raise CheckpointError(f"device is cuda, but {lack}")
+    if torch.cuda.is_available():
+        logger.warning("%s: the CPU computes instead", lack)
+    return torch.device("cpu")
 
 
 def choose_dtype(config: EngineConfig, stored: torch.dtype | str | None, device: torch.device) -> torch.dtype:
@@ -153,6 +166,10 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
         raise CheckpointError(f"{folder}/config.json cannot be used: {first_line(error)}") from None
+    quantization: dict[str, Any] | None = getattr(config, "quantization_config", None)
+    if quantization is not None:
+        method = quantization.get("quant_method") or "in a way that its config does not name"
+        raise CheckpointError(f"{folder} is quantised ({method}); weights of 16 or 32 bits are needed")
     if config.is_encoder_decoder:
         raise CheckpointError(f"{folder} is an encoder-decoder model; a causal language model is needed")
     for setting in ("attention_chunk_size", "use_bidirectional_attention"):  # these change transformers' masks alone

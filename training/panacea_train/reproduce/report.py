@@ -81,14 +81,16 @@ def _template() -> Template:
 def _verdicts(results: Results, comparison: Comparison) -> list[str]:
     """What the intervals of the differences allow to say."""
     titles = {method.name: method.title for method in results.methods}
+    measures = {"hypervolume": comparison.hypervolume_leads, "inner product": comparison.inner_product_leads}
     lines: list[str] = []
-    for name, lead in comparison.leads.items():
-        low, high = lead.interval
-        word = "above" if low > 0 else "below" if high < 0 else "not told apart from"
-        lines.append(
-            f"{_how(comparison)}: Panacea's hypervolume is **{word}** that of {titles[name].lower()} "
-            f"({lead.value:+.3f}, interval {low:+.3f} to {high:+.3f})."
-        )
+    for measure, leads in measures.items():
+        for name, lead in leads.items():
+            low, high = lead.interval
+            word = "above" if low > 0 else "below" if high < 0 else "not told apart from"
+            lines.append(
+                f"{_how(comparison)}: Panacea's {measure} is **{word}** that of {titles[name].lower()} "
+                f"({lead.value:+.3f}, interval {low:+.3f} to {high:+.3f})."
+            )
     return lines
 
 

@@ -77,8 +77,9 @@ class Comparison:
     """By method, over the method's own points."""
     inner_products: dict[str, Estimate]
     """By method, over the preferences that all methods have."""
-    leads: dict[str, Estimate]
-    """By other method: Panacea's hypervolume less that of the method, on the same questions."""
+    hypervolume_leads: dict[str, Estimate]
+    """By other method: Panacea's less that of the method, on the same questions."""
+    inner_product_leads: dict[str, Estimate]
     sweeps: dict[str, list[Sweep]]
     """By method and seed."""
 
@@ -107,27 +108,19 @@ def compare(results: Results, plan: int) -> Comparison:
             means = own[seeds][:, :, asked].mean(2)
             volumes[name].append(_mean_volume(means))
             products[name].append(_mean_product(means, preferences[name], rows[name]))
-    first = results.methods[0].name
     whole = {name: own.mean(2) for name, own in rewards.items()}
-    by_seed = {name: tuple(_mean_volume(means[None]) for means in own) for name, own in whole.items()}
+    seed_volumes = {name: tuple(_mean_volume(means[None]) for means in own) for name, own in whole.items()}
+    seed_products = {
+        name: tuple(_mean_product(means[None], preferences[name], rows[name]) for means in own)
+        for name, own in whole.items()
+    }
     return Comparison(
         temperature=temperature,
         base_hypervolume=hypervolume(_rewards(results.base, plan).mean(1).tolist(), REFERENCE_POINT),
-        hypervolumes={name: _estimate(values, volumes[name]) for name, values in by_seed.items()},
-        inner_products={
-            name: _estimate(
-                tuple(_mean_product(means[None], preferences[name], rows[name]) for means in own), products[name]
-            )
-            for name, own in whole.items()
-        },
-        leads={
-            name: _estimate(
-                tuple(a - b for a, b in zip(by_seed[first], by_seed[name], strict=True)),
-                [a - b for a, b in zip(volumes[first], volumes[name], strict=True)],
-            )
-            for name in rewards
-            if name != first
-        },
+        hypervolumes={name: _estimate(values, volumes[name]) for name, values in seed_volumes.items()},
+        inner_products={name: _estimate(values, products[name]) for name, values in seed_products.items()},
+        hypervolume_leads=_leads(seed_volumes, volumes),
+        inner_product_leads=_leads(seed_products, products),
         sweeps={
             method.name: [
                 summarise(
@@ -164,3 +157,15 @@ def _mean_product(means: NDArray[np.float64], preferences: list[tuple[float, ...
 def _estimate(by_seed: tuple[float, ...], drawn: list[float]) -> Estimate:
     low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
     return Estimate(float(np.mean(by_seed)), by_seed, (low, high))
+
+
+def _leads(by_seed: dict[str, tuple[float, ...]], drawn: dict[str, list[float]]) -> dict[str, Estimate]:
+    """The first method's values less those of each other."""
+    first, *others = by_seed
+    return {
+        name: _estimate(
+            tuple(a - b for a, b in zip(by_seed[first], by_seed[name], strict=True)),
+            [a - b for a, b in zip(drawn[first], drawn[name], strict=True)],
+        )
+        for name in others
+    }
