@@ -1,6 +1,7 @@
 """Prompts are what the model was trained on, and nobody's text passes for a special token."""
 
 import json
+import re
 from itertools import chain
 
 import pytest
@@ -192,3 +193,15 @@ def test_a_model_without_chat_template_refuses_conversations() -> None:
     bare = type(TEXT)(TEXT.tokenizer, TEXT.vocabulary, None, TEXT.defaults)
     with pytest.raises(RequestError, match="chat template"):
         bare.prompt_ids([ChatMessage("user", "hello")])
+
+
+def test_no_pattern_is_compiled_for_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with marks of its own would cost more than all the rest, and drive everybody else's out of re's cache."""
+    messages = [ChatMessage("system", "Be <|end|> brief."), ChatMessage("user", "How do I boil an egg?")]
+    expected = TEXT.prompt_ids(messages)
+
+    def never(*_: object) -> re.Pattern[str]:
+        raise AssertionError("a pattern was compiled")
+
+    monkeypatch.setattr("re._compiler.compile", never)
+    assert TEXT.prompt_ids(messages) == expected

@@ -112,8 +112,7 @@ class PromptEncoder:
         return "".join([*parts, content[last:]])
 
     def _pieces(self, rendered: str, marks: _Marks) -> Iterator[str]:
-        parts = ["", *re.split(f"({marks.open}|{marks.close})", rendered), ""]
-        for before, text, after in zip(parts[:-1:2], parts[1::2], parts[2::2], strict=True):
+        for before, text, after in _between(rendered, marks):
             cuts: list[int] = []
             # A template may have put words of its own between two halves of a message.
             if before == marks.open and after == marks.close and self._regions(text) == [(0, len(text))]:
@@ -158,6 +157,19 @@ class PromptEncoder:
             or self._is_unbreakable(text)
             or any(text[:length] in self._endings or text[-length:] in self._beginnings for length in lengths)
         )
+
+
+def _between(rendered: str, marks: _Marks) -> Iterator[tuple[str, str, str]]:
+    """What stands between marks, with the mark before and the mark behind it; none ("") at both ends."""
+    # No pattern: a new one for each request would have to be compiled, and would drive others from re's own cache.
+    before, sections = "", rendered.split(marks.open)
+    for number, section in enumerate(sections, 1):
+        *closed, last = section.split(marks.close)
+        for text in closed:
+            yield before, text, marks.close
+            before = marks.close
+        yield before, last, marks.open if number < len(sections) else ""
+        before = marks.open
 
 
 def _strings(value: object) -> Iterator[str]:
