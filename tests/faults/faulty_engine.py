@@ -18,6 +18,7 @@ STEP_S = 0.004
 VOCABULARY = 354
 MAX_BATCH = 8
 NUM_BLOCKS = 256
+CONTEXT = 2048
 
 # A prompt that begins with one of these tokens ...
 RAISES = 301  # ... makes the forward raise,
@@ -101,8 +102,8 @@ def main() -> None:
         def load(cls, config: EngineConfig) -> "FaultyEngine":
             if config.model.name == "gone":
                 raise OSError("the disk is gone")
-            scheduler = Scheduler(NUM_BLOCKS, config.block_size, MAX_BATCH, config.max_step_tokens, 512)
-            info = EngineInfo(512, VOCABULARY, (1,), config.block_size, NUM_BLOCKS, MAX_BATCH, "cpu", "float32", 1)
+            scheduler = Scheduler(NUM_BLOCKS, config.block_size, MAX_BATCH, config.max_step_tokens, CONTEXT)
+            info = EngineInfo(CONTEXT, VOCABULARY, (1,), config.block_size, NUM_BLOCKS, MAX_BATCH, "cpu", "float32", 1)
             return cls(FaultyModel(), scheduler, info, 3, queue_timeout_s=config.queue_timeout_s)
 
         def _check(self, prompt_ids: Any, preference: Any, params: Any) -> None:

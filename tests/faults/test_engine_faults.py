@@ -34,7 +34,8 @@ WATCHDOG_S = 2.0
 SUPERVISION = Supervision(watchdog_s=WATCHDOG_S, step_limit_s=WATCHDOG_S, backoff_s=0.01, backoff_limit_s=0.1)
 COMMAND = [sys.executable, "-m", "tests.faults.faulty_engine"]
 CONFIG = EngineConfig(model=BASE)
-ENDLESS: dict[str, Any] = {"max_tokens": 500, "ignore_eos": True, "seed": 1}
+# Five seconds, in which three of them fill the cache: whoever waits for them to run together cannot come too late.
+ENDLESS: dict[str, Any] = {"max_tokens": 1200, "ignore_eos": True, "seed": 1}
 
 
 @pytest.fixture
