@@ -229,6 +229,14 @@ def test_quantised_weights_are_refused_before_they_are_read(method: str | None, 
         Engine.load(EngineConfig(model=tmp_path))
 
 
+def test_weights_that_are_cut_off_are_one_clear_line(tmp_path: Path) -> None:
+    random_checkpoint(tmp_path, FAMILIES["llama"])
+    weights = tmp_path / "base/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"base cannot be loaded: .*not fully covered"):
+        Engine.load(EngineConfig(model=tmp_path / "base"))
+
+
 @pytest.mark.parametrize("family", REFUSED)
 def test_a_model_that_cannot_be_served_is_refused_at_load(family: str, tmp_path: Path) -> None:
     config, reason = REFUSED[family]
