@@ -42,13 +42,13 @@ demo: .venv/dev.done
 	$(BIN)/panacea train demo
 
 reproduce: .venv/dev.done
-	$(BIN)/python -m panacea_train.reproduce
+	$(BIN)/python -m panacea_lab.reproduce
 
 faults: .venv/dev.done
 	PANACEA_FAULTS=20 $(BIN)/pytest --timeout 1800 -rP --show-capture stdout tests/faults
 
 benchmarks: .venv/dev.done
-	$(BIN)/python -m panacea.bench.suite
+	$(BIN)/python -m panacea_lab.bench.benchmark_suite
 
 screenshots: .venv/dev.done
 	$(BIN)/python -m tests.web.screenshots

@@ -24,7 +24,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 import panacea
 from panacea_train.method import PanaceaConfig, save_adapter, steered
-from panacea_train.sampling import sample_preferences
+from panacea_train.preference_draws import sample_preferences
 from panacea_train.trainer import parameter_groups
 
 DEMO_BASE = Path(panacea.__file__).parent / "demo" / "base"

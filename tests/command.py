@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import httpx2
 
-PANACEA = [sys.executable, "-m", "panacea.cli"]
+PANACEA = [sys.executable, "-m", "panacea_commands"]
 
 
 @contextmanager

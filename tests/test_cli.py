@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from panacea import cli
+from panacea_commands import main as cli
 from tests.command import PANACEA, serving
 from tests.engine.test_process import alive, gone_within
 from tests.fake_hub import fake_hub

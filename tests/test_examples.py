@@ -9,12 +9,12 @@ import pytest
 from peft import PeftModel
 from transformers import LlamaForCausalLM
 
-from panacea.cli import DEMO
 from panacea.config import EngineConfig
+from panacea.demo_model import DEMO_BASE
 from panacea.engine.engine import Engine
 from panacea.engine.sampling_params import SamplingParams
 from panacea.text import ChatMessage, load_model_text
-from panacea_train.scoring import score
+from panacea_train.answer_logprobs import score
 from tests.golden_files import BASE
 from tests.train.tiny import PEFT_WARNING
 
@@ -24,8 +24,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @pytest.mark.slow
 def test_an_adapter_of_ones_own_is_trained_and_steers(tmp_path: Path) -> None:
     subprocess.run([sys.executable, EXAMPLES / "train_adapter.py", tmp_path / "mine"], check=True)
-    engine = Engine.load(EngineConfig(model=DEMO / "base", adapter=tmp_path / "mine"))
-    text = load_model_text(DEMO / "base")
+    engine = Engine.load(EngineConfig(model=DEMO_BASE, adapter=tmp_path / "mine"))
+    text = load_model_text(DEMO_BASE)
     prompt = text.prompt_ids([ChatMessage("user", "How do I boil an egg?")])
     params = SamplingParams(max_tokens=60, temperature=0)
     warm, brief, base = engine.generate([prompt] * 3, [(1.0, 0.0), (0.0, 1.0), None], params)

@@ -29,7 +29,7 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
         "panacea/demo/adapter/adapter_model.safetensors",
         "panacea/demo/adapter/evaluation.json",
         "panacea/page/index.html",
-        "panacea/api/docs_page.css",
+        "panacea/api/information/docs_page.css",
         "panacea/page/main.js",
         "panacea/page/components/app.js",
         "panacea/page/vendor/preact.js",
@@ -37,7 +37,8 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
         "panacea/py.typed",
         "panacea_kernels/py.typed",
         "panacea_train/py.typed",
-        "panacea_train/world/texts/tasks_kitchen.toml",
+        "panacea_lab/world/texts/tasks_kitchen.toml",
+        "panacea_commands/main.py",
         "panacea_train/report/templates/report.html.jinja",
         "panacea_train/report/templates/style.css",
     ):
@@ -45,7 +46,7 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
     assert sum(size for name, size in sizes.items() if name.startswith("panacea/demo/")) < 16 * 2**20
     assert not [name for name in sizes if not name.startswith(("panacea", "panacea_server"))]
     served = subprocess.run(
-        [sys.executable, "-c", "from panacea.api.page import page_folder; print(page_folder())"],
+        [sys.executable, "-c", "from panacea.api.information.web_page import page_folder; print(page_folder())"],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
         cwd=tmp_path,
         capture_output=True,

@@ -4,7 +4,7 @@ import pytest
 
 from panacea.errors import ConfigError
 from panacea.preference import Dimension, PreferenceSpace
-from panacea.settings import (
+from panacea_commands.option_values import (
     allowed_hosts,
     cors_origins,
     is_open,

@@ -4,7 +4,7 @@ import httpx2
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from panacea.api.metrics import CONTENT_TYPE
+from panacea.api.observability.metrics import CONTENT_TYPE
 
 
 def families(client: httpx2.Client) -> dict[str, Metric]:

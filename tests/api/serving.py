@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from panacea.api import EngineLike, create_app
-from panacea.api.admission import Admission
+from panacea.api.access.admission import Admission
 from panacea.api.app import new_admission
-from panacea.api.connection import HttpConfig
-from panacea.api.http_server import HttpServer
+from panacea.api.connections.connection import HttpConfig
+from panacea.api.connections.http_server import HttpServer
 from panacea.config import Limits, ServerConfig
 from panacea.preference import Dimension, PreferenceSpace
 from panacea.text import ModelText, load_model_text

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panacea.api.admission import Admission
-from panacea.api.quota import Quota
+from panacea.api.access.admission import Admission
+from panacea.api.access.quota import Quota
 from panacea.config import Limits
 from panacea.errors import ConfigError
 from tests.api.chatting import CHAT, COMPLETIONS, ask, body, contents, error_of

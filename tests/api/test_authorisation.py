@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
 
 from panacea.api import create_app
-from panacea.api.auth import PUBLIC_PATHS, BearerKeys
+from panacea.api.access.bearer_keys import PUBLIC_PATHS, BearerKeys
 from panacea.config import ServerConfig
 from tests.api.chatting import CHAT, COMPLETIONS, body, error_of
 from tests.api.fake_engine import FakeEngine

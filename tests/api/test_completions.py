@@ -6,7 +6,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 
-from panacea.api.completion_response import text_logprobs
+from panacea.api.generation.completion_response import text_logprobs
 from panacea.text import TokenLogprob
 from panacea.text.answer import Alternative
 from panacea.text.vocabulary import Vocabulary

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from panacea.api.connection import SPARE_CONNECTIONS
+from panacea.api.connections.connection import SPARE_CONNECTIONS
 from panacea.config import Limits
 from tests.api.chatting import CHAT, ask, body, contents
 from tests.api.fake_engine import FakeEngine

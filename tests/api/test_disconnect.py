@@ -13,9 +13,9 @@ import httpx2
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from panacea.api.backlog import Backlog
-from panacea.api.disconnect import CancelOnDisconnect
-from panacea.api.event_stream import EventStream
+from panacea.api.connections.backlog import Backlog
+from panacea.api.connections.disconnect import CancelOnDisconnect
+from panacea.api.connections.event_stream import EventStream
 from tests.api.chatting import CHAT, COMPLETIONS, ask, body, contents
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import Served, serving, wait_until

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from panacea.api import create_app
-from panacea.api.admission import Rejection
-from panacea.api.metrics import evenness
+from panacea.api.access.admission import Rejection
+from panacea.api.observability.metrics import evenness
 from panacea.config import EngineConfig, ServerConfig
 from panacea.engine.client import EngineClient
 from panacea.engine.outputs import EngineStats

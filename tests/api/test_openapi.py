@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from panacea.api.docs_page import docs_page
+from panacea.api.information.docs_page import docs_page
 from tests.api.chatting import error_of
 from tests.api.serving import NAME
 

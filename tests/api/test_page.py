@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from panacea.api.page import page_folder
+from panacea.api.information.web_page import page_folder
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import serving
 

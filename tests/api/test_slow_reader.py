@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from panacea.api.backlog import Backlog
+from panacea.api.connections.backlog import Backlog
 from panacea.config import Limits
 from tests.api.chatting import CHAT, ask, body, contents
 from tests.api.fake_engine import FakeEngine

@@ -9,10 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from panacea import cli
-from panacea.bench.measure import Budget, Samples, copy_rate, table
-from panacea.bench.random_model import make_network, names, read_config
 from panacea.errors import ConfigError
+from panacea_commands import main as cli
+from panacea_lab.bench.measurement import Budget, Samples, copy_rate, table
+from panacea_lab.bench.random_model import make_network, names, read_config
 
 # Everything that a server needs and a bench must not.
 FOREIGN = ("typer", "pydantic", "fastapi", "starlette", "uvicorn", "msgspec", "zmq", "jinja2", "peft", "rich")
@@ -22,7 +22,7 @@ def test_benches_import_torch_triton_transformers_and_little_else() -> None:
     modules = ("kernels", "sweep", "compile_ahead", "decode", "throughput", "suite", "page", "generic_lora", "prefix")
     code = (
         f"import sys\nsys.modules.update(dict.fromkeys({FOREIGN!r}))\n"
-        f"for name in {modules!r}: __import__('panacea.bench.' + name)\n"
+        f"for name in {modules!r}: __import__('panacea_lab.bench.' + name)\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 

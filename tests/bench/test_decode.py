@@ -5,9 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from panacea.bench import decode
-from panacea.bench.decode import DecodeBench
-from panacea.bench.decode_steps import (
+from panacea.config import EngineConfig
+from panacea.engine.graphs import padded_sizes
+from panacea.engine.runner import Runner
+from panacea.errors import ConfigError
+from panacea.model.steered_linear import SteeredLinear
+from panacea_lab.bench import decode
+from panacea_lab.bench.decode import DecodeBench
+from panacea_lab.bench.decode_steps import (
     KeepingRecorder,
     adapter_bytes,
     decoding_engine,
@@ -16,12 +21,7 @@ from panacea.bench.decode_steps import (
     token_bytes,
     weight_bytes,
 )
-from panacea.bench.random_model import load_variants, preferences, read_config
-from panacea.config import EngineConfig
-from panacea.engine.graphs import padded_sizes
-from panacea.engine.runner import Runner
-from panacea.errors import ConfigError
-from panacea.model.steered_linear import SteeredLinear
+from panacea_lab.bench.random_model import load_variants, preferences, read_config
 from tests.bench.numbers import assert_says_where_it_ran, assert_times_are_finite_and_positive
 from tests.kernels.devices import DEVICE
 

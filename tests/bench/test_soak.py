@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from panacea import cli
-from panacea.bench.measure import BenchError
-from panacea.bench.soak.asks import Asks, Vocabulary
-from panacea.bench.soak.call import Address
-from panacea.bench.soak.canary import Sample
-from panacea.bench.soak.checks import Check, check_holdings, check_latency, check_memory
-from panacea.bench.soak.limits import Limits
-from panacea.bench.soak.run import SoakBench, report
-from panacea.bench.soak.trend import compare, fit
-from panacea.bench.soak.watch import Process, Snapshot
+from panacea_commands import main as cli
+from panacea_lab.bench.measurement import BenchError
+from panacea_lab.bench.soak.asks import Asks, Vocabulary
+from panacea_lab.bench.soak.call import Address
+from panacea_lab.bench.soak.canary import Sample
+from panacea_lab.bench.soak.checks import Check, check_holdings, check_latency, check_memory
+from panacea_lab.bench.soak.soak_bench import SoakBench, report
+from panacea_lab.bench.soak.soak_limits import Limits
+from panacea_lab.bench.soak.trend import compare, fit
+from panacea_lab.bench.soak.watch import Process, Snapshot
 
 MIB = 2**20
 # A few seconds on a machine that others use tell little of latency and of single MiB.

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from panacea.bench import suite
-from panacea.bench.decode import BATCHES
-from panacea.bench.page import BEGIN, END, render, replace_measured, targets
-from panacea.bench.suite import Part, Settings
+from panacea_lab.bench import benchmark_suite as suite
+from panacea_lab.bench.benchmark_suite import Part, Settings
+from panacea_lab.bench.benchmarks_page import BEGIN, END, render, replace_measured, targets
+from panacea_lab.bench.decode import BATCHES
 from tests.kernels.devices import DEVICE
 
 MACHINE = {

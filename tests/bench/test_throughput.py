@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from panacea.bench import throughput
-from panacea.bench.continuous_batching import ContinuousBatching
-from panacea.bench.measure import BenchError
-from panacea.bench.throughput import WAYS, Mix, ThroughputBench
 from panacea.errors import ConfigError
+from panacea_lab.bench import throughput
+from panacea_lab.bench.continuous_batching import ContinuousBatching
+from panacea_lab.bench.measurement import BenchError
+from panacea_lab.bench.throughput import WAYS, Mix, ThroughputBench
 from tests.bench.numbers import assert_says_where_it_ran, assert_times_are_finite_and_positive
 
 TINY = ThroughputBench("tiny", requests=6, prompt=(3, 40), answer=(2, 12), rounds=2)

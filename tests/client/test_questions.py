@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from panacea.cli import DEMO
+from panacea.demo_model import DEMO_ADAPTER
 from panacea_client import BadRequestError, NotFoundError, Panacea, preference_grid
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import NAME, SPACE, Served, serving, wait_until
@@ -215,7 +215,7 @@ def test_an_evaluation_is_read_whole(make_client: MakeClient) -> None:
     async def make_engine() -> FakeEngine:
         return FakeEngine()
 
-    content = (DEMO / "adapter" / "evaluation.json").read_bytes()
+    content = (DEMO_ADAPTER / "evaluation.json").read_bytes()
     with serving(make_engine, evaluation=content) as served:
         evaluation = make_client(served.url).evaluation()
     assert evaluation.model_dump() == json.loads(content)

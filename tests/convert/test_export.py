@@ -14,12 +14,13 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from panacea import cli
 from panacea.config import EngineConfig
+from panacea.demo_model import DEMO_ADAPTER
 from panacea.engine.engine import Engine
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError
 from panacea.model.adapter import Adapter
+from panacea_commands import main as cli
 from panacea_train.convert import export
 from panacea_train.convert.export import export_adapter
 from panacea_train.convert.soup import convert_soup
@@ -221,7 +222,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return caught.value.code
 
 
-DEMO = cli.DEMO / "adapter"
+DEMO = DEMO_ADAPTER
 
 
 @pytest.mark.parametrize(

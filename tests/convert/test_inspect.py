@@ -10,12 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from panacea import cli
 from panacea.model.adapter import Adapter, LowRank
 from panacea.model.adapter_config import AdapterConfig
 from panacea.preference import Dimension, PreferenceSpace
+from panacea_commands import main as cli
 from panacea_train.convert.inspection import Inspection, table
-from panacea_train.convert.picture import draw
+from panacea_train.convert.inspection_picture import draw
 from tests.convert.adapters import HELPFUL
 from tests.golden_files import ADAPTER
 
@@ -140,7 +140,7 @@ def test_a_wrong_argument_is_one_clear_line_and_exit_code_2(
 def test_without_matplotlib_a_picture_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "panacea_train.convert.picture")
+    monkeypatch.delitem(sys.modules, "panacea_train.convert.inspection_picture")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert run_cli(monkeypatch, str(ADAPTER), "--picture", str(tmp_path / "a.svg")) == 2
     assert "pip install 'panacea-server[plot]'" in capfd.readouterr().err

@@ -14,13 +14,13 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
-from panacea import cli
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError, PreferenceError
 from panacea.model import loader
 from panacea.model.adapter import Adapter
+from panacea_commands import main as cli
 from panacea_train.convert import soup
 from panacea_train.convert.soup import convert_soup
 from tests.command import serving

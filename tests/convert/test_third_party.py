@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from panacea import cli
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError, PreferenceError
 from panacea.model.adapter import Adapter
+from panacea_commands import main as cli
 from panacea_train.convert import third_party
 from panacea_train.convert.third_party import convert_third_party
 from tests.golden_files import ADAPTER, BASE, GOLDEN, golden

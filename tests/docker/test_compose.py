@@ -12,7 +12,7 @@ import pytest
 import typer
 import yaml
 
-from panacea import cli
+from panacea_commands import main as cli
 from tests.api.fake_engine import FakeEngine
 from tests.api.metric_samples import families
 from tests.api.serving import serving

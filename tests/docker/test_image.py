@@ -70,12 +70,12 @@ def test_what_is_copied_is_in_the_context_and_stages_come_before_they_are_used()
 def test_nothing_private_gets_into_the_context() -> None:
     assert {path.parts[0] for path in CONTEXT.files(".")} == {
         "LICENSE", "README.md", "constraints.txt", "pyproject.toml",
-        "clients", "docker", "kernels", "server", "training",
+        "clients", "commands", "docker", "kernels", "lab", "server", "training",
     }  # fmt: skip
     for path in (".env", "docker/.env", ".git/config", "api_keys.txt", "runs/model.safetensors", ".venv/bin/python"):
         assert not CONTEXT.holds(path)
-    assert not CONTEXT.holds("server/panacea/__pycache__/cli.cpython-311.pyc")
-    assert CONTEXT.holds("server/panacea/cli.py")
+    assert not CONTEXT.holds("server/panacea/__pycache__/config.cpython-311.pyc")
+    assert CONTEXT.holds("commands/panacea_commands/main.py")
     assert "docker/.env" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
 
 

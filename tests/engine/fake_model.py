@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import EngineInfo
 from panacea.engine.prefix_keys import ModelIdentity
-from panacea.engine.request import UNKNOWN_TOKEN
 from panacea.engine.sampler import Sampled
 from panacea.engine.scheduler import Scheduler, Work
+from panacea.engine.sequence import UNKNOWN_TOKEN
 from panacea.preference import Preference
 
 VOCABULARY = 97

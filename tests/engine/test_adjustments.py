@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, MinPLogitsWarper, RepetitionPenal
 from panacea.config import EngineConfig
 from panacea.engine.adjustments import Adjustments
 from panacea.engine.engine import Engine
-from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.sampling_row import SamplingRow
+from panacea.engine.sequence import Request
 from panacea.errors import RequestError
 from tests.golden_files import ADAPTER, BASE, golden
 

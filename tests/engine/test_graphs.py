@@ -19,10 +19,10 @@ from panacea.engine.engine import Engine
 from panacea.engine.graphs import CudaGraphRecorder, Recorder, padded_sizes
 from panacea.engine.outputs import EngineInfo
 from panacea.engine.prefix_keys import ModelIdentity
-from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
+from panacea.engine.sequence import Request
 from panacea.model.loader import load_model
 from tests.golden_files import ADAPTER, BASE, golden
 

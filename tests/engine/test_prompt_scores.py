@@ -14,11 +14,11 @@ from panacea.engine.adjustments import Adjustments
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
 from panacea.engine.prompt_scores import PromptScores, ScoringStep, WantedRows
-from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampler import choose
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.sampling_row import SamplingRow
+from panacea.engine.sequence import Request
 from panacea.errors import RequestError
 from panacea.model.adapter import Adapter
 from panacea.preference import Preference

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from panacea.config import EngineConfig
 from panacea.engine.outputs import TokenOutput
-from panacea.engine.pool import Pool
 from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.slot_pool import Pool
 from panacea.errors import ConfigError, EngineError, RequestError
 from panacea.preference import Preference
 from tests.engine.fake_model import VOCABULARY, answer, make_engine

@@ -10,10 +10,10 @@ import panacea_kernels as pk
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
-from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Work
+from panacea.engine.sequence import Request
 from panacea.model.loader import load_model
 from tests.golden_files import ADAPTER, BASE, golden
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.sequence import Request
 from panacea.engine.waiting import WaitingQueue
 from tests.engine.fake_model import answer, make_engine
 

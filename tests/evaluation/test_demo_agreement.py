@@ -2,20 +2,20 @@
 
 from transformers import PreTrainedTokenizerFast
 
-from panacea.cli import DEMO
 from panacea.config import EngineConfig
-from panacea_train.demo.answering import MAX_TOKENS, Answerer
-from panacea_train.demo.examine import ExamSettings, sweep_grid
-from panacea_train.demo.judging import NAMES, REFERENCE_POINT, TOPIC, WorldScorer, demo_prompts
+from panacea.demo_model import DEMO_ADAPTER, DEMO_BASE
+from panacea_lab.demo.answerer import MAX_TOKENS, Answerer
+from panacea_lab.demo.examine import ExamSettings, sweep_grid
+from panacea_lab.demo.judging import NAMES, REFERENCE_POINT, TOPIC, WorldScorer, demo_prompts
+from panacea_lab.world.held_out import Question
+from panacea_lab.world.world_judge import Judge
+from panacea_lab.world.world_texts import load_world
 from panacea_train.evaluation import load_evaluation
 from panacea_train.evaluation.evaluate import evaluate
 from panacea_train.evaluation.sweep import SweepSettings
 from panacea_train.pareto import simplex_grid
-from panacea_train.world.held_out import Question
-from panacea_train.world.rewards import Judge
-from panacea_train.world.texts import load_world
 
-BASE, ADAPTER = DEMO / "base", DEMO / "adapter"
+BASE, ADAPTER = DEMO_BASE, DEMO_ADAPTER
 
 
 def test_the_questions_are_those_of_its_training() -> None:

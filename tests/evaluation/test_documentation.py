@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 from typer.testing import CliRunner
 
-from panacea import cli
 from panacea.preference import Dimension, PreferenceSpace
+from panacea_commands import main as cli
 from panacea_train.evaluation import AnswerRecord
-from panacea_train.evaluation.preferences import grid_of, read_preferences
-from panacea_train.evaluation.prompts import read_prompts
+from panacea_train.evaluation.preference_lists import grid_of, read_preferences
+from panacea_train.prompts import read_prompts
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
 PROMPTS, POINTS, ANSWER = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
@@ -53,12 +53,12 @@ def test_evaluating_needs_no_packages_of_training() -> None:
     """Whoever has installed the server alone can evaluate."""
     names = ("peft", "accelerate", "scipy", "trl", "matplotlib", "tensorboard")
     modules = (
-        "panacea_train.demo.judging",
+        "panacea_lab.demo.judging",
         "panacea_train.evaluation.evaluate",
         "panacea_train.evaluation.comparison",
         "panacea_train.report.terminal",
         "panacea_train.rewards",
-        "panacea_train.convert.output",
+        "panacea_train.convert.output_folder",
     )
     code = f"import sys; sys.modules.update(dict.fromkeys({names!r})); import {', '.join(modules)}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

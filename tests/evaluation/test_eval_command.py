@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from panacea import cli, eval_commands
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import TokenOutput
+from panacea_commands import evaluate as evaluate_commands
+from panacea_commands import main as cli
 from panacea_train.evaluation import read_run, summarise
 from tests.golden_files import ADAPTER, BASE
 
@@ -121,7 +122,7 @@ def test_notes_name_no_folders_and_no_arguments(folder: Path, monkeypatch: pytes
     ],
 )
 def test_no_notation_of_a_reward_gets_a_folder_into_the_notes(spec: str, said: str) -> None:
-    assert eval_commands.described(spec) == said
+    assert evaluate_commands.described(spec) == said
 
 
 def test_points_and_the_reference_can_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +257,7 @@ def test_help_is_in_panels() -> None:
 
 
 def test_nothing_at_all_evaluates_the_embedded_demo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eval_commands, "DEMO_LIMIT", 2)
+    monkeypatch.setattr(evaluate_commands, "DEMO_LIMIT", 2)
     assert panacea_eval("--grid", 1, monkeypatch=monkeypatch) == 0
     evaluation = read_run(folder / "runs" / "eval").evaluation
     assert evaluation.model == "Panacea demo"

@@ -8,15 +8,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from panacea.api.evaluation import Evaluation as ServedEvaluation
+from panacea.api.information.evaluation_schema import Evaluation as ServedEvaluation
 from panacea.config import EngineConfig
 from panacea.preference import Preference
 from panacea_train.evaluation import Run, read_run, summarise, write_run
+from panacea_train.evaluation.answer_rewards import RewardScorer
 from panacea_train.evaluation.evaluate import evaluate
-from panacea_train.evaluation.prompts import Message, Prompt
-from panacea_train.evaluation.run import install_run
-from panacea_train.evaluation.scoring import RewardScorer
+from panacea_train.evaluation.evaluation_run import install_run
 from panacea_train.evaluation.sweep import SweepSettings
+from panacea_train.prompts import Message, Prompt
 from panacea_train.rewards import RewardError
 from panacea_train.rewards.reward import Report
 from tests.api.fake_engine import FakeEngine

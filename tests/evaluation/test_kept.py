@@ -14,9 +14,9 @@ from panacea.errors import ConfigError
 from panacea.preference import Preference
 from panacea_train.evaluation import answering
 from panacea_train.evaluation.answering import Ask, Reply, answer_all
-from panacea_train.evaluation.kept import KeptReplies, kept_replies
-from panacea_train.evaluation.prompts import Message, Prompt
+from panacea_train.evaluation.kept_replies import KeptReplies, kept_replies
 from panacea_train.evaluation.sweep import Said, SweepSettings, sweep
+from panacea_train.prompts import Message, Prompt
 from tests.golden_files import ADAPTER, BASE
 
 PROMPTS = [Prompt((Message("user", text),)) for text in ("Plant the bulbs", "Clean a knife")]

@@ -8,7 +8,7 @@ import pytest
 
 from panacea.errors import ConfigError
 from panacea.preference import Dimension, PreferenceSpace
-from panacea_train.evaluation.preferences import MOST_POINTS, grid_of, read_preferences
+from panacea_train.evaluation.preference_lists import MOST_POINTS, grid_of, read_preferences
 from panacea_train.pareto import simplex_grid
 
 SPACE = PreferenceSpace((Dimension("helpful"), Dimension("concise")), (0.5, 0.5), {"brief": (1, 3)})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from panacea.errors import ConfigError
-from panacea_train.evaluation.prompts import Message, Prompt, choose_prompts, read_prompts, with_system
+from panacea_train.prompts import Message, Prompt, choose_prompts, read_prompts, with_system
 
 
 def written(tmp_path: Path, content: str | bytes, name: str = "prompts.jsonl") -> Path:

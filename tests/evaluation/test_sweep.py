@@ -15,8 +15,8 @@ from panacea.errors import CheckpointError, ConfigError, RequestFailedError
 from panacea.preference import Preference
 from panacea_train.evaluation import answering
 from panacea_train.evaluation.answering import Ask, AskFailedError, Reply
-from panacea_train.evaluation.prompts import Message, Prompt
 from panacea_train.evaluation.sweep import Said, SweepSettings, sweep
+from panacea_train.prompts import Message, Prompt
 from tests.golden_files import ADAPTER, BASE, GOLDEN
 
 CONFIG = EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32")

@@ -5,9 +5,9 @@ python -m tests.faults.panacea_with_faults serve
 
 import sys
 
-from panacea import cli
 from panacea.config import EngineConfig, Supervision
 from panacea.engine.client import EngineClient
+from panacea_commands import main as cli
 
 COMMAND = [sys.executable, "-m", "tests.faults.faulty_engine"]
 _start = EngineClient.start

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from panacea.bench.soak.server import started
+from panacea_lab.bench.soak.soaked_server import started
 from tests.fuzz.attack import attack
 from tests.fuzz.mutations import hostile
 from tests.fuzz.openapi import Examples, try_operations

@@ -11,9 +11,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from panacea.bench.soak.call import Address, Caller
-from panacea.bench.soak.server import Started
-from panacea.bench.soak.watch import ENGINE, SERVER, tree
+from panacea_lab.bench.soak.call import Address, Caller
+from panacea_lab.bench.soak.soaked_server import Started
+from panacea_lab.bench.soak.watch import ENGINE, SERVER, tree
 from tests.fuzz.http_mutations import ELSEWHERE, Hostile
 from tests.fuzz.values import CHAT, COMPLETIONS
 

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from panacea.bench.measure import table
+from panacea_lab.bench.measurement import table
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, negative_data_rejection]
 _STREAM = "text/event-stream"

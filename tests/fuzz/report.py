@@ -4,11 +4,11 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 
-from panacea.bench.measure import table
+from panacea_lab.bench.measurement import table
 from tests.fuzz.attack import Outcome
 
 # A short context, so that a request that lost its limit of tokens is over soon.
-SERVE = (sys.executable, "-m", "panacea.cli", "serve", "--port", "0", "--max-context", "96", "--max-batch", "16")
+SERVE = (sys.executable, "-m", "panacea_commands", "serve", "--port", "0", "--max-context", "96", "--max-batch", "16")
 
 LEAST_PARSED = 0.3
 MEMORY_MIB = 32.0

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 import tests.fuzz.attack
-from panacea.bench.soak.server import started
+from panacea_lab.bench.soak.soaked_server import started
 from tests.fuzz.attack import Outcome, attack, send
 from tests.fuzz.http_mutations import plain
 from tests.fuzz.mutations import hostile

@@ -1,6 +1,6 @@
 """The server's OpenAPI document against the server: the fast part of `make fuzz`."""
 
-from panacea.bench.soak.server import started
+from panacea_lab.bench.soak.soaked_server import started
 from tests.fuzz.openapi import Examples, try_operations
 from tests.fuzz.report import SERVE
 from tests.fuzz.values import VALID

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Conf
 import panacea_kernels as pk
 from panacea.config import DType, EngineConfig
 from panacea.engine.kv_cache import KVCache, probe_layers
-from panacea.model.decoder import Decoder, FusedDecoder, TransformersDecoder
+from panacea.model.decoders import Decoder, FusedDecoder, TransformersDecoder
 from panacea.model.loader import LoadedModel, load_model
 from tests.device_operators import count_device_operators
 from tests.golden_files import ADAPTER, BASE

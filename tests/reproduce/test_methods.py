@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panacea_train.examples import PreferencePair
+from panacea_lab.reproduce.compared_methods import Lesson, methods
+from panacea_lab.reproduce.comparison_settings import ReproduceSettings
+from panacea_lab.reproduce.tuning import Rates, best, next_trials
 from panacea_train.pareto import simplex_grid
-from panacea_train.reproduce.methods import Lesson, methods
-from panacea_train.reproduce.settings import ReproduceSettings
-from panacea_train.reproduce.tuning import Rates, best, next_trials
+from panacea_train.training_examples import PreferencePair
 
 SETTINGS = ReproduceSettings()
 

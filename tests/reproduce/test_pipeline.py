@@ -9,11 +9,11 @@ import pytest
 
 import panacea
 from panacea.errors import ConfigError
-from panacea_train.demo.examine import NAMES, REFERENCE_POINT
+from panacea_lab.demo.examine import NAMES, REFERENCE_POINT
+from panacea_lab.reproduce import ReproduceSettings, reproduce
+from panacea_lab.reproduce.comparison_page import write_report
+from panacea_lab.reproduce.comparison_results import Results
 from panacea_train.evaluation import summarise
-from panacea_train.reproduce import ReproduceSettings, reproduce
-from panacea_train.reproduce.report import write_report
-from panacea_train.reproduce.results import Results
 
 BASE = Path(panacea.__file__).parent / "demo" / "base"
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from panacea_lab.reproduce.comparison_results import MethodResults, Results, Trained, compare
+from panacea_lab.reproduce.comparison_settings import ReproduceSettings
+from panacea_lab.reproduce.tuning import Rates
 from panacea_train.evaluation import Answered
-from panacea_train.reproduce.results import MethodResults, Results, Trained, compare
-from panacea_train.reproduce.settings import ReproduceSettings
-from panacea_train.reproduce.tuning import Rates
 
 QUESTIONS = 5
 CENTRE = (1 / 3, 1 / 3, 1 / 3)

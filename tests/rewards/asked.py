@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from panacea_train.evaluation.prompts import Message, Prompt
+from panacea_train.prompts import Message, Prompt
 
 
 def prompt(text: str, system: str | None = None, **fields: Any) -> Prompt:

@@ -43,7 +43,7 @@ def scores(spec: str, questions: list[str], answers: list[str]) -> list[float]:
 @pytest.fixture(params=[1, 2, 64])
 def batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many sequences."""
-    monkeypatch.setattr("panacea_train.rewards.classifier.ROWS", request.param)
+    monkeypatch.setattr("panacea_train.rewards.classifier_reward.ROWS", request.param)
 
 
 @pytest.mark.usefixtures("batches")
@@ -261,8 +261,8 @@ def test_what_torch_says_against_a_model_is_told(tmp_path: Path) -> None:
 def test_a_forward_holds_so_many_rows_and_tokens_and_each_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int, expected: list[int]
 ) -> None:
-    monkeypatch.setattr("panacea_train.rewards.classifier.ROWS", rows)
-    monkeypatch.setattr("panacea_train.rewards.classifier.TOKENS", tokens)
+    monkeypatch.setattr("panacea_train.rewards.classifier_reward.ROWS", rows)
+    monkeypatch.setattr("panacea_train.rewards.classifier_reward.TOKENS", tokens)
     heard = Heard()
     read_reward(f"model:{bert(tmp_path)}").score([prompt("egg ?")] * 5, ["no"] * 5, heard)  # six tokens each
     assert heard.calls == expected

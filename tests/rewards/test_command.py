@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from panacea_train.rewards import RewardError, read_reward
-from panacea_train.rewards.command import Command
+from panacea_train.rewards.command_reward import Command
 from tests.api.serving import wait_until
 from tests.rewards.asked import Heard, prompt
 
@@ -151,7 +151,7 @@ def test_a_silent_program_is_ended_with_its_children(tmp_path: Path, monkeypatch
     """Time stands still until its first score is heard, and flies from then on."""
     heard = Heard()
     clock = count(step=1000)
-    monkeypatch.setattr("panacea_train.rewards.command.monotonic", lambda: next(clock) if heard.total else 0)
+    monkeypatch.setattr("panacea_train.rewards.command_reward.monotonic", lambda: next(clock) if heard.total else 0)
     with fifo(tmp_path) as (path, reader):
         silent = shell(f"exec 3>{path}; echo waiting >&2; echo 1; sleep 600 & wait")
         with pytest.raises(RewardError, match=r"silent for 600 s after 1 of 2 scores; its last words: waiting"):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from panacea_train.rewards import read_reward
-from panacea_train.rewards.spec import KINDS
+from panacea_train.rewards.reward_spec import KINDS
 from tests.rewards.asked import Heard, prompt
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text("utf-8")

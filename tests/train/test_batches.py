@@ -9,7 +9,7 @@ import torch
 
 from panacea.errors import ConfigError
 from panacea_train.batches import Batch, Sampling, StepBatches, pack
-from panacea_train.examples import Candidates, Demonstration, Example, PreferencePair, check_example
+from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, check_example
 
 SAMPLING = Sampling(batch_size=4, dimensions=3, seed=7, vertex_probability=0.3, dirichlet_alpha=1.0, selection="reward")
 PAIR = PreferencePair([1, 2], [3, 4, 5], [6], (0.9, 0.5, 0.0))

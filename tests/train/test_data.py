@@ -11,8 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from panacea.errors import ConfigError
 from panacea_train.data import Compared, Message, Scored, Shown, TrainingFile, read_training_file, summarise
 from panacea_train.data.encoding import ConversationEncoder
-from panacea_train.data.examples import to_examples
-from panacea_train.examples import Candidates, Demonstration, PreferencePair
+from panacea_train.data.example_building import to_examples
+from panacea_train.training_examples import Candidates, Demonstration, PreferencePair
 from tests.golden_files import BASE
 
 HELLO = [Message("user", "Hello")]

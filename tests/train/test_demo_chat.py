@@ -3,9 +3,9 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from panacea_train.demo.chat import SPECIAL_TOKENS, SampleStream, prompt_text, render, train_tokenizer
-from panacea_train.world.conversations import Turn
-from panacea_train.world.texts import World, load_world
+from panacea_lab.demo.demo_chat import SPECIAL_TOKENS, SampleStream, prompt_text, render, train_tokenizer
+from panacea_lab.world.conversations import Turn
+from panacea_lab.world.world_texts import World, load_world
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 
 import panacea
 from panacea.preference import Dimension, PreferenceSpace
+from panacea_lab.world.held_out import load_held_out
+from panacea_lab.world.world_judge import DIMENSIONS
+from panacea_lab.world.world_texts import load_world
 from panacea_train.evaluation import Answered, Evaluation, Sweep, load_evaluation, save_evaluation, summarise
 from panacea_train.pareto import distinct, hypervolume, non_dominated, spearman
-from panacea_train.world.held_out import load_held_out
-from panacea_train.world.rewards import DIMENSIONS
-from panacea_train.world.texts import load_world
 
 DEMO = Path(panacea.__file__).parent / "demo"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from panacea.errors import ConfigError
-from panacea_train.demo.pipeline import train_demo
-from panacea_train.demo.settings import DemoSettings
-from panacea_train.demo.stages import STATE_FILE, Stage, StageLog, run_stages
+from panacea_lab.demo.demo_pipeline import train_demo
+from panacea_lab.demo.demo_settings import DemoSettings
+from panacea_lab.demo.stages import STATE_FILE, Stage, StageLog, run_stages
 
 SETTINGS = DemoSettings.tiny()
 

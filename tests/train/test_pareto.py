@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from panacea_train.evaluation.summary import RESAMPLED_DIRECTIONS
+from panacea_train.evaluation.sweep_summary import RESAMPLED_DIRECTIONS
 from panacea_train.pareto import (
     distinct,
     hypervolume,

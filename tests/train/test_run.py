@@ -17,8 +17,8 @@ from panacea.errors import ConfigError
 from panacea.model.adapter_config import AdapterConfig
 from panacea.text import ChatMessage, load_model_text
 from panacea_train.data import TrainingFile, read_training_file
-from panacea_train.run import RunSettings, linear_targets, prepare_output, train_adapter
 from panacea_train.trainer import PanaceaTrainer
+from panacea_train.training_run import RunSettings, linear_targets, prepare_output, train_adapter
 from tests.command import PANACEA
 from tests.golden_files import BASE
 from tests.train.tiny import PEFT_WARNING, tiny_llama

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from panacea_train.sampling import sample_preferences
+from panacea_train.preference_draws import sample_preferences
 
 
 def test_rows_lie_on_the_simplex() -> None:

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from panacea_train.answer_logprobs import reference_logprobs, score, sequence_logprobs
 from panacea_train.batches import pack
-from panacea_train.examples import Candidates, Demonstration, Example, PreferencePair, Tokens
-from panacea_train.health import Probe, preference_gap, preference_probes
 from panacea_train.method import steered
-from panacea_train.scoring import reference_logprobs, score, sequence_logprobs
+from panacea_train.preference_gap import Probe, preference_gap, preference_probes
+from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, Tokens
 from tests.train.tiny import PEFT_WARNING, adapted, tiny_llama
 
 pytestmark = pytest.mark.filterwarnings(PEFT_WARNING)

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from panacea_train.world.answers import CLOSINGS, OPENERS, REFUSALS, draw_answer, draw_outside_answer
-from panacea_train.world.conversations import ConversationWriter
-from panacea_train.world.questions import QuestionWriter
-from panacea_train.world.reading import Reader, Reading
-from panacea_train.world.rewards import Judge, brevity
-from panacea_train.world.texts import Topic, World, load_world
+from panacea_lab.world.conversations import ConversationWriter
+from panacea_lab.world.world_answers import CLOSINGS, OPENERS, REFUSALS, draw_answer, draw_outside_answer
+from panacea_lab.world.world_judge import Judge, brevity
+from panacea_lab.world.world_questions import QuestionWriter
+from panacea_lab.world.world_reading import Reader, Reading
+from panacea_lab.world.world_texts import Topic, World, load_world
 
 
 @pytest.fixture(scope="module")

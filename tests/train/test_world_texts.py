@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import panacea_lab
 import panacea_train
-from panacea_train.world.held_out import draw_questions, load_held_out
-from panacea_train.world.texts import World, WorldError, find_problems, load_world
+from panacea_lab.world.held_out import draw_questions, load_held_out
+from panacea_lab.world.world_texts import World, WorldError, find_problems, load_world
 
-PACKAGE = Path(panacea_train.__file__).parent
+PACKAGE = Path(panacea_lab.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +83,12 @@ def test_drawn_questions_are_the_same_for_the_same_seed(world: World) -> None:
 
 def test_nothing_that_trains_can_read_the_held_out_questions() -> None:
     importers = set()
-    for path in PACKAGE.rglob("*.py"):
+    training = Path(panacea_train.__file__).parent
+    for path in (*PACKAGE.rglob("*.py"), *training.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if "panacea_train.world.held_out" in modules:
-                importers.add(path.relative_to(PACKAGE).as_posix())
-    evaluations = {"demo/examine.py", "demo/judging.py", "reproduce/questions.py"}
-    assert importers == {*evaluations, "demo/pipeline.py"}
+            if "panacea_lab.world.held_out" in modules:
+                importers.add(path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else training).as_posix())
+    evaluations = {"demo/examine.py", "demo/judging.py", "reproduce/comparison_questions.py"}
+    assert importers == {*evaluations, "demo/demo_pipeline.py"}

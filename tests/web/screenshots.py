@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import panacea
 from panacea_train.evaluation import load_evaluation
-from panacea_train.evaluation.run import Run
+from panacea_train.evaluation.evaluation_run import Run
 from panacea_train.report import render_report
 from tests.command import serving
 from tests.web.visitor import QUESTION, answer, ask, handle, place, wait_until_answered, wait_until_ready

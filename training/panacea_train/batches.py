@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from panacea.errors import ConfigError
-from panacea_train.examples import Candidates, Demonstration, Example, PreferencePair, Tokens, longest
-from panacea_train.sampling import sample_preferences
+from panacea_train.preference_draws import sample_preferences
+from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, Tokens, longest
 
 Selection = Literal["reward", "loss"]
 

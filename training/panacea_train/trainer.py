@@ -5,7 +5,7 @@
     import torch
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM, set_seed
-    from panacea_train.examples import Candidates, Demonstration, PreferencePair
+    from panacea_train.training_examples import Candidates, Demonstration, PreferencePair
     from panacea_train.method import PanaceaConfig, save_adapter, steered
     from panacea_train.trainer import PanaceaTrainer, TrainingConfig
 
@@ -50,9 +50,8 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from panacea.errors import ConfigError
+from panacea_train.answer_logprobs import reference_logprobs, sequence_logprobs, under
 from panacea_train.batches import Batch, Sampling, Selection, StepBatches
-from panacea_train.examples import Demonstration, Example, check_example
-from panacea_train.health import Probe, preference_gap, preference_probes, vertex_losses
 from panacea_train.method import find_steering
 from panacea_train.objectives import (
     dpo_loss,
@@ -64,7 +63,8 @@ from panacea_train.objectives import (
     sft_losses_by_dimension,
     tchebycheff,
 )
-from panacea_train.scoring import reference_logprobs, sequence_logprobs, under
+from panacea_train.preference_gap import Probe, preference_gap, preference_probes, vertex_losses
+from panacea_train.training_examples import Demonstration, Example, check_example
 
 Aggregation = Literal["linear", "tchebycheff"]
 

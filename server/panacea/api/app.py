@@ -8,29 +8,29 @@ from pydantic import ValidationError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from panacea.api.admission import Admission
-from panacea.api.auth import BearerKeys
+from panacea.api.access.admission import Admission
+from panacea.api.access.bearer_keys import BearerKeys
+from panacea.api.access.gate import Gate
 from panacea.api.catalog import Catalog
-from panacea.api.chat import chat_router
-from panacea.api.completions import completions_router
-from panacea.api.disconnect import CancelOnDisconnect
-from panacea.api.docs_page import add_docs_page
-from panacea.api.engine import EngineLike
-from panacea.api.errors import LastResort, handle_errors
-from panacea.api.evaluation import Evaluation
-from panacea.api.gate import Gate
-from panacea.api.head_limits import HeadLimits
-from panacea.api.health import health_router
-from panacea.api.hosts import HostAllowList
-from panacea.api.measured_engine import MeasuredEngine
-from panacea.api.metrics import Metrics, metrics_router
-from panacea.api.models import models_router
-from panacea.api.openapi import DocumentedApp
-from panacea.api.page import add_page
-from panacea.api.preferences import preferences_router
-from panacea.api.request_id import RequestId
-from panacea.api.request_log import RequestLog
-from panacea.api.tokenization import tokenization_router
+from panacea.api.connections.disconnect import CancelOnDisconnect
+from panacea.api.connections.head_limits import HeadLimits
+from panacea.api.connections.hosts import HostAllowList
+from panacea.api.connections.request_id import RequestId
+from panacea.api.engine_interface import EngineLike
+from panacea.api.error_responses import LastResort, handle_errors
+from panacea.api.generation.chat_route import chat_router
+from panacea.api.generation.completions_route import completions_router
+from panacea.api.information.docs_page import add_docs_page
+from panacea.api.information.evaluation_schema import Evaluation
+from panacea.api.information.health_route import health_router
+from panacea.api.information.models_route import models_router
+from panacea.api.information.openapi import DocumentedApp
+from panacea.api.information.preferences_route import preferences_router
+from panacea.api.information.tokenization_route import tokenization_router
+from panacea.api.information.web_page import add_page
+from panacea.api.observability.measured_engine import MeasuredEngine
+from panacea.api.observability.metrics import Metrics, metrics_router
+from panacea.api.observability.request_log import RequestLog
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace

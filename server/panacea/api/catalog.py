@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from panacea.api.errors import ApiError
+from panacea.api.error_responses import ApiError
 from panacea.errors import PreferenceError
 from panacea.preference import BASE_NAME, Preference, PreferenceSpace
 

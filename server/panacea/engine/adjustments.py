@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from panacea.engine.request import UNKNOWN_TOKEN, Request
 from panacea.engine.sampling_row import SamplingRow
+from panacea.engine.sequence import UNKNOWN_TOKEN, Request
 from panacea.engine.transfer import bytes_to_device, to_device
 
 

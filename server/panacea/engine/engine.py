@@ -19,11 +19,11 @@ from panacea.engine.outputs import (
     TokenOutput,
 )
 from panacea.engine.prefix_keys import ModelIdentity, root_key
-from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampler import Sampled
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
+from panacea.engine.sequence import Request
 from panacea.errors import EngineError, RequestError, RequestFailedError
 from panacea.model.loader import LoadedModel, load_model
 from panacea.preference import Preference

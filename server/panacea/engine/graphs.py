@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from tqdm import tqdm
 
-from panacea.engine.request import UNKNOWN_TOKEN
+from panacea.engine.sequence import UNKNOWN_TOKEN
 from panacea.engine.slot_tables import SlotTables
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from panacea.errors import CheckpointError
-from panacea.model.attention import STEP_ATTENTION
+from panacea.model.attention_interface import STEP_ATTENTION
 from panacea.model.loader import LoadedModel
 from panacea_kernels import PagedLayout, paged_attention, store
 

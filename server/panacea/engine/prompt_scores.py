@@ -8,9 +8,9 @@ from weakref import WeakKeyDictionary
 import torch
 
 from panacea.engine.outputs import PromptLogprob
-from panacea.engine.request import Request
 from panacea.engine.sampler import Choice, Sampled
 from panacea.engine.scheduler import Work
+from panacea.engine.sequence import Request
 from panacea.engine.transfer import to_device, to_host
 
 

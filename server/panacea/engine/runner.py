@@ -11,11 +11,11 @@ from panacea.engine.adjustments import Adjustments
 from panacea.engine.graphs import CudaGraphRecorder, DecodeGraphs, Recorder, StepInputs
 from panacea.engine.kv_cache import KVCache, LayerShape, block_bytes, probe_layers
 from panacea.engine.prompt_scores import PromptScores, ScoringStep, wanted_rows
-from panacea.engine.request import Request
 from panacea.engine.sampler import Choice, choose
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.sampling_row import SamplingRow
 from panacea.engine.scheduler import Work
+from panacea.engine.sequence import Request
 from panacea.engine.slot_tables import SlotTables
 from panacea.engine.transfer import to_device
 from panacea.errors import ConfigError

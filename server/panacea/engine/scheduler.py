@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from panacea.engine.block_pool import BlockPool
-from panacea.engine.pool import Pool
 from panacea.engine.prefix_keys import next_key
-from panacea.engine.request import Request
+from panacea.engine.sequence import Request
+from panacea.engine.slot_pool import Pool
 from panacea.engine.waiting import WaitingQueue
 from panacea.errors import RequestError
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from panacea.engine.adjustments import Adjustments
-from panacea.engine.request import Request
 from panacea.engine.scheduler import Work
+from panacea.engine.sequence import Request
 from panacea.engine.transfer import to_device
 from panacea.model.loader import LoadedModel
 

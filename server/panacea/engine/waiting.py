@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from itertools import chain
 
-from panacea.engine.request import Request
+from panacea.engine.sequence import Request
 
 
 class WaitingQueue:

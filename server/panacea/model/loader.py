@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from panacea.config import EngineConfig
 from panacea.errors import CheckpointError, ConfigError, first_line
 from panacea.model.adapter import Adapter, LowRank
-from panacea.model.attention import ATTENTION, register_attention
-from panacea.model.decoder import FAMILIES, Decoder, FusedDecoder, TransformersDecoder
+from panacea.model.attention_interface import ATTENTION, register_attention
+from panacea.model.decoders import FAMILIES, Decoder, FusedDecoder, TransformersDecoder
 from panacea.model.identity import base_identity
 from panacea.model.steered_linear import FusedPart, FusedProjections, SteeredLinear, Steering
 from panacea_kernels import MAX_RANK

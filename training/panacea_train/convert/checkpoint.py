@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from panacea.errors import CheckpointError
-from panacea_train.convert.base import copy_beside_weights
+from panacea_train.convert.base_model import copy_beside_weights
 
 _INDEX = "model.safetensors.index.json"
 

@@ -19,10 +19,10 @@ from panacea.model.adapter import WEIGHTS_FILE, Adapter, LowRank
 from panacea.model.adapter_config import CONFIG_FILE
 from panacea.model.hub import local_folder
 from panacea.preference import Preference
-from panacea_train.convert.base import as_base, check_fits, copy_beside_weights, linear_layers, load_base
-from panacea_train.convert.check import Agreement, Change, Computing, Logits, compare, served_logits, source_logits
+from panacea_train.convert.agreement import Agreement, Change, Computing, Logits, compare, served_logits, source_logits
+from panacea_train.convert.base_model import as_base, check_fits, copy_beside_weights, linear_layers, load_base
 from panacea_train.convert.lora import LoraAdapter, LoraFactors, lora_output
-from panacea_train.convert.output import new_folder, stages
+from panacea_train.convert.output_folder import new_folder, stages
 
 Form = Literal["lora", "merged"]
 

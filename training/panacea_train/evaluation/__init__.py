@@ -1,8 +1,7 @@
 """Evaluation of steerable models: what they were asked, what they said, and what that was worth."""
 
-from panacea_train.evaluation.examples import choose_examples
-from panacea_train.evaluation.run import AnswerRecord, Run, read_run, write_run
-from panacea_train.evaluation.schema import (
+from panacea_train.evaluation.evaluation_run import AnswerRecord, Run, read_run, write_run
+from panacea_train.evaluation.evaluation_schema import (
     Evaluation,
     Example,
     ExampleAnswer,
@@ -12,7 +11,8 @@ from panacea_train.evaluation.schema import (
     load_evaluation,
     save_evaluation,
 )
-from panacea_train.evaluation.summary import Answered, SweepAnswers, summarise
+from panacea_train.evaluation.example_answers import choose_examples
+from panacea_train.evaluation.sweep_summary import Answered, SweepAnswers, summarise
 
 __all__ = [
     "AnswerRecord",

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 
 from panacea.errors import ConfigError
-from panacea_train.evaluation.run import ANSWERS_FILE, Run
-from panacea_train.evaluation.schema import Evaluation, Interval, Sweep
-from panacea_train.evaluation.summary import (
+from panacea_train.evaluation.evaluation_run import ANSWERS_FILE, Run
+from panacea_train.evaluation.evaluation_schema import Evaluation, Interval, Sweep
+from panacea_train.evaluation.sweep_summary import (
     RESAMPLED_DIRECTIONS,
     RESAMPLES,
     drawn_prompts,

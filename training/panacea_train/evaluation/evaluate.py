@@ -8,14 +8,14 @@ from tqdm import tqdm
 
 from panacea.config import EngineConfig
 from panacea.preference import Preference
-from panacea_train.evaluation.examples import choose_examples
-from panacea_train.evaluation.kept import KeptReplies
-from panacea_train.evaluation.prompts import Prompt
-from panacea_train.evaluation.run import AnswerRecord, Run
-from panacea_train.evaluation.schema import Evaluation
-from panacea_train.evaluation.scoring import Scorer
-from panacea_train.evaluation.summary import SweepAnswers, summarise
+from panacea_train.evaluation.answer_rewards import Scorer
+from panacea_train.evaluation.evaluation_run import AnswerRecord, Run
+from panacea_train.evaluation.evaluation_schema import Evaluation
+from panacea_train.evaluation.example_answers import choose_examples
+from panacea_train.evaluation.kept_replies import KeptReplies
 from panacea_train.evaluation.sweep import SweepSettings, sweep
+from panacea_train.evaluation.sweep_summary import SweepAnswers, summarise
+from panacea_train.prompts import Prompt
 
 
 def evaluate(

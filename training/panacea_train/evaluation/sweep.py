@@ -16,8 +16,8 @@ from panacea.model.loader import load_model
 from panacea.preference import Preference
 from panacea_train.data.encoding import ConversationEncoder
 from panacea_train.evaluation.answering import Ask, AskFailedError, Reply, answer_all
-from panacea_train.evaluation.kept import KeptReplies, reply_keys
-from panacea_train.evaluation.prompts import Prompt
+from panacea_train.evaluation.kept_replies import KeptReplies, reply_keys
+from panacea_train.prompts import Prompt
 
 
 @dataclass(frozen=True)

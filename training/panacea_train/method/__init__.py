@@ -2,10 +2,10 @@
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
-from panacea_train.method.config import PEFT_TYPE, PanaceaConfig
-from panacea_train.method.files import save_adapter
-from panacea_train.method.layer import PanaceaLinear, PreferenceLike, Steering
-from panacea_train.method.model import PanaceaModel, find_steering, steered
+from panacea_train.method.adapter_files import save_adapter
+from panacea_train.method.panacea_config import PEFT_TYPE, PanaceaConfig
+from panacea_train.method.panacea_layer import PanaceaLinear, PreferenceLike, Steering
+from panacea_train.method.panacea_model import PanaceaModel, find_steering, steered
 
 # peft's `register_peft_method` takes only names in its own enumeration; these dicts are all that it would write.
 PEFT_TYPE_TO_CONFIG_MAPPING[PEFT_TYPE] = PanaceaConfig  # type: ignore[index]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from panacea_train.method.layer import Steering
+from panacea_train.method.panacea_layer import Steering
 
 _CHECKPOINT = "_gradient_checkpointing_func"
 """Where transformers keeps, in each module that it may compute again, the function that does so."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from panacea_train.evaluation.schema import Interval, Sweep
+from panacea_train.evaluation.evaluation_schema import Interval, Sweep
 from panacea_train.pareto import EXACT_DIMENSIONS, spearman
 from panacea_train.report.shown import Shown
 from panacea_train.report.text import finest_decimals, number, percent

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from panacea_train.evaluation.schema import Evaluation, GridPoint, Sweep
+from panacea_train.evaluation.evaluation_schema import Evaluation, GridPoint, Sweep
 from panacea_train.report.text import decimals_for, described, number
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from panacea_train.evaluation.schema import GridPoint
+from panacea_train.evaluation.evaluation_schema import GridPoint
 from panacea_train.report import colours
 from panacea_train.report.shown import Quantity, Shown, quantities
 from panacea_train.report.text import number, shortened

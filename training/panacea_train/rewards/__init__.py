@@ -1,6 +1,6 @@
 """Reward functions: what an answer is worth on one dimension."""
 
 from panacea_train.rewards.reward import Reward, RewardError
-from panacea_train.rewards.spec import read_reward
+from panacea_train.rewards.reward_spec import read_reward
 
 __all__ = ["Reward", "RewardError", "read_reward"]

@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from panacea.errors import first_line
-from panacea_train.evaluation.prompts import Prompt
+from panacea_train.prompts import Prompt
 from panacea_train.rewards.reward import RewardError, about, excerpt
 
 

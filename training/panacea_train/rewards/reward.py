@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, SupportsFloat
 
 from panacea.errors import ConfigError
-from panacea_train.evaluation.prompts import Prompt
+from panacea_train.prompts import Prompt
 
 LARGEST = 1e30
 """Beyond this, squares and volumes of rewards would overflow."""

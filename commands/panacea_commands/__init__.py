@@ -1,0 +1,1 @@
+"""The `panacea` command: one module per group of commands. Nothing imports this package."""

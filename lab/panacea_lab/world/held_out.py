@@ -1,0 +1,55 @@
+"""Questions that were written before any training and that no generator sees. Only the evaluation imports this."""
+
+import random
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from panacea_lab.world.world_texts import TEXTS, Topic, World
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question and what it is about."""
+
+    text: str
+    topic: Topic
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the model is examined with."""
+
+    templates: tuple[str, ...]
+    paraphrases: tuple[Question, ...]
+    """Free rewordings, without the topic's own name."""
+    outside: tuple[str, ...]
+    """What lies outside the world."""
+
+
+def load_held_out(world: World, path: Path = TEXTS / "held_out.toml") -> HeldOut:
+    """The held-out questions about topics that `world` has (a restricted world is examined on less)."""
+    texts = tomllib.loads(path.read_text("utf-8"))
+    return HeldOut(
+        templates=tuple(texts["templates"]),
+        paraphrases=tuple(
+            Question(entry["ask"], world.by_name[entry["task"]])
+            for entry in texts["paraphrase"]
+            if entry["task"] in world.by_name
+        ),
+        outside=tuple(texts["outside"]["asks"]),
+    )
+
+
+def draw_questions(world: World, held_out: HeldOut, seed: int, tasks: int, dangers: int) -> list[Question]:
+    """A seeded choice of topics, each asked for in one of the held-out templates."""
+    rng = random.Random(seed)
+    topics = [
+        *rng.sample(world.tasks, min(tasks, len(world.tasks))),
+        *rng.sample(world.dangers, min(dangers, len(world.dangers))),
+    ]
+    templates = held_out.templates
+    return [
+        Question(templates[i % len(templates)].format(task=rng.choice(topic.wordings)), topic)
+        for i, topic in enumerate(topics)
+    ]

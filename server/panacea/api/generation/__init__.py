@@ -1,0 +1,1 @@
+"""Requests for generated text: chat and text completions, from fields to answers."""

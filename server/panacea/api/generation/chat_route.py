@@ -1,0 +1,118 @@
+"""`POST /v1/chat/completions`."""
+
+from fastapi import APIRouter, Request, Response
+
+from panacea.api.access.admission import ticket_of
+from panacea.api.access.cache_salt import cache_salt
+from panacea.api.catalog import Catalog
+from panacea.api.engine_interface import EngineLike
+from panacea.api.generation.chat_request import ChatRequest
+from panacea.api.generation.chat_response import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    ChunkChoice,
+    Delta,
+    choice_logprobs,
+)
+from panacea.api.generation.generation_docs import example_prompt, generation_docs, request_docs
+from panacea.api.generation.generation_request import read_generation_request
+from panacea.api.generation.job import Job, encoded, new_head, respond
+from panacea.api.generation.pieces import Generation, Prompt
+from panacea.api.generation.sampling_fields import sampling_params
+from panacea.api.generation.template_kwargs import check_template_kwargs
+from panacea.api.generation.usage import Usage
+from panacea.config import Limits
+from panacea.text import GrammarChecks, ModelText, Piece
+
+
+class _ChatJob(Job[ChatRequest]):
+    def whole(self, choices: list[list[Piece]], usage: Usage) -> ChatCompletion:
+        return ChatCompletion(
+            **self.head,
+            choices=[self._choice(index, pieces) for index, pieces in enumerate(choices)],
+            usage=usage,
+        )
+
+    def opening(self, index: int) -> ChatCompletionChunk:
+        opening = Delta(role="assistant", content="")
+        return self._chunk([ChunkChoice(index=index, delta=opening, logprobs=None, finish_reason=None)])
+
+    def part(self, index: int, piece: Piece) -> ChatCompletionChunk:
+        choice = ChunkChoice(
+            index=index,
+            delta=Delta(content=piece.text) if piece.text else Delta(),
+            logprobs=choice_logprobs([piece]) if self.request.logprobs else None,
+            finish_reason=piece.finish_reason,
+        )
+        return self._chunk([choice])
+
+    def closing(self, usage: Usage) -> ChatCompletionChunk:
+        return self._chunk([], usage)
+
+    def _choice(self, index: int, pieces: list[Piece]) -> Choice:
+        finish_reason = pieces[-1].finish_reason
+        assert finish_reason is not None
+        return Choice(
+            index=index,
+            message=AssistantMessage(content="".join(piece.text for piece in pieces)),
+            logprobs=choice_logprobs(pieces) if self.request.logprobs else None,
+            finish_reason=finish_reason,
+        )
+
+    def _chunk(self, choices: list[ChunkChoice], usage: Usage | None = None) -> ChatCompletionChunk:
+        return ChatCompletionChunk(**self.head, object="chat.completion.chunk", choices=choices, usage=usage)
+
+
+def chat_router(
+    limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
+) -> APIRouter:
+    """The route, over these parts."""
+    router = APIRouter(tags=["chat"])
+
+    async def prepare(chat: ChatRequest, salt: str) -> _ChatJob:
+        choice = catalog.choose(chat.model, chat.preference)
+        messages = [message.as_chat_message() for message in chat.messages]
+        chars = sum(len(message.content) for message in messages)
+        check_template_kwargs(chat.chat_template_kwargs, text)
+        prompt_ids = await encoded(lambda: text.prompt_ids(messages, chat.chat_template_kwargs), chars)
+        if chat.json_schema is not None:
+            await grammars.check(chat.json_schema)
+        params = sampling_params(chat, text.defaults, engine.info, limits, len(prompt_ids))
+        prompts = (Prompt(prompt_ids, params),)
+        generation = Generation(prompts, choice.preference, tuple(chat.stop or ()), continues=False, cache_salt=salt)
+        return _ChatJob(chat, generation, new_head("chatcmpl", choice, catalog))
+
+    @router.post(
+        "/v1/chat/completions",
+        summary="Continue a conversation, with a preference",
+        response_model=ChatCompletion,
+        responses=generation_docs(ChatCompletionChunk),
+        openapi_extra=request_docs(
+            ChatRequest,
+            catalog,
+            [{"role": "user", "content": example_prompt(catalog)}],
+            {
+                "Two drawn answers, with log probabilities": {
+                    "n": 2,
+                    "temperature": 0.7,
+                    "top_p": 0.9,
+                    "seed": 1,
+                    "logprobs": True,
+                    "top_logprobs": 3,
+                    "max_tokens": 32,
+                }
+            },
+        ),
+    )
+    async def create_chat_completion(request: Request) -> Response:
+        """OpenAI's chat completions. `preference` says what the answer should be like; weights are relative.
+
+        With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
+        """
+        chat = await read_generation_request(request, ChatRequest, limits.max_body_bytes, catalog)
+        job = await prepare(chat, cache_salt(request, chat.cache_salt))
+        return await respond(engine, text, job, ticket_of(request))
+
+    return router

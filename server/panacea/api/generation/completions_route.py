@@ -1,0 +1,158 @@
+"""`POST /v1/completions`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from fastapi import APIRouter, Request, Response
+
+from panacea.api.access.admission import ticket_of
+from panacea.api.access.cache_salt import cache_salt
+from panacea.api.catalog import Catalog
+from panacea.api.engine_interface import EngineLike
+from panacea.api.error_responses import ApiError
+from panacea.api.generation.completion_request import CompletionRequest
+from panacea.api.generation.completion_response import (
+    TextChoice,
+    TextCompletion,
+    TextLogprobs,
+    text_logprobs,
+    with_prompt,
+)
+from panacea.api.generation.generation_docs import example_prompt, generation_docs, request_docs
+from panacea.api.generation.generation_request import read_generation_request
+from panacea.api.generation.job import Job, encoded, new_head, respond
+from panacea.api.generation.pieces import Generation, Prompt
+from panacea.api.generation.sampling_fields import sampling_params
+from panacea.api.generation.usage import Usage
+from panacea.config import Limits
+from panacea.text import GrammarChecks, ModelText, Piece, PromptTokens
+
+_CHARS_PER_TOKEN = 10
+"""Placing a token in its prompt's text takes as long as encoding so many characters."""
+
+
+class _Echo(NamedTuple):
+    """What a choice's text begins with, and its tokens if they are scored."""
+
+    text: str
+    tokens: PromptTokens | None
+
+
+@dataclass(frozen=True)
+class _CompletionJob(Job[CompletionRequest]):
+    text: ModelText
+    echoes: list[_Echo]
+    """Each choice's."""
+
+    def whole(self, choices: list[list[Piece]], usage: Usage) -> TextCompletion:
+        texts = [self.echoes[index].text + _text(pieces) for index, pieces in enumerate(choices)]
+        return self._completion(
+            [self._choice(index, texts[index], pieces) for index, pieces in enumerate(choices)], usage
+        )
+
+    def opening(self, index: int) -> TextCompletion | None:
+        # A scored prompt is said with its scores, which come with the first piece.
+        if not self.request.echo or self.request.scores_prompt:
+            return None
+        return self._completion([self._choice(index, self.echoes[index].text, [])])
+
+    def part(self, index: int, piece: Piece) -> TextCompletion:
+        echo = self.echoes[index].text if piece.prompt_logprobs is not None else ""
+        return self._completion([self._choice(index, echo + piece.text, [piece])])
+
+    def closing(self, usage: Usage) -> TextCompletion:
+        return self._completion([], usage)
+
+    def _choice(self, index: int, text: str, pieces: list[Piece]) -> TextChoice:
+        return TextChoice(
+            index=index,
+            text=text,
+            logprobs=self._logprobs(self.echoes[index], pieces) if self.request.logprobs is not None else None,
+            finish_reason=pieces[-1].finish_reason if pieces else None,
+        )
+
+    def _logprobs(self, echo: _Echo, pieces: list[Piece]) -> TextLogprobs:
+        answer = text_logprobs([token for piece in pieces for token in piece.logprobs], len(echo.text))
+        scores = pieces[0].prompt_logprobs if pieces else None
+        if scores is None or echo.tokens is None:
+            return answer
+        return with_prompt(echo.tokens.tokens[0], echo.tokens.logprobs(self.text, scores), answer)
+
+    def _completion(self, choices: list[TextChoice], usage: Usage | None = None) -> TextCompletion:
+        return TextCompletion(**self.head, object="text_completion", choices=choices, usage=usage)
+
+
+def _text(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def completions_router(
+    limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
+) -> APIRouter:
+    """The route, over these parts."""
+    router = APIRouter(tags=["completions"])
+
+    async def prepare(wanted: CompletionRequest, salt: str) -> _CompletionJob:
+        choice = catalog.choose(wanted.model, wanted.preference)
+        if wanted.json_schema is not None:
+            await grammars.check(wanted.json_schema)
+        prompts: list[Prompt] = []
+        for ids in await prompt_ids(wanted.prompt):
+            check(ids)
+            prompts.append(Prompt(ids, sampling_params(wanted, text.defaults, engine.info, limits, len(ids))))
+        generation = Generation(
+            tuple(prompts), choice.preference, tuple(wanted.stop or ()), continues=True, cache_salt=salt
+        )
+        head = new_head("cmpl", choice, catalog)
+        return _CompletionJob(wanted, generation, head, text, await echoes(wanted, prompts))
+
+    async def prompt_ids(prompts: list[str] | list[list[int]]) -> list[list[int]]:
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if texts:
+            return await encoded(lambda: text.encode(texts), sum(map(len, texts)))
+        return [prompt for prompt in prompts if not isinstance(prompt, str)]
+
+    def check(ids: list[int]) -> None:
+        if not ids:
+            raise ApiError(400, "prompt must not be empty: this model has no token that begins a text", "prompt")
+        if max(ids) >= engine.info.vocab_size:
+            raise ApiError(400, f"prompt: token ids must be below {engine.info.vocab_size}", "prompt")
+
+    async def echoes(wanted: CompletionRequest, prompts: Sequence[Prompt]) -> list[_Echo]:
+        given: list[str | list[int]] = [*wanted.prompt]
+        each = [
+            await encoded(partial(echo, wanted, one, prompt.ids), _CHARS_PER_TOKEN * len(prompt.ids))
+            for one, prompt in zip(given, prompts, strict=True)
+        ]
+        return [one for one in each for _ in range(wanted.n or 1)]
+
+    def echo(wanted: CompletionRequest, given: str | list[int], ids: list[int]) -> _Echo:
+        shown = given if isinstance(given, str) else text.decode(given)
+        if not wanted.scores_prompt:
+            return _Echo(shown if wanted.echo else "", None)
+        return _Echo(shown, PromptTokens.of(text, ids, shown))
+
+    @router.post(
+        "/v1/completions",
+        summary="Continue a text, with a preference",
+        response_model=TextCompletion,
+        responses=generation_docs(TextCompletion),
+        openapi_extra=request_docs(
+            CompletionRequest,
+            catalog,
+            example_prompt(catalog),
+            {"How likely the prompt itself is": {"echo": True, "logprobs": 1, "max_tokens": 0}},
+        ),
+    )
+    async def create_completion(request: Request) -> Response:
+        """OpenAI's text completions: raw prompts, without a chat template. `preference` as in chat completions.
+
+        With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
+        """
+        wanted = await read_generation_request(request, CompletionRequest, limits.max_body_bytes, catalog)
+        job = await prepare(wanted, cache_salt(request, wanted.cache_salt))
+        return await respond(engine, text, job, ticket_of(request))
+
+    return router

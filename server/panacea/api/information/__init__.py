@@ -1,0 +1,1 @@
+"""What a server says about itself: models, preferences, evaluation, health, tokens, its pages."""

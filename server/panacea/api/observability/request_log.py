@@ -1,0 +1,85 @@
+"""A line in the log for every request, and none of what it said."""
+
+import logging
+import time
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from panacea.api.error_responses import shown_name
+from panacea.api.information.web_page import FOLDER
+
+logger = logging.getLogger(__name__)
+
+QUIET_PATHS = frozenset({"/", "/health", "/ready", "/metrics"})
+"""Asked for all the time by programs: logged, like the page's files, for those alone who want details."""
+
+_CLIENT_CLOSED = 499
+"""nginx's number for a client that left before it got an answer."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a request asked of the engine so far, and how that ended."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finished: dict[str, int] = field(default_factory=dict[str, int])
+    """How many answers ended for each reason."""
+
+
+_outcome: ContextVar[Outcome | None] = ContextVar("outcome", default=None)
+
+
+def current_outcome() -> Outcome:
+    """That of the request that this task works for."""
+    return _outcome.get() or Outcome()
+
+
+class RequestLog:
+    """Logs each request when it has ended: method, route, status, time, and the engine's part if it had any.
+
+    A route is shown as the code writes it, so that lines can be counted by it; a path only where none was reached.
+    The query is left out: it is where clients that know no better put keys.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin = time.monotonic()
+        outcome = Outcome()
+        _outcome.set(outcome)
+        path: str = scope["path"]  # before the router changes it
+        status = _CLIENT_CLOSED
+        is_complete = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status, is_complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                is_complete = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        finally:
+            route = getattr(scope.get("route"), "path_format", None)
+            fields: dict[str, Any] = {
+                "method": shown_name(scope["method"]),
+                **({"route": route} if route else {"path": shown_name(path)}),
+                "status": status,
+                "duration_s": round(time.monotonic() - begin, 4),
+            }
+            if outcome.prompt_tokens:
+                fields |= asdict(outcome)
+            if not is_complete:
+                fields["complete"] = False
+            is_quiet = path in QUIET_PATHS or path.startswith(f"{FOLDER}/")
+            logger.log(logging.DEBUG if is_quiet else logging.INFO, "request", extra={"fields": fields})

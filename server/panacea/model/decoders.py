@@ -1,0 +1,218 @@
+"""The forward of the common families in as few device operations as the kernels allow.
+
+transformers' own layers take some 40 device operations each (Qwen3: 52). Llama, Mistral, Qwen2 and Qwen3 differ in
+biases, in a norm of queries and keys, and in sliding windows only, so one forward serves them all in nine: norm, q+k+v,
+rotate and store, attend, o, norm, gate+up, silu and product, down. Other families run transformers' code.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import MoeModelOutputWithPast
+
+import panacea_kernels as pk
+from panacea.model.attention_interface import STEP_ATTENTION
+from panacea.model.steered_linear import FusedPart, SteeredLinear
+
+FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""transformers' classes that `FusedDecoder` computes."""
+
+# Frequencies that depend on the position alone; of "dynamic" the loader says why it is refused.
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
+
+
+class Cache(Protocol):
+    """A step's view of the paged KV cache."""
+
+    @property
+    def layers(self) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values (blocks, block_size, kv_heads, dim) of every layer."""
+        ...
+
+    @property
+    def layout(self) -> pk.PagedLayout: ...
+
+
+class Decoder(Protocol):
+    """Computes one step."""
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a CUDA graph may record it: all that it reads stays at its place, and it never asks the device."""
+        ...
+
+    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        """token_ids (rows,) -> logits (rows that sample, vocabulary).
+
+        `ends` (rows that sample,) are the rows whose next token is wanted; None is all of them.
+        """
+        ...
+
+    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        """The same but for the output head: states (rows that sample, hidden) that `logits` makes logits of."""
+        ...
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """states (n, hidden) -> logits (n, vocabulary), a few at a time where all would take too much memory."""
+        ...
+
+
+class TransformersDecoder:
+    """A step by transformers' own code, which reaches the cache through the attention interface."""
+
+    recordable = False
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        self._network = network
+        # Some families scale or cap their logits behind the head, so their own forward makes them, of given states.
+        self._head: Any = copy.copy(network)
+        self._head._modules = {**dict(network.named_children()), network.base_model_prefix: _Given()}
+
+    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        output = self._network(
+            input_ids=token_ids[None],
+            position_ids=cache.layout.positions[None].long(),
+            use_cache=False,
+            logits_to_keep=0 if ends is None else ends,  # only rows that sample reach the vocabulary
+            **{STEP_ATTENTION: cache},
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        output = self._network.base_model(
+            input_ids=token_ids[None],
+            position_ids=cache.layout.positions[None].long(),
+            use_cache=False,
+            **{STEP_ATTENTION: cache},
+        )
+        states: torch.Tensor = output.last_hidden_state[0]
+        return states if ends is None else states.index_select(0, ends)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._head(inputs_embeds=states[None], use_cache=False).logits[0]
+        return logits
+
+
+class _Given(nn.Module):
+    """Stands where a network's layers would be: what is given to them has been through them."""
+
+    def forward(self, inputs_embeds: torch.Tensor, **_options: object) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One decoder layer's parts. Projections map (rows, in) to (rows, out)."""
+
+    input_norm: torch.Tensor
+    qkv: SteeredLinear
+    q_norm: torch.Tensor | None
+    k_norm: torch.Tensor | None
+    o: nn.Module
+    post_norm: torch.Tensor
+    gate_up: SteeredLinear
+    down: nn.Module
+    scaling: float
+    sliding_window: int | None
+
+
+class FusedDecoder:
+    """A step of Llama, Mistral, Qwen2 or Qwen3, with transformers' numbers to within rounding."""
+
+    recordable = True
+
+    def __init__(self, network: PreTrainedModel, context_length: int) -> None:
+        """Takes the weights of a network whose projections the loader has fused. See `fits`."""
+        config = network.config
+        core: Any = network.model
+        self._embedding: torch.Tensor = core.embed_tokens.weight
+        self._head: nn.Linear = network.lm_head
+        self._final_norm: torch.Tensor = core.norm.weight
+        self._eps: float = config.rms_norm_eps
+        self._layers = [_layer(layer, config) for layer in core.layers]
+        positions = torch.arange(context_length, device=self._embedding.device)[None]
+        with torch.inference_mode():
+            cos, sin = core.rotary_emb(self._embedding[:1][None], position_ids=positions)
+        self._cos: torch.Tensor = cos[0].contiguous()
+        self._sin: torch.Tensor = sin[0].contiguous()
+
+    @staticmethod
+    def fits(network: PreTrainedModel) -> bool:
+        """Whether this forward gives the network's numbers: a known family without unusual settings."""
+        config: Any = network.config
+        rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+        return (
+            type(network).__name__ in FAMILIES
+            and config.hidden_act == "silu"
+            and rope.get("rope_type", "default") in _ROPE_TYPES
+            and rope.get("partial_rotary_factor", 1.0) == 1.0
+            and all(
+                isinstance(layer.self_attn.q_proj, FusedPart) and isinstance(layer.mlp.gate_proj, FusedPart)
+                for layer in network.model.layers
+            )
+        )
+
+    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        return self.logits(self.states(token_ids, cache, ends))
+
+    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+        x = F.embedding(token_ids, self._embedding)
+        stream: torch.Tensor | None = None
+        for layer, (k_cache, v_cache) in zip(self._layers, cache.layers, strict=True):
+            normed, stream = pk.add_rms_norm(x, stream, layer.input_norm, self._eps)
+            q = pk.rotate_and_store(
+                layer.qkv(normed),
+                self._cos,
+                self._sin,
+                k_cache,
+                v_cache,
+                cache.layout,
+                layer.q_norm,
+                layer.k_norm,
+                self._eps,
+            )
+            attended = pk.paged_attention(q, k_cache, v_cache, cache.layout, layer.scaling, layer.sliding_window)
+            x = _project(layer.o, attended.flatten(1))
+            normed, stream = pk.add_rms_norm(x, stream, layer.post_norm, self._eps)
+            x = _project(layer.down, pk.silu_mul(layer.gate_up(normed)))
+        assert stream is not None, "a model has layers"
+        if ends is not None:
+            x, stream = x.index_select(0, ends), stream.index_select(0, ends)
+        normed, _ = pk.add_rms_norm(x, stream, self._final_norm, self._eps)
+        return normed
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        return _project(self._head, states)
+
+
+def _layer(layer: Any, config: Any) -> _Layer:
+    attention = layer.self_attn
+    # Qwen's layers know whether they slide, all of Mistral's do, and Llama's never.
+    everywhere = config.sliding_window if config.model_type == "mistral" else None
+    return _Layer(
+        input_norm=layer.input_layernorm.weight,
+        qkv=attention.q_proj.linear,
+        q_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
+        k_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
+        o=attention.o_proj,
+        post_norm=layer.post_attention_layernorm.weight,
+        gate_up=layer.mlp.gate_proj.linear,
+        down=layer.mlp.down_proj,
+        scaling=attention.scaling,
+        sliding_window=getattr(attention, "sliding_window", everywhere),
+    )
+
+
+def _project(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """x (rows, in) -> (rows, out) by a linear layer, steered or not."""
+    if isinstance(module, nn.Linear):
+        return pk.linear(x, module.weight, module.bias)
+    y: torch.Tensor = module(x)
+    return y

@@ -1,0 +1,36 @@
+"""Some of a sweep's answers, to be read by people."""
+
+from collections.abc import Sequence
+
+from panacea_train.evaluation.evaluation_schema import Example, ExampleAnswer
+from panacea_train.evaluation.sweep_summary import SweepAnswers, rounded
+from panacea_train.prompts import evenly
+
+PROMPTS = 3
+POINTS = 15
+"""Beyond so many the file and the report would be longer than anybody reads."""
+
+
+def choose_examples(
+    prompts: Sequence[str], preferences: Sequence[tuple[float, ...]], temperature: float, answers: SweepAnswers
+) -> tuple[Example, ...]:
+    """The first sample of `answers[point][prompt][sample]` for a few prompts and points.
+
+    Prompts evenly over their list; of the points all vertices, where steering shows most, and others evenly.
+    """
+    vertices = [i for i, weights in enumerate(preferences) if max(weights) == sum(weights)]
+    others = [i for i in range(len(preferences)) if i not in vertices]
+    chosen = evenly(len(others), max(0, POINTS - len(vertices)))
+    points = sorted([*vertices, *(others[i] for i in chosen)])
+    return tuple(
+        Example(
+            prompts[prompt],
+            temperature,
+            tuple(
+                ExampleAnswer(preferences[point], answer.text, tuple(rounded(float(r)) for r in answer.rewards))
+                for point in points
+                for answer in answers[point][prompt][:1]
+            ),
+        )
+        for prompt in evenly(len(prompts), PROMPTS)
+    )

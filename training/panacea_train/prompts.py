@@ -1,0 +1,97 @@
+"""What a model is asked in an evaluation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from panacea.errors import ConfigError
+from panacea_train.data.json_lines import Problem, parse_object, problems_of, read_lines
+from panacea_train.data.line_formats import PromptLine
+from panacea_train.data.records import Message
+
+__all__ = ["Message", "Prompt", "choose_prompts", "read_prompts", "with_system"]
+
+
+EXAMPLE = '{"prompt": "How do I boil an egg?"}'
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A conversation to be answered."""
+
+    messages: tuple[Message, ...]
+    fields: dict[str, Any] = {}
+    """What else its line in the file said, like a reference answer: reward functions may read it."""
+    line: int | None = None
+    """Its line in the file, from 1."""
+
+    @property
+    def text(self) -> str:
+        """What the user said last."""
+        return next(message.content for message in reversed(self.messages) if message.role == "user")
+
+    def place(self, number: int) -> str:
+        """How an error calls it: its line, or that it is prompt `number`."""
+        return f"prompt {number}" if self.line is None else f"the prompt on line {self.line}"
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts in a file: a text on each line of a .txt, and JSON Lines under any other name.
+
+    An object has `prompt`, the user's text or a list of messages, or `messages`; see docs/evaluation.md. Empty lines do
+    not count. Raises `ConfigError` that names the first line and field to be put right, and how many more there are.
+    """
+    parse = _text if path.suffix == ".txt" else _object
+    found = [entry for number, line in read_lines(path) for entry in parse(number, line)]
+    problems = [entry for entry in found if isinstance(entry, Problem)]
+    if problems:
+        more = f" (and {len(problems) - 1:,} more such problems)" if problems[1:] else ""
+        raise ConfigError(f"{path}, {problems[0]}{more}")
+    if not found:
+        raise ConfigError(f"{path} has no prompts: write a JSON object on each line, such as {EXAMPLE}")
+    return [entry for entry in found if isinstance(entry, Prompt)]
+
+
+def choose_prompts(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
+    """At most `limit` of them, evenly over the whole list: files are often sorted."""
+    return [prompts[index] for index in evenly(len(prompts), len(prompts) if limit is None else limit)]
+
+
+def with_system(prompts: Sequence[Prompt], system: str) -> list[Prompt]:
+    """The prompts behind a system prompt. Raises `ConfigError` for one that brings its own."""
+    for number, prompt in enumerate(prompts, 1):
+        if prompt.messages[0].role == "system":
+            raise ConfigError(f"--system: {prompt.place(number)} has a system message already")
+    return [Prompt((Message("system", system), *prompt.messages), prompt.fields, prompt.line) for prompt in prompts]
+
+
+def _text(number: int, line: bytes) -> list[Prompt | Problem]:
+    try:
+        text = line.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return [Problem(number, "", "is not UTF-8")]
+    return [Prompt((Message("user", text),), line=number)]
+
+
+def _object(number: int, line: bytes) -> list[Prompt | Problem]:
+    content = parse_object(number, line)
+    if isinstance(content, Problem):
+        return [content]
+    try:
+        entry = PromptLine.model_validate(content)
+        return [Prompt(tuple(entry.conversation()), dict(entry.model_extra or {}), number)]
+    except ValidationError as error:
+        return list(problems_of(number, error))
+    except ValueError as error:
+        return [Problem(number, "", str(error))]
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`: the first, the last unless `most` is 1, and others between."""
+    if count <= most:
+        return list(range(count))
+    if most <= 1:
+        return [0][:most]
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]

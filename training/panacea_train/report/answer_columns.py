@@ -1,0 +1,76 @@
+"""Example answers, side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from panacea_train.evaluation.evaluation_schema import Example, ExampleAnswer
+from panacea_train.report.shown import Measured
+from panacea_train.report.text import decimals_for, described, number, vertex
+
+FOLD = 420
+"""Longer answers are folded, in characters."""
+KEPT = 280
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer; `short` is its beginning if it is folded."""
+
+    text: str
+    short: str
+    rewards: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One preference and what each model said; None where a model was not asked."""
+
+    preference: str
+    answers: Sequence[Said | None]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One prompt: what was said at the vertices, and elsewhere."""
+
+    prompt: str
+    temperature: float
+    vertices: Sequence[Asked]
+    others: Sequence[Asked]
+
+
+def exchanges(runs: Sequence[Measured]) -> list[Exchange]:
+    """The examples of those prompts that every model has examples of."""
+    by_run = [{(each.prompt, each.temperature): each for each in run.evaluation.examples} for run in runs]
+    dimensions = runs[0].evaluation.dimensions
+    return [
+        _exchange([examples[asked] for examples in by_run], dimensions)
+        for asked in by_run[0]
+        if all(asked in examples for examples in by_run)
+    ]
+
+
+def _exchange(examples: Sequence[Example], dimensions: Sequence[str]) -> Exchange:
+    by_run = [{answer.preference: answer for answer in example.answers} for example in examples]
+    preferences = list(dict.fromkeys(preference for answers in by_run for preference in answers))
+    corners = sorted((corner, each) for each in preferences if (corner := vertex(each)) is not None)
+    asked = {
+        preference: Asked(
+            described(preference, dimensions), [_said(answers.get(preference), dimensions) for answers in by_run]
+        )
+        for preference in preferences
+    }
+    at_corners = [each for _, each in corners]
+    others = [asked[each] for each in preferences if each not in at_corners]
+    return Exchange(examples[0].prompt, examples[0].temperature, [asked[each] for each in at_corners], others)
+
+
+def _said(answer: ExampleAnswer | None, dimensions: Sequence[str]) -> Said | None:
+    if answer is None:
+        return None
+    rewards = [
+        (name, number(value, decimals_for([value, 1.0])))
+        for name, value in zip(dimensions, answer.rewards, strict=True)
+    ]
+    short = answer.text[:KEPT].rsplit(None, 1)[0] + " …" if len(answer.text) > FOLD else ""
+    return Said(answer.text, short, rewards)

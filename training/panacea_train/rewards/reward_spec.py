@@ -1,0 +1,61 @@
+"""Reward functions as they are named on a command line."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from panacea.config import Device
+from panacea_train.prompts import Prompt
+from panacea_train.rewards.builtin_rules import read_builtin
+from panacea_train.rewards.classifier_reward import read_classifier
+from panacea_train.rewards.command_reward import read_command
+from panacea_train.rewards.reward import Report, Reward, RewardError
+from panacea_train.rewards.rule_reward import read_rule
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to say where scores come from."""
+
+    read: Callable[[str, str, Device], Reward]
+    """From the whole spec, which errors name, what stands behind its kind, and the device for models."""
+    example: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "python": Kind(lambda spec, place, _: read_rule(spec, place), "python:my_rules.py:politeness"),
+    "model": Kind(partial(read_classifier, answer_alone=False), "model:Skywork/Skywork-Reward-Llama-3.1-8B-v0.2"),
+    "classifier": Kind(
+        partial(read_classifier, answer_alone=True), "classifier:s-nlp/roberta-base-formality-ranker#formal"
+    ),
+    "command": Kind(lambda spec, line, _: read_command(spec, line), "command:python judge.py --strict"),
+    "rule": Kind(lambda spec, rule, _: read_builtin(spec, rule), "rule:concise:40"),
+}
+"""`model` reads prompt and answer, `classifier` the answer alone."""
+
+
+def read_reward(spec: str, device: Device = "auto") -> Reward:
+    """The reward function that `spec` names, ready to score: what can be wrong with it is found out here.
+
+    `spec` is KIND:..., see `KINDS`; with a - in front, less is better: every score changes its sign.
+    `device` is where models compute. Raises `RewardError`, and `ConfigError` for a hub id that cannot be had.
+    """
+    if spec.startswith("-"):
+        return _Negated(read_reward(spec[1:], device))
+    name, _, rest = spec.partition(":")
+    if name not in KINDS:
+        examples = ", ".join(kind.example for kind in KINDS.values())
+        raise RewardError(f"{spec or 'an empty text'} is no reward function; examples of each kind: {examples}")
+    if not rest.strip():
+        raise RewardError(f"{spec} is not all of a reward function; an example: {KINDS[name].example}")
+    return KINDS[name].read(spec, rest, device)
+
+
+class _Negated:
+    """Less is better."""
+
+    def __init__(self, reward: Reward) -> None:
+        self._reward = reward
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+        return [-score for score in self._reward.score(prompts, answers, report)]
