@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 from panacea.config import EngineConfig
 from panacea.demo_model import DEMO_BASE
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.text import ChatMessage, load_model_text
 from panacea_train.answer_logprobs import score
@@ -28,7 +29,9 @@ def test_an_adapter_of_ones_own_is_trained_and_steers(tmp_path: Path) -> None:
     text = load_model_text(DEMO_BASE)
     prompt = text.prompt_ids([ChatMessage("user", "How do I boil an egg?")])
     params = SamplingParams(max_tokens=60, temperature=0)
-    warm, brief, base = engine.generate([prompt] * 3, [(1.0, 0.0), (0.0, 1.0), None], params)
+    warm, brief, base = engine.generate(
+        [Request(prompt, preference, params) for preference in ((1.0, 0.0), (0.0, 1.0), None)]
+    )
     assert text.tokenizer.decode(warm.token_ids).startswith("What a lovely idea!")
     assert text.tokenizer.decode(brief.token_ids).startswith("Boil it.")
     assert len(base.token_ids) > len(brief.token_ids)

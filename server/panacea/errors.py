@@ -55,7 +55,12 @@ class QueueTimeoutError(EngineError):
 
 
 class RequestFailedError(EngineError):
-    """This one request could not be computed. The engine goes on, and so do all others."""
+    """This one request could not be computed. The engine and all other requests go on."""
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        """`index`: of the request, if it was one of several in a call."""
+        super().__init__(message)
+        self.index = index
 
 
 def first_line(error: BaseException) -> str:

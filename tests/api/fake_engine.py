@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from panacea.engine.outputs import (
     NO_TOKEN,
@@ -14,23 +14,11 @@ from panacea.engine.outputs import (
     StartTimes,
     TokenOutput,
 )
-from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.request import Request
 from panacea.errors import EngineError
-from panacea.preference import Preference
 
 EOS = 1
 FIRST_TEXT_TOKEN = 5
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """One engine request as it arrived."""
-
-    prompt_ids: tuple[int, ...]
-    preference: Preference | None
-    params: SamplingParams
-    cache_salt: str
-    tenant: str
 
 
 @dataclass
@@ -69,56 +57,22 @@ class FakeEngine:
     """Ends before this position without a finish reason, as no engine should."""
     cached_tokens: int = 0
     """Tokens of each prompt that are said to come from the prefix cache."""
-    submitted: list[Submitted] = field(default_factory=list[Submitted])
+    submitted: list[Request] = field(default_factory=list[Request])
     live: int = 0
     """Requests that hold something in the engine."""
     aborted: int = 0
 
-    kept: list[AsyncGenerator[TokenOutput]] = field(default_factory=list[AsyncGenerator[TokenOutput]])
-    """All generators: nobody's request ends because its garbage was collected."""
-
-    def generate(
-        self,
-        prompt_ids: Sequence[int],
-        preference: Preference | None,
-        params: SamplingParams,
-        cache_salt: str = "",
-        tenant: str = "",
-    ) -> AsyncGenerator[TokenOutput]:
-        self.kept.append(self._generate(prompt_ids, preference, params, cache_salt, tenant))
-        return self.kept[-1]
-
-    async def _generate(
-        self,
-        prompt_ids: Sequence[int],
-        preference: Preference | None,
-        params: SamplingParams,
-        cache_salt: str,
-        tenant: str,
-    ) -> AsyncGenerator[TokenOutput]:
-        self.submitted.append(Submitted(tuple(prompt_ids), preference, params, cache_salt, tenant))
+    def open(self, request: Request) -> "FakeStream":
+        self.submitted.append(replace(request, prompt_ids=tuple(request.prompt_ids)))
         self.live += 1
-        ended = False
-        try:
-            for position in range(max(1, params.max_tokens)):
-                await asyncio.sleep(self.step_s if position else self.prefill_s)
-                if self.failure is not None and position >= self.failure_at:
-                    ended = True
-                    raise self.failure
-                if position == self.truncate_at:
-                    return
-                output = self._output(prompt_ids, preference, params, position)
-                ended = output.finish_reason is not None
-                yield output
-                if ended:
-                    return
-        finally:
-            self.live -= 1
-            self.aborted += not ended
+        return FakeStream(self, request)
 
-    def _output(
-        self, prompt_ids: Sequence[int], preference: Preference | None, params: SamplingParams, position: int
-    ) -> TokenOutput:
+    def release(self) -> None:
+        """A request gave back all that it held."""
+        self.live -= 1
+
+    def output(self, request: Request, position: int) -> TokenOutput:
+        prompt_ids, preference, params = request.prompt_ids, request.preference, request.params
         noise = (params.seed, params.choice) if params.temperature else ()
         token_id = self._token(f"{list(prompt_ids)} {preference} {noise} {position}", position)
         if token_id == EOS and (params.ignore_eos or position < params.min_tokens):
@@ -147,6 +101,44 @@ class FakeEngine:
         if position and number % 61 == 0:  # every answer has a text, whatever seed the server drew
             return EOS
         return FIRST_TEXT_TOKEN + number % (self.info.vocab_size - FIRST_TEXT_TOKEN)
+
+
+class FakeStream:
+    """The handle of one answer."""
+
+    def __init__(self, engine: FakeEngine, request: Request) -> None:
+        self._engine = engine
+        self._request = request
+        self._position = 0
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenOutput:
+        engine, position = self._engine, self._position
+        if self._ended:
+            raise StopAsyncIteration
+        await asyncio.sleep(engine.step_s if position else engine.prefill_s)
+        if engine.failure is not None and position >= engine.failure_at:
+            self._end()
+            raise engine.failure
+        if position == engine.truncate_at:
+            raise StopAsyncIteration
+        self._position += 1
+        output = engine.output(self._request, position)
+        if output.finish_reason is not None:
+            self._end()
+        return output
+
+    def close(self) -> None:
+        if not self._ended:
+            self._end()
+            self._engine.aborted += 1
+
+    def _end(self) -> None:
+        self._ended = True
+        self._engine.release()
 
 
 ENGINE_FAILURE = EngineError("a made-up failure")

@@ -7,13 +7,14 @@ import httpx2
 import pytest
 
 from panacea.api.generation.completion_response import text_logprobs
+from panacea.engine.request import Request
 from panacea.text import TokenLogprob
 from panacea.text.answer import Alternative
 from panacea.text.vocabulary import Vocabulary
 from tests.api.chatting import COMPLETIONS, QUESTION, body, contents, error_of, streamed
 from tests.api.chatting import ask as ask_path
 from tests.api.chatting import events as events_of
-from tests.api.fake_engine import FakeEngine, Submitted
+from tests.api.fake_engine import FakeEngine
 from tests.api.serving import NAME, SPACE, TEXT, Served, serving
 from tests.text.tiny import sentencepiece_tokenizer
 
@@ -32,7 +33,7 @@ def ids(text: str) -> list[int]:
     return TEXT.tokenizer.encode(text).ids
 
 
-def asked(server: Served, client: httpx2.Client, **fields: Any) -> list[Submitted]:
+def asked(server: Served, client: httpx2.Client, **fields: Any) -> list[Request]:
     """What the engine was asked for by a good request."""
     submitted = cast(FakeEngine, server.engine).submitted
     before = len(submitted)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,11 +17,10 @@ import uvicorn
 
 from panacea.api import create_app
 from panacea.config import ServerConfig
-from panacea.engine.outputs import EngineStats, TokenOutput
-from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.outputs import EngineStats
+from panacea.engine.request import Request
 from panacea.errors import EngineError
-from panacea.preference import Preference
-from tests.api.fake_engine import FakeEngine
+from tests.api.fake_engine import FakeEngine, FakeStream
 from tests.api.serving import NAME, SPACE, TEXT
 
 CANARY_TOKENS = 32
@@ -45,16 +44,9 @@ class LeakyEngine(FakeEngine):
         self.info = replace(self.info, max_batch=MANY, num_blocks=MANY)
         self._update()
 
-    def generate(
-        self,
-        prompt_ids: Sequence[int],
-        preference: Preference | None,
-        params: SamplingParams,
-        cache_salt: str = "",
-        tenant: str = "",
-    ) -> AsyncGenerator[TokenOutput]:
+    def open(self, request: Request) -> FakeStream:
         self.asked += 1
-        self.canaries += params.max_tokens == CANARY_TOKENS
+        self.canaries += request.params.max_tokens == CANARY_TOKENS
         late = self.canaries > 12  # from here on the soak has seen what it compares with
         for fault in self.faults:
             if hasattr(self, f"_leak_{fault}"):
@@ -64,18 +56,15 @@ class LeakyEngine(FakeEngine):
         if "death" in self.faults and late:
             os._exit(9)
         if "words" in self.faults and late:
-            prompt_ids = [*prompt_ids, self.asked]  # the tokens are a hash of it
-        return self._counted(self._generate(prompt_ids, preference, params, cache_salt, tenant))
-
-    async def _counted(self, outputs: AsyncGenerator[TokenOutput]) -> AsyncGenerator[TokenOutput]:
+            request = replace(request, prompt_ids=[*request.prompt_ids, self.asked])  # the tokens are a hash of it
+        stream = super().open(request)
         self._update()
-        try:
-            async for output in outputs:
-                yield output
-        finally:
-            await outputs.aclose()
-            self.submitted.clear()
-            self._update()
+        return stream
+
+    def release(self) -> None:
+        super().release()
+        self.submitted.clear()
+        self._update()
 
     def _update(self) -> None:
         lost_slots = self.asked if "slots" in self.faults else 0

@@ -88,7 +88,7 @@ def test_a_system_message_stands_in_front(client: Either, engine: FakeEngine) ->
     client.chat(written_out, max_tokens=1)
     client.chat(QUESTION, system="Be kind.", max_tokens=1)
     list(client.stream(QUESTION, system="Be kind.", max_tokens=1))
-    assert len({submitted.prompt_ids for submitted in engine.submitted}) == 1
+    assert len({tuple(submitted.prompt_ids) for submitted in engine.submitted}) == 1
     with pytest.raises(ValueError, match="second"):
         client.chat(written_out, system="Be kind.")
 

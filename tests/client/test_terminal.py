@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from panacea.engine.request import Request
 from panacea.errors import EngineError
 from panacea_client import Preferences
 from panacea_client.terminal.screen import printable
 from panacea_client.terminal.session import InputError, Session
-from tests.api.fake_engine import EOS, FakeEngine, Submitted
+from tests.api.fake_engine import EOS, FakeEngine
 from tests.api.serving import SPACE, TEXT, Served, wait_until
 from tests.client.hostile import STREAM_HEAD, answer, hostile
 from tests.client.test_streams import DONE, chunk
@@ -37,7 +38,7 @@ def pipe(url: str, text: str, *arguments: str) -> "subprocess.CompletedProcess[s
     )
 
 
-def prompt(submitted: Submitted) -> str:
+def prompt(submitted: Request) -> str:
     """What the engine got, as text."""
     return TEXT.tokenizer.decode(list(submitted.prompt_ids))
 
@@ -122,7 +123,7 @@ def test_a_pipe_gets_answers_and_nothing_else(server: Served, engine: FakeEngine
 def test_an_empty_answer_is_an_empty_line(server: Served, engine: FakeEngine) -> None:
     engine.script = [EOS]
     assert pipe(server.url, f"{QUESTION}\n{QUESTION}\n").stdout == "\n\n"
-    prompts = {submitted.prompt_ids for submitted in engine.submitted}
+    prompts = {tuple(submitted.prompt_ids) for submitted in engine.submitted}
     assert len(prompts) == 1, "an answer that was none is no part of the conversation"
 
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from panacea.config import EngineConfig
 from panacea.demo_model import DEMO_ADAPTER
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError
 from panacea.model.adapter import Adapter
@@ -92,7 +93,7 @@ def test_a_merged_model_is_served_as_the_adapter_is(tmp_path: Path) -> None:
     message = [{"role": "user", "content": "How do I sharpen a knife?"}]
     prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
     engine = Engine.load(EngineConfig(model=tmp_path / "out"))
-    (answer,) = engine.generate([prompt], [None], SamplingParams(max_tokens=24, temperature=0))
+    (answer,) = engine.generate([Request(prompt, None, SamplingParams(max_tokens=24, temperature=0))])
     assert answer.token_ids == next(e for e in golden("panacea") if e.preference == preference).greedy_ids
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError, PreferenceError
 from panacea.model import loader
@@ -25,6 +26,7 @@ from panacea_train.convert import soup
 from panacea_train.convert.soup import convert_soup
 from tests.command import serving
 from tests.convert.adapters import CONCISE, HELPFUL, VARIETY, save_lora
+from tests.engine.asking import requests
 from tests.golden_files import BASE, GOLDEN, golden
 from tests.train.tiny import PEFT_WARNING, tiny_llama
 
@@ -44,7 +46,7 @@ def test_the_golden_mixes_are_served_token_for_token(golden_soup: Path) -> None:
     engine = Engine.load(EngineConfig(model=BASE, adapter=golden_soup, dtype="float32"))
     entries = [*golden("soup"), *golden("base")]
     assert len(entries) == 15
-    answers = engine.generate([e.prompt_ids for e in entries], [e.preference for e in entries], GREEDY)
+    answers = engine.generate(requests([e.prompt_ids for e in entries], [e.preference for e in entries], GREEDY))
     assert [answer.token_ids for answer in answers] == [e.greedy_ids for e in entries]
 
 
@@ -144,7 +146,7 @@ def test_peft_mixes_them_to_the_same_logits(variety: Path, tmp_path: Path) -> No
     expected = merged.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None)
     engine = Engine.load(EngineConfig(model=variety / "base", adapter=tmp_path / "out"))
     params = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
-    (answer,) = engine.generate([prompt], [weights], params)
+    (answer,) = engine.generate([Request(prompt, weights, params)])
     assert answer.token_ids == expected[0, len(prompt) :].tolist()
 
 

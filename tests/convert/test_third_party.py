@@ -19,6 +19,7 @@ from panacea.model.adapter import Adapter
 from panacea_commands import main as cli
 from panacea_train.convert import third_party
 from panacea_train.convert.third_party import convert_third_party
+from tests.engine.asking import requests
 from tests.golden_files import ADAPTER, BASE, GOLDEN, golden
 from tests.train.tiny import tiny_llama
 
@@ -33,7 +34,7 @@ def check_golden(out: Path) -> None:
     """What was converted gives all golden answers, and its base is the golden base to the bit."""
     engine = Engine.load(EngineConfig(model=out / "base", adapter=out / "adapter", dtype="float32"))
     entries = [*golden("panacea"), *golden("base")]
-    answers = engine.generate([e.prompt_ids for e in entries], [e.preference for e in entries], GREEDY)
+    answers = engine.generate(requests([e.prompt_ids for e in entries], [e.preference for e in entries], GREEDY))
     assert [answer.token_ids for answer in answers] == [e.greedy_ids for e in entries]
     written: Tensors = {}
     for path in (out / "base").glob("*.safetensors"):

@@ -8,7 +8,7 @@ from panacea.engine.outputs import EngineInfo
 from panacea.engine.prefix_keys import ModelIdentity
 from panacea.engine.sampler import Sampled
 from panacea.engine.scheduler import Scheduler, Work
-from panacea.engine.sequence import UNKNOWN_TOKEN
+from panacea.engine.sequence import PENDING_TOKEN
 from panacea.preference import Preference
 
 VOCABULARY = 97
@@ -62,19 +62,19 @@ class PagedFakeModel:
         self.steps.append(list(work))
         sampled: list[Sampled] = []
         for item in work:
-            for position, token in enumerate(item.request.tokens(item.start, item.count), item.start):
-                known = self.last_tokens[item.request.slot] if token == UNKNOWN_TOKEN else token
-                self.cache[self._place(item, position)] = (known, item.request.preference)
+            for position, token in enumerate(item.sequence.tokens(item.start, item.count), item.start):
+                known = self.last_tokens[item.sequence.slot] if token == PENDING_TOKEN else token
+                self.cache[self._place(item, position)] = (known, item.sequence.request.preference)
         for item in work:  # after all writes, as they may be to blocks that others read
             if item.samples:
                 past = [self.cache[self._place(item, position)] for position in range(item.start + item.count)]
                 token = next_token(past)
-                self.last_tokens[item.request.slot] = token
+                self.last_tokens[item.sequence.slot] = token
                 sampled.append(Sampled(token, None, ()))
         return Launched(sampled)
 
     def _place(self, item: Work, position: int) -> tuple[int, int]:
-        return item.request.blocks[position // self.block_size], position % self.block_size
+        return item.sequence.blocks[position // self.block_size], position % self.block_size
 
 
 def make_engine(
@@ -88,7 +88,8 @@ def make_engine(
 ) -> tuple[Engine, PagedFakeModel]:
     """An engine over a fake model, with a prefix cache if it is asked for."""
     model = PagedFakeModel(block_size, steps_ahead)
-    scheduler = Scheduler(num_blocks, block_size, max_batch, max_step_tokens, context_length=10_000)
+    identity = IDENTITY if cached else None
+    scheduler = Scheduler(num_blocks, block_size, max_batch, max_step_tokens, 10_000, identity)
     info = EngineInfo(
         context_length=scheduler.context_length,
         vocab_size=VOCABULARY,
@@ -100,4 +101,4 @@ def make_engine(
         dtype="float32",
         parameters=0,
     )
-    return Engine(model, scheduler, info, dimensions=2, identity=IDENTITY if cached else None), model
+    return Engine(model, scheduler, info, dimensions=2), model

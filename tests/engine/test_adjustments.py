@@ -1,8 +1,7 @@
 """Bans, biases, penalties and min-p: against transformers' processors, and formulas written out in float64."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, abc
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,29 +13,29 @@ from transformers import AutoModelForCausalLM, MinPLogitsWarper, RepetitionPenal
 from panacea.config import EngineConfig
 from panacea.engine.adjustments import Adjustments
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.sampling_row import SamplingRow
-from panacea.engine.sequence import Request
+from panacea.engine.sequence import Sequence
 from panacea.errors import RequestError
+from tests.engine.asking import requests
 from tests.golden_files import ADAPTER, BASE, golden
 
 PLAIN = SamplingParams(max_tokens=1)
 SIZE = 50
 
 
-def held(slot: int, params: SamplingParams, prompt: Sequence[int], answer: Sequence[int] = ()) -> Request:
-    """A request that runs in this slot."""
-    request = Request(str(slot), list(prompt), None, params, list(answer))
-    request.slot = slot
-    return request
+def held(slot: int, params: SamplingParams, prompt: abc.Sequence[int], answer: abc.Sequence[int] = ()) -> Sequence:
+    """A sequence that runs in this slot."""
+    return Sequence(str(slot), Request(list(prompt), None, params), output_ids=list(answer), slot=slot)
 
 
-def apply(logits: torch.Tensor, requests: Sequence[Request], banned: Sequence[int] = ()) -> torch.Tensor:
+def apply(logits: torch.Tensor, sequences: abc.Sequence[Sequence], banned: abc.Sequence[int] = ()) -> torch.Tensor:
     adjustments = Adjustments(9, logits.shape[1], logits.device)
     rows: list[SamplingRow] = []
-    for request in requests:
-        adjustments.admit(request)
-        rows.append(SamplingRow(request.params, len(request.output_ids), tuple(banned), request.slot or 0))
+    for sequence in sequences:
+        adjustments.admit(sequence)
+        rows.append(SamplingRow(sequence.request.params, len(sequence.output_ids), tuple(banned), sequence.slot or 0))
     return adjustments.apply(logits, rows)
 
 
@@ -210,14 +209,16 @@ ASKED = [
 
 def test_greedy_answers_follow_the_formulas_for_every_request_of_a_batch() -> None:
     prompts = [entry.prompt_ids for entry in golden("base")]
-    requests = [(prompt, params) for prompt in prompts for params in ASKED]
-    answers = loaded().generate([p for p, _ in requests], [None] * len(requests), [params for _, params in requests])
+    asked = [(prompt, params) for prompt in prompts for params in ASKED]
+    answers = loaded().generate(
+        requests([prompt for prompt, _ in asked], [None] * len(asked), [params for _, params in asked])
+    )
     compared = 0
-    for (prompt, params), answer in zip(requests, answers, strict=True):
+    for (prompt, params), answer in zip(asked, answers, strict=True):
         expected = written_out(prompt, params)
         assert answer.token_ids[: len(expected)] == expected
         compared += len(expected)
-    assert compared > 0.9 * len(requests) * GREEDY.max_tokens
+    assert compared > 0.9 * len(asked) * GREEDY.max_tokens
     assert len({tuple(answer.token_ids) for answer in answers}) > 2 * len(prompts)
 
 
@@ -227,7 +228,7 @@ def test_a_repetition_penalty_answers_as_transformers_generate() -> None:
         torch.tensor([prompt]), do_sample=False, max_new_tokens=20, min_new_tokens=20, repetition_penalty=1.4
     )
     params = replace(GREEDY, repetition_penalty=1.4, ignore_eos=False, min_tokens=20)
-    (answer,) = loaded().generate([prompt], [None], params)
+    (answer,) = loaded().generate([Request(prompt, None, params)])
     assert answer.token_ids == tokens[0, len(prompt) :].tolist()
 
 
@@ -241,8 +242,8 @@ def test_preempted_requests_count_the_tokens_that_they_had() -> None:
             model=BASE, dtype="float32", device="cpu", max_batch=8, block_size=4, num_blocks=blocks, max_step_tokens=8
         )
     )
-    expected = [loaded().generate([p], [None], own)[0] for p, own in zip(prompts, params, strict=True)]
-    assert tight.generate(prompts, [None] * 6, params) == expected
+    expected = [loaded().generate([Request(p, None, own)])[0] for p, own in zip(prompts, params, strict=True)]
+    assert tight.generate(requests(prompts, [None] * 6, params)) == expected
     assert tight.stats.preemptions > 0
 
 
@@ -250,7 +251,7 @@ def test_log_probabilities_stay_the_models_own() -> None:
     prompt = golden("base")[0].prompt_ids
     params = replace(GREEDY, logprobs=3, max_tokens=1)
     biased = replace(params, logit_bias=((77, 100.0),), repetition_penalty=2.0)
-    plain, shifted = loaded().generate([prompt, prompt], [None, None], [params, biased])
+    plain, shifted = loaded().generate(requests([prompt, prompt], [None, None], [params, biased]))
     assert shifted.token_ids == [77]
     assert shifted.top_logprobs == plain.top_logprobs
     assert shifted.logprobs[0] < plain.logprobs[0]
@@ -258,5 +259,5 @@ def test_log_probabilities_stay_the_models_own() -> None:
 
 def test_a_bias_on_a_token_that_does_not_exist_is_refused() -> None:
     with pytest.raises(RequestError) as raised:
-        loaded().generate([[5]], [None], replace(GREEDY, logit_bias=((100_000, 1.0),)))
+        loaded().generate([Request([5], None, replace(GREEDY, logit_bias=((100_000, 1.0),)))])
     assert raised.value.param == "logit_bias"

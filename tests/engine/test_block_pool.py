@@ -27,7 +27,7 @@ class PoolMachine(RuleBasedStateMachine):
     def take(self, index: int) -> None:
         expected = self.free.pop(0) if self.free else self.kept.pop(0)
         self.contents.pop(expected, None)
-        assert self.pool.take() == expected
+        assert self.pool.allocate() == expected
         if index < len(self.sequences):
             self.sequences[index].append(expected)
         else:
@@ -40,7 +40,7 @@ class PoolMachine(RuleBasedStateMachine):
         block = sequence[place % len(sequence)]
         if block in self.contents:
             return  # the scheduler names a block once
-        self.pool.name(block, key)
+        self.pool.publish(block, key)
         if key not in self.contents.values():
             self.contents[block] = key
 
@@ -57,15 +57,15 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 5))
     def forget(self, index: int) -> None:
         sequence = self.sequences[index % len(self.sequences)]
-        self.pool.forget(sequence)
+        self.pool.invalidate(sequence)
         for block in sequence:
             self.contents.pop(block, None)
 
     @precondition(lambda self: self.sequences)
     @rule(index=st.integers(0, 5))
-    def give_back(self, index: int) -> None:
+    def release(self, index: int) -> None:
         sequence = self.sequences.pop(index % len(self.sequences))
-        self.pool.give_back(sequence)
+        self.pool.release(sequence)
         held = {block for other in self.sequences for block in other}
         for block in reversed(sequence):
             if block not in held:
@@ -88,40 +88,40 @@ TestPoolMachine.settings = settings(max_examples=200, stateful_step_count=40, de
 
 def test_the_least_recently_used_makes_room_and_the_end_of_a_sequence_before_its_beginning() -> None:
     pool = BlockPool(4)
-    first, second = [pool.take(), pool.take()], [pool.take(), pool.take()]
+    first, second = [pool.allocate(), pool.allocate()], [pool.allocate(), pool.allocate()]
     for block in (*first, *second):
-        pool.name(block, bytes([block]))
-    pool.give_back(first)
-    pool.give_back(second)
+        pool.publish(block, bytes([block]))
+    pool.release(first)
+    pool.release(second)
     pool.share(first)
-    pool.give_back(first)
-    assert [pool.take() for _ in range(4)] == [second[1], second[0], first[1], first[0]]
+    pool.release(first)
+    assert [pool.allocate() for _ in range(4)] == [second[1], second[0], first[1], first[0]]
     assert pool.find(bytes([second[1]])) is None
 
 
 def test_a_key_that_another_block_has_is_not_given_twice() -> None:
     pool = BlockPool(2)
-    first, second = pool.take(), pool.take()
-    pool.name(first, b"key")
-    pool.name(second, b"key")
+    first, second = pool.allocate(), pool.allocate()
+    pool.publish(first, b"key")
+    pool.publish(second, b"key")
     assert (pool.find(b"key"), pool.key_of(second)) == (first, None)
-    pool.give_back([first, second])
+    pool.release([first, second])
     assert pool.num_kept == 1
     pool.check_integrity([])
 
 
 def test_the_pool_notices_what_is_given_back_too_often_or_lost() -> None:
     pool = BlockPool(3)
-    block = pool.take()
+    block = pool.allocate()
     with pytest.raises(ValueError, match="owned by someone else"):
         pool.check_integrity([])
     pool.share([block])
     with pytest.raises(ValueError, match="owned by someone else"):
         pool.check_integrity([block])
     pool.check_integrity([block, block])
-    pool.give_back([block])
-    pool.give_back([block])
+    pool.release([block])
+    pool.release([block])
     for wrong in (block, 3, -1):
-        with pytest.raises(ValueError, match="nobody has it"):
-            pool.give_back([wrong])
+        with pytest.raises(ValueError, match="nobody holds it"):
+            pool.release([wrong])
     pool.check_integrity([])

@@ -11,9 +11,11 @@ from transformers import AutoModelForCausalLM, GemmaConfig
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError
 from panacea.preference import Preference
+from tests.engine.asking import requests
 from tests.golden_files import ADAPTER, BASE, golden
 
 EVERYTHING = [*golden("panacea"), *golden("base")]
@@ -31,7 +33,7 @@ def completions(*, deterministic: bool, among: int) -> Completion:
     weights = torch.rand(among, 3, generator=generator)
     preferences: list[Preference | None] = [tuple(row) for row in (weights / weights.sum(1, keepdim=True)).tolist()]
     prompts, own = [*others, EVERYTHING[0].prompt_ids], [*preferences, EVERYTHING[0].preference]
-    answer = engine.generate(prompts, own, LAST)[-1]
+    answer = engine.generate(requests(prompts, own, LAST))[-1]
     assert engine.stats.max_step_requests >= min(among + 1, 256)
     return answer
 
@@ -46,7 +48,7 @@ def test_they_are_the_same_bits_however_the_prompt_is_cut_into_chunks() -> None:
     steps: list[int] = []
     for max_step_tokens in (512, 5, 7):
         engine = Engine.load(replace(CONFIG, max_batch=1, max_step_tokens=max_step_tokens, deterministic=True))
-        answers += engine.generate([prompt], [EVERYTHING[0].preference], LAST)
+        answers += engine.generate([Request(prompt, EVERYTHING[0].preference, LAST)])
         steps.append(engine.stats.steps)
     assert steps[0] == LAST.max_tokens
     assert steps[1] > steps[2] > steps[0]
@@ -58,17 +60,17 @@ def test_they_are_the_same_bits_from_a_cold_cache_and_from_a_warm_one() -> None:
     prompt = EVERYTHING[0].prompt_ids * 4
     preference = EVERYTHING[0].preference
     without = Engine.load(replace(CONFIG, deterministic=True, prefix_cache=False))
-    (cold,) = without.generate([prompt], [preference], LAST)
+    (cold,) = without.generate([Request(prompt, preference, LAST)])
     engine = Engine.load(replace(CONFIG, deterministic=True))
-    assert engine.generate([prompt], [preference], LAST) == [cold]
+    assert engine.generate([Request(prompt, preference, LAST)]) == [cold]
     # What the first answer left: blocks that decode steps wrote, where this prompt would have been prefilled.
     longer = [*prompt, *cold.token_ids, *prompt]
-    (expected,) = without.generate([longer], [preference], LAST)
+    (expected,) = without.generate([Request(longer, preference, LAST)])
     for others in (0, 20):
         crowd = [[*entry.prompt_ids, *prompt] for entry in EVERYTHING[:others]]
         own = [entry.preference for entry in EVERYTHING[:others]]
         for sought, known in ((prompt, cold), (longer, expected)):
-            warm = engine.generate([*crowd, sought], [*own, preference], LAST)[-1]
+            warm = engine.generate(requests([*crowd, sought], [*own, preference], LAST))[-1]
             assert warm.cached_tokens >= 32
             assert warm == known
 
@@ -84,7 +86,7 @@ def test_the_default_mode_is_not_invariant() -> None:
 def test_invariance_changes_no_answer() -> None:
     engine = Engine.load(replace(CONFIG, deterministic=True))
     params = SamplingParams(max_tokens=24, temperature=0)
-    answers = engine.generate([e.prompt_ids for e in EVERYTHING], [e.preference for e in EVERYTHING], params)
+    answers = engine.generate(requests([e.prompt_ids for e in EVERYTHING], [e.preference for e in EVERYTHING], params))
     assert [answer.token_ids for answer in answers] == [entry.greedy_ids for entry in EVERYTHING]
 
 

@@ -9,9 +9,11 @@ import torch
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError, RequestFailedError
 from panacea.model.loader import choose_device, load_model
+from tests.engine.asking import requests
 from tests.golden_files import ADAPTER, BASE, golden
 
 GREEDY = SamplingParams(max_tokens=40, temperature=0)
@@ -24,7 +26,7 @@ def engine() -> Engine:
 
 
 def generate(engine: Engine, params: SamplingParams) -> Completion:
-    return engine.generate([ENDS.prompt_ids], [ENDS.preference], params)[0]
+    return engine.generate([Request(ENDS.prompt_ids, ENDS.preference, params)])[0]
 
 
 def test_an_answer_stops_at_the_end_of_sequence(engine: Engine) -> None:
@@ -65,10 +67,10 @@ def test_a_request_whose_numbers_overflow_fails_alone_and_leaves_no_trace(temper
     with torch.no_grad():
         embedding[broken_token] = torch.nan
     params = replace(GREEDY, temperature=temperature, max_tokens=8, ignore_eos=True)
-    (alone,) = engine.generate([ENDS.prompt_ids], [ENDS.preference], params)
+    (alone,) = engine.generate([Request(ENDS.prompt_ids, ENDS.preference, params)])
     for _ in range(3):
-        engine.add("good", ENDS.prompt_ids, ENDS.preference, params)
-        engine.add("broken", [*range(40, 80), broken_token], ENDS.preference, params)
+        engine.add("good", Request(ENDS.prompt_ids, ENDS.preference, params))
+        engine.add("broken", Request([*range(40, 80), broken_token], ENDS.preference, params))
         tokens: list[int] = []
         while engine.has_work:
             for output in engine.step():
@@ -80,7 +82,7 @@ def test_a_request_whose_numbers_overflow_fails_alone_and_leaves_no_trace(temper
         assert (engine.stats.free_blocks, engine.stats.running) == (16, 0)
     assert engine.stats.prefix_hits == 0, "what a failed request has computed is nobody's prefix"
     with pytest.raises(RequestFailedError, match="not finite"):
-        engine.generate([[broken_token]], [None], params)
+        engine.generate([Request([broken_token], None, params)])
 
 
 def test_a_seeded_request_gives_the_same_tokens_alone_and_in_any_batch(engine: Engine) -> None:
@@ -90,9 +92,9 @@ def test_a_seeded_request_gives_the_same_tokens_alone_and_in_any_batch(engine: E
         for seed in range(len(entries))
     ]
     prompts, preferences = [e.prompt_ids for e in entries], [e.preference for e in entries]
-    together = engine.generate(prompts, preferences, params)
+    together = engine.generate(requests(prompts, preferences, params))
     for prompt, preference, own, expected in zip(prompts, preferences, params, together, strict=True):
-        (alone,) = engine.generate([prompt], [preference], own)
+        (alone,) = engine.generate([Request(prompt, preference, own)])
         assert alone.token_ids == expected.token_ids
     assert len({tuple(completion.token_ids) for completion in together}) == len(entries)
 

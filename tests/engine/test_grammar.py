@@ -16,12 +16,14 @@ from panacea.engine import grammar
 from panacea.engine.adjustments import Adjustments
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.sampling_row import SamplingRow
 from panacea.errors import RequestError
 from panacea.model.loader import load_model
 from tests.api.serving import TEXT
+from tests.engine.asking import requests
 from tests.golden_files import ADAPTER, BASE, golden
 from tests.schemas import SCHEMAS, TOO_MUCH_LATER
 
@@ -53,7 +55,9 @@ def make_engine(steps_ahead: int = 0) -> Engine:
 def ask(engine: Engine, params: Sequence[SamplingParams]) -> list[Completion]:
     """One answer for each of `params`, under the golden preferences in turn."""
     entries = [ENTRIES[index % len(ENTRIES)] for index in range(len(params))]
-    answers = engine.generate([each.prompt_ids for each in entries], [each.preference for each in entries], params)
+    answers = engine.generate(
+        requests([each.prompt_ids for each in entries], [each.preference for each in entries], params)
+    )
     engine.check_integrity()
     return answers
 
@@ -120,8 +124,10 @@ def test_a_step_ahead_the_answers_are_the_same_and_neighbours_wait_for_nobody() 
     assert [answer.finish_reason for answer in plain] == [answer.finish_reason for answer in ahead]
     # One request without a schema takes as many steps as alone; one with a schema is in every second of them.
     engine = make_engine(1)
-    engine.add("plain", ENTRIES[0].prompt_ids, None, replace(PLAIN, ignore_eos=True))
-    engine.add("follows", ENTRIES[0].prompt_ids, None, follow({"type": "string", "minLength": 40}, max_tokens=40))
+    engine.add("plain", Request(ENTRIES[0].prompt_ids, None, replace(PLAIN, ignore_eos=True)))
+    engine.add(
+        "follows", Request(ENTRIES[0].prompt_ids, None, follow({"type": "string", "minLength": 40}, max_tokens=40))
+    )
     tokens: dict[str, int] = {"plain": 0, "follows": 0}
     while tokens["plain"] < PLAIN.max_tokens:
         for output in engine.step():
@@ -154,7 +160,7 @@ def test_where_nothing_more_may_come_the_answer_ends_with_its_own_last_token() -
     schema = {"enum": ["yes"]}
     for more in ({}, {"ignore_eos": True}, {"min_tokens": 100}, {"max_tokens": 5}):
         engine = make_engine()
-        engine.add("0", ENTRIES[0].prompt_ids, None, follow(schema, **{"temperature": 0, **more}))
+        engine.add("0", Request(ENTRIES[0].prompt_ids, None, follow(schema, **{"temperature": 0, **more})))
         outputs = [output for _ in range(60) for output in engine.step()]
         assert TEXT.decode([output.token_id for output in outputs]) in ('"yes"', '"yes"'[: len(outputs)])
         if outputs[-1].finish_reason == "stop":
@@ -167,7 +173,10 @@ def test_where_nothing_more_may_come_the_answer_ends_with_its_own_last_token() -
 
 def test_a_number_may_end_or_go_on_and_its_end_is_no_text() -> None:
     engine = make_engine()
-    engine.add("0", ENTRIES[0].prompt_ids, None, follow({"type": "integer"}, temperature=0, logit_bias=((EOS, 100.0),)))
+    engine.add(
+        "0",
+        Request(ENTRIES[0].prompt_ids, None, follow({"type": "integer"}, temperature=0, logit_bias=((EOS, 100.0),))),
+    )
     outputs = [output for _ in range(20) for output in engine.step()]
     assert (outputs[-1].token_id, outputs[-1].finish_reason, outputs[-1].completes) == (EOS, "stop", False)
 
@@ -178,7 +187,7 @@ def test_the_models_own_log_probabilities_are_reported() -> None:
     assert any(top[0][0] != token for token, top in zip(answer.token_ids, answer.top_logprobs, strict=True))
     prompt = [*ENTRIES[0].prompt_ids, *answer.token_ids]
     scored = SamplingParams(max_tokens=0, prompt_logprobs=0)
-    (again,) = make_engine().generate([prompt], [ENTRIES[0].preference], scored)
+    (again,) = make_engine().generate([Request(prompt, ENTRIES[0].preference, scored)])
     assert again.prompt_logprobs is not None
     expected = [score.logprob for score in again.prompt_logprobs[-len(answer.logprobs) :]]
     assert answer.logprobs == pytest.approx(expected, abs=1e-4)
@@ -188,9 +197,9 @@ def test_a_schema_that_becomes_too_much_work_fails_its_request_alone(monkeypatch
     monkeypatch.setattr(grammar, "STEP_LEXER_FUEL", 20_000)
     engine = make_engine()
     params = replace(PLAIN, seed=5)
-    (alone,) = make_engine().generate([ENTRIES[0].prompt_ids], [None], params)
-    engine.add("hostile", ENTRIES[0].prompt_ids, None, follow(TOO_MUCH_LATER))
-    engine.add("good", ENTRIES[0].prompt_ids, None, params)
+    (alone,) = make_engine().generate([Request(ENTRIES[0].prompt_ids, None, params)])
+    engine.add("hostile", Request(ENTRIES[0].prompt_ids, None, follow(TOO_MUCH_LATER)))
+    engine.add("good", Request(ENTRIES[0].prompt_ids, None, params))
     tokens = [output.token_id for _ in range(200) for output in engine.step() if output.request_id == "good"]
     assert tokens == alone.token_ids
     (failure,) = engine.take_failures()
@@ -213,7 +222,7 @@ def test_a_schema_that_cannot_be_followed_is_refused(schema: object) -> None:
 
 def test_a_request_may_end_while_its_schema_is_compiled() -> None:
     engine = make_engine()
-    engine.add("0", ENTRIES[0].prompt_ids, None, follow({"enum": [f"value {index}" for index in range(3000)]}))
+    engine.add("0", Request(ENTRIES[0].prompt_ids, None, follow({"enum": [f"value {index}" for index in range(3000)]})))
     assert engine.stats.waiting == 1
     engine.abort("0")
     assert not engine.has_work
@@ -248,5 +257,5 @@ def test_a_mask_is_read_bit_by_bit_and_row_by_row(size: int) -> None:
 def test_an_answer_that_is_too_long_for_the_context_is_refused_before_its_schema_is_compiled() -> None:
     engine = make_engine()
     with pytest.raises(RequestError, match="context"):
-        engine.add("0", ENTRIES[0].prompt_ids, None, follow({"type": "object"}, max_tokens=10_000))
+        engine.add("0", Request(ENTRIES[0].prompt_ids, None, follow({"type": "object"}, max_tokens=10_000)))
     assert not engine.has_work

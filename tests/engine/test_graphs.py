@@ -19,11 +19,13 @@ from panacea.engine.engine import Engine
 from panacea.engine.graphs import CudaGraphRecorder, Recorder, padded_sizes
 from panacea.engine.outputs import EngineInfo
 from panacea.engine.prefix_keys import ModelIdentity
+from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
-from panacea.engine.sequence import Request
+from panacea.engine.sequence import Sequence
 from panacea.model.loader import load_model
+from tests.engine.asking import requests
 from tests.golden_files import ADAPTER, BASE, golden
 
 CUDA = torch.cuda.is_available()
@@ -104,9 +106,9 @@ def info_of(config: EngineConfig) -> EngineInfo:
 
 def make_engine(runner: Runner, steps_ahead: int, *, cached: bool = False) -> Engine:
     runner.steps_ahead = steps_ahead
-    scheduler = Scheduler(runner.num_blocks, 16, 21, 512, runner.model.context_length)
     identity = ModelIdentity(b"base", b"adapter") if cached else None
-    return Engine(runner, scheduler, info_of(CONFIG), dimensions=3, identity=identity)
+    scheduler = Scheduler(runner.num_blocks, 16, 21, 512, runner.model.context_length, identity)
+    return Engine(runner, scheduler, info_of(CONFIG), dimensions=3)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,9 @@ def test_recorded_steps_read_and_continue_cached_blocks(runner: Runner, tally: T
     expected = [entry.greedy_ids[17 - len(entry.prompt_ids) :] for entry in EVERYTHING]
     for warm in (False, True):
         replayed, steps = tally.replayed, engine.stats.steps
-        answers = engine.generate(prompts, preferences, [replace(GREEDY, max_tokens=len(ids)) for ids in expected])
+        answers = engine.generate(
+            requests(prompts, preferences, [replace(GREEDY, max_tokens=len(ids)) for ids in expected])
+        )
         assert [answer.token_ids for answer in answers] == expected
         assert {answer.cached_tokens for answer in answers} == {16 * warm}
         assert engine.stats.steps - steps - (tally.replayed - replayed) == (not warm), "steps that were not recorded"
@@ -140,12 +144,12 @@ def test_all_golden_answers_by_recorded_steps(runner: Runner, tally: Tally, step
     replayed = tally.replayed
     engine = make_engine(runner, steps_ahead)
     prompts, preferences = [entry.prompt_ids for entry in EVERYTHING], [entry.preference for entry in EVERYTHING]
-    together = engine.generate(prompts, preferences, GREEDY)
+    together = engine.generate(requests(prompts, preferences, GREEDY))
     assert [completion.token_ids for completion in together] == [entry.greedy_ids for entry in EVERYTHING]
     assert engine.stats.max_step_preferences == 7
     assert tally.replayed - replayed == GREEDY.max_tokens - 1, "every step but the prompts'"
     for entry in EVERYTHING[::5]:
-        (alone,) = engine.generate([entry.prompt_ids], [entry.preference], GREEDY)
+        (alone,) = engine.generate([Request(entry.prompt_ids, entry.preference, GREEDY)])
         assert alone.token_ids == entry.greedy_ids
     engine.check_integrity()
 
@@ -158,10 +162,10 @@ def test_a_replay_reads_preferences_that_were_written_after_the_recording(runner
     same_prompt = [entry for entry in golden("panacea") if entry.prompt_ids == first]
     assert len({entry.preference for entry in same_prompt}) == 6
     for index, entry in enumerate(same_prompt):
-        request = Request(str(index), entry.prompt_ids, entry.preference, GREEDY)
-        request.slot, request.admissions, request.blocks = 1, 1, [3, 7, 5, 11]
-        runner.forward([Work(request, 0, len(entry.prompt_ids) - 1)])
-        logits = runner.forward([Work(request, len(entry.prompt_ids) - 1, 1)])
+        sequence = Sequence(str(index), Request(entry.prompt_ids, entry.preference, GREEDY))
+        sequence.slot, sequence.admissions, sequence.blocks = 1, 1, [3, 7, 5, 11]
+        runner.forward([Work(sequence, 0, len(entry.prompt_ids) - 1)])
+        logits = runner.forward([Work(sequence, len(entry.prompt_ids) - 1, 1)])
         expected = torch.tensor([entry.next_token_logits])
         torch.testing.assert_close(logits.cpu(), expected, rtol=0, atol=1e-4)
     assert (tally.recorded, tally.replayed) == (recorded, replayed + 6)
@@ -170,12 +174,12 @@ def test_a_replay_reads_preferences_that_were_written_after_the_recording(runner
 def test_rows_that_pad_a_batch_touch_nobodys_blocks(runner: Runner) -> None:
     before = [keys[:-1].clone() for keys, _ in runner.cache.layers]
     entry = golden("panacea")[0]
-    requests: list[Request] = []
+    sequences: list[Sequence] = []
     for slot in range(1, 4):  # three rows are padded to four
-        request = Request(str(slot), entry.prompt_ids, entry.preference, GREEDY)
-        request.slot, request.admissions, request.blocks = slot, 1, [slot]
-        requests.append(request)
-    logits = runner.forward([Work(request, len(entry.prompt_ids) - 1, 1) for request in requests])
+        sequence = Sequence(str(slot), Request(entry.prompt_ids, entry.preference, GREEDY))
+        sequence.slot, sequence.admissions, sequence.blocks = slot, 1, [slot]
+        sequences.append(sequence)
+    logits = runner.forward([Work(sequence, len(entry.prompt_ids) - 1, 1) for sequence in sequences])
     assert logits.shape[0] == 3
     for (keys, _), old in zip(runner.cache.layers, before, strict=True):
         changed = (keys[:-1] != old).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
@@ -189,10 +193,10 @@ def test_sampled_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
         for index in range(len(EVERYTHING))
     ]
     prompts, preferences = [entry.prompt_ids for entry in EVERYTHING], [entry.preference for entry in EVERYTHING]
-    plain, ahead = (make_engine(runner, steps).generate(prompts, preferences, params) for steps in (0, 1))
+    plain, ahead = (make_engine(runner, steps).generate(requests(prompts, preferences, params)) for steps in (0, 1))
     assert plain == ahead
     stops = [SamplingParams(max_tokens=20, temperature=0, stop_token_ids=(c.token_ids[3],)) for c in plain]
-    plain, ahead = (make_engine(runner, steps).generate(prompts, preferences, stops) for steps in (0, 1))
+    plain, ahead = (make_engine(runner, steps).generate(requests(prompts, preferences, stops)) for steps in (0, 1))
     assert plain == ahead
 
 
@@ -209,9 +213,11 @@ def test_penalised_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
         for index in range(len(EVERYTHING))
     ]
     prompts, preferences = [entry.prompt_ids for entry in EVERYTHING], [entry.preference for entry in EVERYTHING]
-    plain, ahead = (make_engine(runner, steps).generate(prompts, preferences, params) for steps in (0, 1))
+    plain, ahead = (make_engine(runner, steps).generate(requests(prompts, preferences, params)) for steps in (0, 1))
     assert plain == ahead
-    without = make_engine(runner, 1).generate(prompts, preferences, [replace(p, **NO_PENALTY) for p in params])
+    without = make_engine(runner, 1).generate(
+        requests(prompts, preferences, [replace(p, **NO_PENALTY) for p in params])
+    )
     pairs = enumerate(zip(ahead, without, strict=True))
     changed = [index for index, (with_, without_) in pairs if with_.token_ids != without_.token_ids]
     assert len(changed) > len(params) // 2
@@ -231,7 +237,7 @@ def test_recorded_steps_of_the_kernels_a_step_ahead() -> None:
         runner.steps_ahead = 1
         engine = Engine(runner, Scheduler(24, 4, 2, 32, runner.model.context_length), info, dimensions=3)
         params = [SamplingParams(max_tokens=5, temperature=0), SamplingParams(max_tokens=4, temperature=0)]
-        answers = engine.generate([e.prompt_ids for e in entries], [e.preference for e in entries], params)
+        answers = engine.generate(requests([e.prompt_ids for e in entries], [e.preference for e in entries], params))
     assert [answer.token_ids for answer in answers] == [entries[0].greedy_ids[:5], entries[1].greedy_ids[:4]]
     assert tally.replayed == 4
     assert "_pick_kernel" in launches

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.preference import Preference
+from tests.engine.asking import requests
 from tests.engine.fake_model import VOCABULARY, PagedFakeModel, answer, make_engine
 from tests.golden_files import ADAPTER, BASE, golden
 
@@ -26,7 +28,7 @@ TIE = 1e-4
 def ask(
     engine: Engine, prompt: Sequence[int], preference: Preference | None = PREFERENCE, salt: str = "", tokens: int = 1
 ) -> Completion:
-    (completion,) = engine.generate([prompt], [preference], SamplingParams(max_tokens=tokens), salt)
+    (completion,) = engine.generate([Request(prompt, preference, SamplingParams(max_tokens=tokens), salt)])
     engine.check_integrity()
     assert completion.token_ids == answer(prompt, preference, tokens)
     return completion
@@ -66,7 +68,7 @@ def test_answers_are_found_by_the_next_turn(cached: tuple[Engine, PagedFakeModel
 def test_what_only_the_device_knows_is_not_found_before_the_host_knows_it(steps_ahead: int) -> None:
     engine, _ = make_engine(num_blocks=40, steps_ahead=steps_ahead, cached=True)
     said = answer(PROMPT, PREFERENCE, 12)
-    engine.add("talker", PROMPT, PREFERENCE, SamplingParams(max_tokens=12))
+    engine.add("talker", Request(PROMPT, PREFERENCE, SamplingParams(max_tokens=12)))
     for _ in range(40):
         if not engine.has_work:
             break
@@ -77,11 +79,11 @@ def test_what_only_the_device_knows_is_not_found_before_the_host_knows_it(steps_
 
 def test_running_requests_share_blocks(cached: tuple[Engine, PagedFakeModel]) -> None:
     engine, _ = cached
-    engine.add("first", PROMPT, PREFERENCE, SamplingParams(max_tokens=30))
+    engine.add("first", Request(PROMPT, PREFERENCE, SamplingParams(max_tokens=30)))
     for _ in range(4):
         engine.step()
     before = engine.stats.free_blocks
-    engine.add("second", [*PROMPT[:12], 60], PREFERENCE, SamplingParams(max_tokens=30))
+    engine.add("second", Request([*PROMPT[:12], 60], PREFERENCE, SamplingParams(max_tokens=30)))
     engine.step()
     assert before - engine.stats.free_blocks <= 2, "three of its four blocks are the first one's"
     engine.check_integrity()
@@ -117,12 +119,12 @@ def test_without_the_cache_nothing_is_found_and_nothing_counted() -> None:
 
 def test_an_aborted_request_leaves_what_was_computed_of_it_and_no_more() -> None:
     engine, _ = make_engine(num_blocks=40, max_step_tokens=6, cached=True)
-    engine.add("gone", [*PROMPT, 20, 21, 22], PREFERENCE, ONE)
+    engine.add("gone", Request([*PROMPT, 20, 21, 22], PREFERENCE, ONE))
     engine.step()  # six tokens: one full block
     engine.abort("gone")
     engine.check_integrity()
     assert ask(engine, PROMPT).cached_tokens == 4
-    engine.add("never ran", [*PROMPT, *PROMPT], (1.0, 0.0), ONE)
+    engine.add("never ran", Request([*PROMPT, *PROMPT], (1.0, 0.0), ONE))
     engine.abort("never ran")
     assert ask(engine, [*PROMPT, *PROMPT], (1.0, 0.0)).cached_tokens == 0
 
@@ -131,8 +133,8 @@ def test_a_preempted_request_finds_its_own_blocks_again() -> None:
     counts: list[int] = []
     for is_cached in (False, True):
         engine, model = make_engine(num_blocks=9, cached=is_cached)
-        engine.add("old", [1] * 8, (1.0, 0.0), SamplingParams(max_tokens=16))
-        engine.add("young", [2] * 8, (0.0, 1.0), SamplingParams(max_tokens=16))
+        engine.add("old", Request([1] * 8, (1.0, 0.0), SamplingParams(max_tokens=16)))
+        engine.add("young", Request([2] * 8, (0.0, 1.0), SamplingParams(max_tokens=16)))
         said: dict[str, list[int]] = {"old": [], "young": []}
         while engine.has_work:
             for token in engine.step():
@@ -190,7 +192,7 @@ def test_a_storm_of_requests_aborts_and_preemptions_changes_no_token(
         match operation:
             case ("ask", list(prompt), preference, str(salt), int(tokens)):
                 name = str(len(expected))
-                engine.add(name, prompt, preference, SamplingParams(max_tokens=tokens), salt)  # type: ignore[arg-type]
+                engine.add(name, Request(prompt, preference, SamplingParams(max_tokens=tokens), salt))  # type: ignore[arg-type]
                 expected[name], said[name] = answer(prompt, preference, tokens), []  # type: ignore[arg-type]
             case ("abort", int(number)):
                 engine.abort(str(number))
@@ -252,7 +254,7 @@ def test_two_hundred_prompts_under_twenty_preferences_with_and_without() -> None
     answers: list[list[Completion]] = []
     for prefix_cache in (False, True):
         engine = Engine.load(replace(CONFIG, prefix_cache=prefix_cache))
-        answers.append(engine.generate([p for p, _ in everything], [w for _, w in everything], params))
+        answers.append(engine.generate(requests([p for p, _ in everything], [w for _, w in everything], params)))
         engine.check_integrity()
         stats = engine.stats
         assert (stats.prefix_hits > 0) == prefix_cache
@@ -274,7 +276,7 @@ def test_eviction_and_preemption_change_no_token() -> None:
             CONFIG, prefix_cache=prefix_cache, num_blocks=40, block_size=4, max_batch=6, max_step_tokens=40
         )
         engine = Engine.load(config)
-        answers.append(engine.generate([p for p, _ in everything], [w for _, w in everything], params))
+        answers.append(engine.generate(requests([p for p, _ in everything], [w for _, w in everything], params)))
         engine.check_integrity()
         stats = engine.stats
         assert stats.preemptions > 0
@@ -287,11 +289,13 @@ def test_golden_answers_go_on_from_cached_blocks_of_prompt_and_answer() -> None:
     engine = Engine.load(replace(CONFIG, block_size=4))
     params = SamplingParams(max_tokens=24, temperature=0)
     everything = [*golden("panacea"), *golden("base")]
-    engine.generate([entry.prompt_ids for entry in everything], [entry.preference for entry in everything], params)
+    engine.generate(
+        requests([entry.prompt_ids for entry in everything], [entry.preference for entry in everything], params)
+    )
     hits = engine.stats.prefix_hits
     for entry in everything:
         known = [*entry.prompt_ids, *entry.greedy_ids[:-4]]
-        (rest,) = engine.generate([known], [entry.preference], replace(params, max_tokens=4))
+        (rest,) = engine.generate([Request(known, entry.preference, replace(params, max_tokens=4))])
         assert rest.token_ids == entry.greedy_ids[-4:]
         assert rest.cached_tokens == (len(known) - 1) // 4 * 4
     assert engine.stats.prefix_hits > hits

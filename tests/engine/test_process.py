@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from panacea.config import EngineConfig
 from panacea.engine.client import EngineClient
 from panacea.engine.outputs import EngineStats
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import ConfigError, EngineDeadError, EngineError, RequestError
 from tests.golden_files import ADAPTER, BASE, Golden, golden
@@ -36,7 +37,8 @@ async def running_engine() -> AsyncGenerator[EngineClient]:
 
 
 async def answer(engine: EngineClient, entry: Golden, params: SamplingParams = GREEDY) -> list[int]:
-    return [token.token_id async for token in engine.generate(entry.prompt_ids, entry.preference, params)]
+    with closing(engine.open(Request(entry.prompt_ids, entry.preference, params))) as stream:
+        return [token.token_id async for token in stream]
 
 
 async def stats_when(engine: EngineClient, condition: Callable[[EngineStats], bool]) -> EngineStats:
@@ -75,15 +77,15 @@ def test_all_golden_answers_at_once_and_they_shared_steps() -> None:
     asyncio.run(run())
 
 
-def test_a_closed_or_cancelled_generator_frees_its_request_and_disturbs_nobody() -> None:
+def test_a_closed_or_cancelled_stream_frees_its_request_and_disturbs_nobody() -> None:
     async def run() -> None:
         async with running_engine() as engine:
-            stream = engine.generate(EVERYTHING[0].prompt_ids, EVERYTHING[0].preference, ENDLESS)
+            stream = engine.open(Request(EVERYTHING[0].prompt_ids, EVERYTHING[0].preference, ENDLESS))
             await anext(stream)
             task = asyncio.create_task(answer(engine, EVERYTHING[3], ENDLESS))
             neighbour = asyncio.create_task(answer(engine, EVERYTHING[6]))
             await asyncio.sleep(0.1)
-            await stream.aclose()
+            stream.close()
             task.cancel()
             assert await neighbour == EVERYTHING[6].greedy_ids
             with pytest.raises(asyncio.CancelledError):
@@ -100,7 +102,7 @@ def test_a_request_that_never_fits_is_refused_and_the_next_one_served() -> None:
         async with running_engine() as engine:
             for bad, param in (([1] * 600, "prompt"), ([10**6], "prompt"), ([], "prompt")):
                 with pytest.raises(RequestError) as caught:
-                    _ = [token async for token in engine.generate(bad, None, GREEDY)]
+                    _ = [token async for token in engine.open(Request(bad, None, GREEDY))]
                 assert caught.value.param == param
             assert await answer(engine, EVERYTHING[0]) == EVERYTHING[0].greedy_ids
 
@@ -147,11 +149,12 @@ import asyncio, sys
 from pathlib import Path
 from panacea.config import EngineConfig
 from panacea.engine.client import EngineClient
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 
 async def main():
     engine = await EngineClient.start(EngineConfig(model=Path(sys.argv[1])))
-    async for _ in engine.generate([3, 4, 5], None, SamplingParams(max_tokens=400, ignore_eos=True)):
+    async for _ in engine.open(Request([3, 4, 5], None, SamplingParams(max_tokens=400, ignore_eos=True))):
         print(engine.pid, flush=True)
     await asyncio.sleep(60)
 

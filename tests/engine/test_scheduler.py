@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from panacea.config import EngineConfig
 from panacea.engine.outputs import TokenOutput
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
-from panacea.engine.slot_pool import Pool
+from panacea.engine.slot_pool import SlotPool
 from panacea.errors import ConfigError, EngineError, RequestError
 from panacea.preference import Preference
+from tests.engine.asking import requests
 from tests.engine.fake_model import VOCABULARY, answer, make_engine
 
 PREFERENCES = st.one_of(st.none(), st.sampled_from([(1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (0.25, 0.75)]))
@@ -80,7 +82,7 @@ def test_nothing_is_lost_whatever_comes(
                 continue
             outputs[request_id] = []
             try:
-                engine.add(request_id, prompt, preference, SamplingParams(max_tokens=max_tokens))
+                engine.add(request_id, Request(prompt, preference, SamplingParams(max_tokens=max_tokens)))
             except RequestError:
                 refused.add(request_id)
                 assert len(prompt) + max_tokens > num_blocks * block_size
@@ -107,8 +109,8 @@ def test_nothing_is_lost_whatever_comes(
 
 def test_the_youngest_is_preempted_and_finishes_later() -> None:
     engine, model = make_engine(num_blocks=6, block_size=4)
-    engine.add("old", [1] * 8, (1.0, 0.0), SamplingParams(max_tokens=12))
-    engine.add("young", [2] * 8, (0.0, 1.0), SamplingParams(max_tokens=12))
+    engine.add("old", Request([1] * 8, (1.0, 0.0), SamplingParams(max_tokens=12)))
+    engine.add("young", Request([2] * 8, (0.0, 1.0), SamplingParams(max_tokens=12)))
     finished: dict[str, list[int]] = {"old": [], "young": []}
     order: list[str] = []
     while engine.has_work:
@@ -119,7 +121,7 @@ def test_the_youngest_is_preempted_and_finishes_later() -> None:
     assert engine.stats.preemptions > 0
     assert order == ["old", "young"]
     assert finished == {"old": answer([1] * 8, (1.0, 0.0), 12), "young": answer([2] * 8, (0.0, 1.0), 12)}
-    starts = [item.start for step in model.steps for item in step if item.request.request_id == "young"]
+    starts = [item.start for step in model.steps for item in step if item.sequence.request_id == "young"]
     assert starts.count(0) == 2, "the young one was prefilled, preempted and prefilled again"
 
 
@@ -127,28 +129,28 @@ def test_a_step_ahead_costs_one_step_when_an_answer_ends_unforeseen_and_none_at_
     engine, model = make_engine(num_blocks=40, steps_ahead=1)
     stops = answer([5], None, 3)[-1]
     params = SamplingParams(max_tokens=9, stop_token_ids=(stops,))
-    (completion,) = engine.generate([[5]], [None], params)
+    (completion,) = engine.generate([Request([5], None, params)])
     assert (completion.token_ids, completion.finish_reason) == (answer([5], None, 3), "stop")
     assert len(model.steps) == 4
-    (completion,) = engine.generate([[5]], [None], SamplingParams(max_tokens=3))
+    (completion,) = engine.generate([Request([5], None, SamplingParams(max_tokens=3))])
     assert (completion.token_ids, completion.finish_reason) == (answer([5], None, 3), "length")
     assert len(model.steps) == 4 + 3
 
 
 def test_the_host_prepares_a_step_while_the_one_before_runs() -> None:
     engine, model = make_engine(num_blocks=40, steps_ahead=1)
-    engine.add("x", [1], None, SamplingParams(max_tokens=3))
+    engine.add("x", Request([1], None, SamplingParams(max_tokens=3)))
     assert engine.step() == [], "the first step runs and nobody waits for it"
     assert [token.token_id for token in engine.step()] == answer([1], None, 1)
     assert len(model.steps) == 2
-    assert model.steps[1][0].request.unknown == 1
+    assert model.steps[1][0].sequence.num_pending == 1
 
 
 def test_everyone_gets_a_token_while_a_long_prompt_is_prefilled_in_chunks() -> None:
     engine, model = make_engine(num_blocks=40, max_step_tokens=6)
-    engine.add("talker", [1, 2], None, SamplingParams(max_tokens=20))
+    engine.add("talker", Request([1, 2], None, SamplingParams(max_tokens=20)))
     engine.step()
-    engine.add("reader", list(range(1, 31)), (1.0, 0.0), SamplingParams(max_tokens=2))
+    engine.add("reader", Request(list(range(1, 31)), (1.0, 0.0), SamplingParams(max_tokens=2)))
     for _ in range(6):
         assert next(token.request_id for token in engine.step()) == "talker"
     counts = [[item.count for item in step] for step in model.steps[1:7]]
@@ -157,12 +159,12 @@ def test_everyone_gets_a_token_while_a_long_prompt_is_prefilled_in_chunks() -> N
 
 def test_a_request_joins_and_leaves_at_any_step() -> None:
     engine, model = make_engine(num_blocks=40)
-    engine.add("a", [1], None, SamplingParams(max_tokens=6))
+    engine.add("a", Request([1], None, SamplingParams(max_tokens=6)))
     engine.step()
-    engine.add("b", [2], (1.0, 0.0), SamplingParams(max_tokens=2))
+    engine.add("b", Request([2], (1.0, 0.0), SamplingParams(max_tokens=2)))
     while engine.has_work:
         engine.step()
-    assert [sorted(item.request.request_id for item in step) for step in model.steps] == [
+    assert [sorted(item.sequence.request_id for item in step) for step in model.steps] == [
         ["a"], ["a", "b"], ["a", "b"], ["a"], ["a"], ["a"],
     ]  # fmt: skip
 
@@ -175,54 +177,54 @@ def test_a_request_joins_and_leaves_at_any_step() -> None:
 def test_what_can_never_fit_is_refused_at_once(prompt: list[int], max_tokens: int, param: str) -> None:
     engine, _ = make_engine(num_blocks=8, block_size=4)
     with pytest.raises(RequestError) as caught:
-        engine.add("x", prompt, None, SamplingParams(max_tokens=max_tokens))
+        engine.add("x", Request(prompt, None, SamplingParams(max_tokens=max_tokens)))
     assert caught.value.param == param
     assert not engine.has_work
 
 
 def test_a_request_that_just_fits_is_served() -> None:
     engine, _ = make_engine(num_blocks=8, block_size=4)
-    (completion,) = engine.generate([[1] * 20], [None], SamplingParams(max_tokens=12))
+    (completion,) = engine.generate([Request([1] * 20, None, SamplingParams(max_tokens=12))])
     assert completion.token_ids == answer([1] * 20, None, 12)
 
 
 def test_a_preference_of_the_wrong_length_and_a_used_id_are_refused() -> None:
     engine, _ = make_engine()
     with pytest.raises(RequestError, match="dimensions"):
-        engine.add("x", [1], (1.0,), SamplingParams(max_tokens=1))
-    engine.add("x", [1], None, SamplingParams(max_tokens=1))
+        engine.add("x", Request([1], (1.0,), SamplingParams(max_tokens=1)))
+    engine.add("x", Request([1], None, SamplingParams(max_tokens=1)))
     with pytest.raises(RequestError, match="in use"):
-        engine.add("x", [1], None, SamplingParams(max_tokens=1))
+        engine.add("x", Request([1], None, SamplingParams(max_tokens=1)))
 
 
 def test_generate_leaves_nothing_behind_when_one_request_is_bad() -> None:
     engine, _ = make_engine()
     with pytest.raises(RequestError):
-        engine.generate([[1], [VOCABULARY]], [None, None], SamplingParams(max_tokens=1))
+        engine.generate(requests([[1], [VOCABULARY]], [None, None], SamplingParams(max_tokens=1)))
     assert not engine.has_work
     engine.check_integrity()
 
 
 def test_the_pool_notices_what_is_given_back_twice_or_lost() -> None:
-    pool = Pool(range(1, 4))
-    number = pool.take()
+    pool = SlotPool(range(1, 4))
+    number = pool.allocate()
     with pytest.raises(ValueError, match="lost or owned twice"):
         pool.check_integrity([])
     pool.check_integrity([number])
-    pool.give_back([number])
-    with pytest.raises(ValueError, match="nobody has it"):
-        pool.give_back([number])
-    with pytest.raises(ValueError, match="nobody has it"):
-        pool.give_back([0])
+    pool.release([number])
+    with pytest.raises(ValueError, match="nobody holds it"):
+        pool.release([number])
+    with pytest.raises(ValueError, match="nobody holds it"):
+        pool.release([0])
     with pytest.raises(ValueError, match="lost or owned twice"):
         pool.check_integrity([number])
 
 
 def test_generate_wants_the_engine_for_itself() -> None:
     engine, _ = make_engine()
-    engine.add("0", [1], None, SamplingParams(max_tokens=2))
-    with pytest.raises(EngineError, match="without other requests"):
-        engine.generate([[1]], [None], SamplingParams(max_tokens=1))
+    engine.add("0", Request([1], None, SamplingParams(max_tokens=2)))
+    with pytest.raises(EngineError, match="without requests that were queued with add"):
+        engine.generate([Request([1], None, SamplingParams(max_tokens=1))])
     assert [token.request_id for token in engine.step()] == ["0"]
 
 
@@ -230,7 +232,7 @@ def test_generate_wants_the_engine_for_itself() -> None:
 def test_a_preference_that_is_none_is_refused(weights: Preference) -> None:
     engine, _ = make_engine()
     with pytest.raises(RequestError) as caught:
-        engine.add("x", [1], weights, SamplingParams(max_tokens=1))
+        engine.add("x", Request([1], weights, SamplingParams(max_tokens=1)))
     assert caught.value.param == "preference"
 
 

@@ -10,11 +10,13 @@ import panacea_kernels as pk
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Work
-from panacea.engine.sequence import Request
+from panacea.engine.sequence import Sequence
 from panacea.model.loader import load_model
+from tests.engine.asking import requests
 from tests.golden_files import ADAPTER, BASE, golden
 
 EVERYTHING = [*golden("panacea"), *golden("base")]
@@ -35,10 +37,10 @@ def test_logits_of_all_preferences_and_the_base_in_one_step() -> None:
     runner = Runner(load_model(config), config)
     work: list[Work] = []
     for index, entry in enumerate(EVERYTHING):
-        request = Request(str(index), entry.prompt_ids, entry.preference, SamplingParams(max_tokens=1))
-        request.slot, request.admissions = index + 1, 1
-        request.blocks = list(range(4 * index, 4 * index + 4))
-        work.append(Work(request, 0, len(entry.prompt_ids)))
+        sequence = Sequence(str(index), Request(entry.prompt_ids, entry.preference, SamplingParams(max_tokens=1)))
+        sequence.slot, sequence.admissions = index + 1, 1
+        sequence.blocks = list(range(4 * index, 4 * index + 4))
+        work.append(Work(sequence, 0, len(entry.prompt_ids)))
     with pk.record_launches() as launches:
         logits = runner.forward(work)
     expected = torch.tensor([entry.next_token_logits for entry in EVERYTHING])
@@ -50,7 +52,7 @@ def test_greedy_answers_of_a_mixed_batch_in_chunks() -> None:
     engine = Engine.load(CONFIG)
     entries = [entry for entry in EVERYTHING if entry.prompt_ids == EVERYTHING[0].prompt_ids]
     params = SamplingParams(max_tokens=4, temperature=0)
-    answers = engine.generate([e.prompt_ids for e in entries], [e.preference for e in entries], params)
+    answers = engine.generate(requests([e.prompt_ids for e in entries], [e.preference for e in entries], params))
     assert [answer.token_ids for answer in answers] == [entry.greedy_ids[:4] for entry in entries]
     assert engine.stats.max_step_preferences == 7
 
@@ -76,7 +78,7 @@ def answer(*, deterministic: bool, others: int) -> Completion:
     preferences = [entry.preference for entry in (EVERYTHING * 3)[1 : others + 1]]
     params = SamplingParams(max_tokens=2, temperature=0, logprobs=5, ignore_eos=True)
     completions = Engine.load(config).generate(
-        [*prompts, EVERYTHING[0].prompt_ids], [*preferences, EVERYTHING[0].preference], params
+        requests([*prompts, EVERYTHING[0].prompt_ids], [*preferences, EVERYTHING[0].preference], params)
     )
     return completions[-1]
 
@@ -94,7 +96,7 @@ def test_a_cached_prefix_gives_the_same_bits_in_deterministic_mode() -> None:
     prompt = [*EVERYTHING[0].prompt_ids, *EVERYTHING[0].greedy_ids[:4]]
     engine = Engine.load(replace(CONFIG, deterministic=True))
     params = SamplingParams(max_tokens=3, temperature=0, logprobs=5)
-    cold, warm = (engine.generate([prompt], [EVERYTHING[0].preference], params)[0] for _ in range(2))
+    cold, warm = (engine.generate([Request(prompt, EVERYTHING[0].preference, params)])[0] for _ in range(2))
     assert cold.token_ids == EVERYTHING[0].greedy_ids[4:7]
     assert (cold.cached_tokens, warm.cached_tokens) == (0, 12)
     assert warm == cold

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.errors import ConfigError
 from panacea.preference import Preference
-from panacea_train.evaluation import answering
-from panacea_train.evaluation.answering import Ask, Reply, answer_all
-from panacea_train.evaluation.kept_replies import KeptReplies, kept_replies
+from panacea_train.evaluation.kept_replies import KeptReplies, Reply, kept_replies
 from panacea_train.evaluation.sweep import Said, SweepSettings, sweep
 from panacea_train.prompts import Message, Prompt
 from tests.golden_files import ADAPTER, BASE
@@ -36,13 +36,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many answers each sweep asks the engine for."""
     counts: list[int] = []
 
-    def listening(
-        engine: Engine, asks: Sequence[Ask], report: answering.Report, completed: Callable[[int, Reply], None]
-    ) -> list[Reply]:
-        counts.append(len(asks))
-        return answer_all(engine, asks, report, completed)
+    generate = Engine.generate
 
-    monkeypatch.setattr("panacea_train.evaluation.sweep.answer_all", listening)
+    def listening(
+        engine: Engine, requests: Sequence[Request], completed: Callable[[int, Completion], None]
+    ) -> list[Completion]:
+        counts.append(len(requests))
+        return generate(engine, requests, completed)
+
+    monkeypatch.setattr(Engine, "generate", listening)
     return counts
 
 

@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.errors import CheckpointError, ConfigError, RequestFailedError
 from panacea.preference import Preference
-from panacea_train.evaluation import answering
-from panacea_train.evaluation.answering import Ask, AskFailedError, Reply
 from panacea_train.evaluation.sweep import Said, SweepSettings, sweep
 from panacea_train.prompts import Message, Prompt
 from tests.golden_files import ADAPTER, BASE, GOLDEN
@@ -74,24 +74,24 @@ def test_noise_is_shared_by_points_and_by_nothing_else() -> None:
 
 
 def test_a_prompt_is_what_the_chat_template_makes_of_its_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Sequence[int]] = []
+    seen: list[Request] = []
 
     def listening(
-        _engine: Engine, asks: Sequence[Ask], _report: answering.Report, completed: Callable[[int, Reply], None]
-    ) -> list[Reply]:
-        seen.extend(ask.prompt_ids for ask in asks)
-        replies = [Reply([], cut_off=False) for _ in asks]
-        for index, reply in enumerate(replies):
-            completed(index, reply)
-        return replies
+        _engine: Engine, requests: Sequence[Request], completed: Callable[[int, Completion], None]
+    ) -> list[Completion]:
+        seen.extend(requests)
+        answers = [Completion([], "stop", [], []) for _ in requests]
+        for index, answer in enumerate(answers):
+            completed(index, answer)
+        return answers
 
-    monkeypatch.setattr("panacea_train.evaluation.sweep.answer_all", listening)
+    monkeypatch.setattr(Engine, "generate", listening)
     conversation = Prompt(
         (Message("system", "Be brief."), Message("user", "A"), Message("assistant", "B"), Message("user", "C"))
     )
     sweep(CONFIG, [conversation], [GRID[0]], SweepSettings(max_tokens=4))
     tokenizer = Tokenizer.from_file(str(BASE / "tokenizer.json"))
-    assert tokenizer.decode(list(seen[0]), skip_special_tokens=False) == (
+    assert tokenizer.decode(list(seen[0].prompt_ids), skip_special_tokens=False) == (
         "<|system|>Be brief.<|end|><|user|>A<|end|><|assistant|>B<|end|><|user|>C<|end|><|assistant|>"
     )
 
@@ -109,10 +109,10 @@ def test_a_base_without_a_template_takes_single_texts_as_they_are(tmp_path: Path
 
 
 def test_prompts_that_leave_no_room_are_named_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object) -> list[Reply]:
+    def never(*_: object) -> list[Completion]:
         raise AssertionError("it was asked")
 
-    monkeypatch.setattr("panacea_train.evaluation.sweep.answer_all", never)
+    monkeypatch.setattr(Engine, "generate", never)
     prompts = asked("Plant the bulbs", "knife " * 600, "Why?", "knife " * 700)
     with pytest.raises(
         ConfigError, match=r"the prompt on line 2 has [\d,]+ tokens, .* context of 512 \(so do 1 more\)"
@@ -123,16 +123,16 @@ def test_prompts_that_leave_no_room_are_named_before_anything_is_asked(monkeypat
 
 
 def test_an_answer_that_cannot_be_computed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(_engine: Engine, asks: Sequence[Ask], *_: object) -> list[Reply]:
-        raise AskFailedError(len(asks) - 1, "its logits are not finite numbers")
+    def failing(_engine: Engine, requests: Sequence[Request], *_: object) -> list[Completion]:
+        raise RequestFailedError("its logits are not finite numbers", len(requests) - 1)
 
-    monkeypatch.setattr("panacea_train.evaluation.sweep.answer_all", failing)
+    monkeypatch.setattr(Engine, "generate", failing)
     expected = "the answer to the prompt on line 2 at preference 0, 0, 1 failed: its logits are not finite numbers"
     with pytest.raises(RequestFailedError, match=expected):
         sweep(CONFIG, asked("Plant the bulbs", "Why?"), GRID, SweepSettings())
 
 
-def test_a_model_that_overflows_fails_by_the_ask(tmp_path: Path) -> None:
+def test_a_model_that_overflows_names_the_request(tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     shutil.copytree(ADAPTER, adapter)
     content = json.loads((adapter / "adapter_config.json").read_text("utf-8"))

@@ -57,8 +57,8 @@ class FaultyModel:
     def launch(self, work: Sequence[Any]) -> Launched:
         time.sleep(STEP_S)
         for item in work:
-            match item.request.prompt_ids[0]:
-                case _ if item.request.num_outputs < 3:
+            match item.sequence.request.prompt_ids[0]:
+                case _ if item.sequence.num_outputs < 3:
                     pass
                 case token if token == RAISES:
                     raise RuntimeError("an illegal memory access, say")
@@ -68,11 +68,12 @@ class FaultyModel:
                     ctypes.PyDLL(None).sleep(3600)
                 case _:
                     pass
-        return Launched([self._sampled(item.request) for item in work if item.samples])
+        return Launched([self._sampled(item.sequence) for item in work if item.samples])
 
-    def _sampled(self, request: Any) -> Sampled:
-        broken = request.prompt_ids[0] == IS_NOT_FINITE and request.num_outputs >= 3
-        token = 5 + (request.prompt_ids[-1] * 7 + request.num_outputs * 3) % (VOCABULARY - 5)
+    def _sampled(self, sequence: Any) -> Sampled:
+        prompt_ids = sequence.request.prompt_ids
+        broken = prompt_ids[0] == IS_NOT_FINITE and sequence.num_outputs >= 3
+        token = 5 + (prompt_ids[-1] * 7 + sequence.num_outputs * 3) % (VOCABULARY - 5)
         return Sampled(token, finite=not broken)
 
 
@@ -95,6 +96,7 @@ def main() -> None:
     from panacea.config import EngineConfig
     from panacea.engine import process
     from panacea.engine.outputs import EngineInfo
+    from panacea.engine.request import Request
     from panacea.engine.scheduler import Scheduler
 
     class FaultyEngine(engine_module.Engine):  # type: ignore[misc, name-defined]
@@ -106,10 +108,10 @@ def main() -> None:
             info = EngineInfo(CONTEXT, VOCABULARY, (1,), config.block_size, NUM_BLOCKS, MAX_BATCH, "cpu", "float32", 1)
             return cls(FaultyModel(), scheduler, info, 3, queue_timeout_s=config.queue_timeout_s)
 
-        def _check(self, prompt_ids: Any, preference: Any, params: Any) -> None:
-            if list(prompt_ids)[:1] == [CANNOT_BE_ADDED]:
+        def _check(self, request: Request) -> None:
+            if list(request.prompt_ids)[:1] == [CANNOT_BE_ADDED]:
                 raise ZeroDivisionError
-            super()._check(prompt_ids, preference, params)
+            super()._check(request)
 
     engine_module.Engine = FaultyEngine
     process.main()

@@ -13,6 +13,7 @@ import pytest
 
 from panacea.config import EngineConfig, Supervision
 from panacea.engine.client import EngineClient
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.supervisor import Supervisor
 from panacea.errors import ConfigError, EngineDeadError, EngineError
@@ -119,7 +120,7 @@ def test_closing_leaves_no_process_whatever_goes_on(
         await supervisor.close()
         await supervisor.close()
         with pytest.raises(EngineDeadError):
-            _ = [token async for token in supervisor.generate([1], None, SamplingParams(max_tokens=1))]
+            _ = [token async for token in supervisor.open(Request([1], None, SamplingParams(max_tokens=1)))]
 
     asyncio.run(run())
     assert all(gone_within(pid, 2) for pid in pids if pid)
@@ -175,7 +176,7 @@ def test_a_process_that_cannot_be_started_or_ends_at_once_is_tried_again_and_lea
             after = Holdings.settled()
             assert replace(after, threads=before.threads) == before
             assert after.threads <= before.threads + 1, "the thread in which the dead are waited for"
-            assert [token async for token in supervisor.generate([40], None, SamplingParams(max_tokens=1))]
+            assert [token async for token in supervisor.open(Request([40], None, SamplingParams(max_tokens=1)))]
         finally:
             await supervisor.close()
 

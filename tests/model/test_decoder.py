@@ -67,7 +67,8 @@ class Steps:
         ends = torch.tensor([span.count for span in spans], device=token_ids.device).cumsum(0) - 1
         every = all(span.count == 1 for span in spans)
         cache = self.cache.step(layout)
-        return torch.inference_mode()(lambda: decoder(token_ids, cache, None if every else ends))
+        rows = None if every else ends
+        return torch.inference_mode()(lambda: decoder.logits(decoder.states(token_ids, cache, rows)))
 
 
 @pytest.mark.parametrize("family", FUSED)

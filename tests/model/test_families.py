@@ -32,11 +32,13 @@ from transformers import (
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError
 from panacea.model.adapter import Adapter, LowRank
 from panacea.model.adapter_config import AdapterConfig
 from panacea.preference import Dimension, Preference, PreferenceSpace
+from tests.engine.asking import requests
 
 SIZES: dict[str, Any] = {
     "vocab_size": 120,
@@ -173,7 +175,9 @@ def test_greedy_ids_equal_transformers_generate_with_merged_weights(family: str,
     prompts = [torch.randint(3, 120, (n,), generator=generator).tolist() for n in PROMPT_LENGTHS]
     jobs = [(prompt, preference) for preference in PREFERENCES for prompt in prompts]
     params = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True, prompt_logprobs=0)
-    completions = engine.generate([prompt for prompt, _ in jobs], [preference for _, preference in jobs], params)
+    completions = engine.generate(
+        requests([prompt for prompt, _ in jobs], [preference for _, preference in jobs], params)
+    )
     assert engine.stats.max_step_preferences == len(PREFERENCES)
     whole = 0
     for index, preference in enumerate(PREFERENCES):
@@ -216,7 +220,7 @@ def test_end_of_sequence_ids_outside_the_vocabulary_are_left_out(tmp_path: Path)
     (tmp_path / "base/generation_config.json").write_text('{"eos_token_id": [2, 100000]}', "utf-8")
     engine = Engine.load(EngineConfig(model=tmp_path / "base"))
     assert engine.info.eos_token_ids == (2,)
-    engine.generate([[3, 4]], [None], SamplingParams(max_tokens=3, min_tokens=2))
+    engine.generate([Request([3, 4], None, SamplingParams(max_tokens=3, min_tokens=2))])
 
 
 @pytest.mark.parametrize(("method", "named"), [("awq", "awq"), ("fp8", "fp8"), (None, "in a way that its config")])

@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Phi3Config, Phi3ForCausalL
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import ConfigError
 from panacea.model.adapter_config import AdapterConfig
@@ -70,7 +71,7 @@ def likelier(adapter: Path, preference: tuple[float, ...]) -> str:
     engine = Engine.load(EngineConfig(model=BASE, adapter=adapter))
     text = load_model_text(BASE)
     prompt = text.prompt_ids([ChatMessage("user", "May I leave?")])
-    (completion,) = engine.generate([prompt], [preference], SamplingParams(max_tokens=24, temperature=0))
+    (completion,) = engine.generate([Request(prompt, preference, SamplingParams(max_tokens=24, temperature=0))])
     return text.tokenizer.decode(completion.token_ids)
 
 

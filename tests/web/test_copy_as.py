@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from tests.api.fake_engine import FakeEngine, Submitted
+from panacea.engine.request import Request
+from tests.api.fake_engine import FakeEngine
 from tests.api.serving import NAME, serving
 from tests.web.modules import CallModule, call_module
 
@@ -68,14 +69,14 @@ class Copying:
     engine: FakeEngine
     modules: CallModule
 
-    def arrived(self, send: Callable[[], object]) -> Submitted:
+    def arrived(self, send: Callable[[], object]) -> Request:
         """The one request that `send` makes, but for a seed that the server drew."""
         before = len(self.engine.submitted)
         send()
         (submitted,) = self.engine.submitted[before:]
         return submitted
 
-    def by_the_page(self, request: dict[str, Any]) -> Submitted:
+    def by_the_page(self, request: dict[str, Any]) -> Request:
         stream = """async ({ Api }, [key, request]) => {
           for await (const _ of new Api(key).stream(request, new AbortController().signal));
         }"""
@@ -110,7 +111,7 @@ def key_and_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gen
     assert {path.name for path in tmp_path.iterdir()} <= {"program.py"}
 
 
-def same(arrived: Submitted, expected: Submitted, request: dict[str, Any]) -> bool:
+def same(arrived: Request, expected: Request, request: dict[str, Any]) -> bool:
     """A request without a seed gets a new one each time."""
     if "seed" not in request:
         arrived = replace(arrived, params=replace(arrived.params, seed=expected.params.seed))

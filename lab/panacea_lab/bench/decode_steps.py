@@ -9,14 +9,16 @@ import torch
 
 from panacea.config import EngineConfig
 from panacea.engine import runner as runner_module
-from panacea.engine.engine import Engine, RunningStep, StepRunner
+from panacea.engine.engine import Engine
 from panacea.engine.graphs import CudaGraphRecorder, Recorder, padded_sizes
 from panacea.engine.kv_cache import KVCache
 from panacea.engine.outputs import EngineInfo
+from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampler import Sampled
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
+from panacea.engine.step_runner import RunningStep, StepRunner
 from panacea.model.loader import LoadedModel
 from panacea.model.steered_linear import SteeredLinear
 from panacea.preference import Preference
@@ -102,7 +104,7 @@ def decoding_engine(
     generator = torch.Generator().manual_seed(0)
     for index, preference in enumerate(preferences):
         prompt: list[int] = torch.randint(0, model.vocab_size, (context,), generator=generator).tolist()
-        engine.add(str(index), prompt, preference, params)
+        engine.add(str(index), Request(prompt, preference, params))
     engine.step()
     return engine
 

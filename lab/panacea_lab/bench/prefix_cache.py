@@ -22,6 +22,7 @@ from tqdm import tqdm
 from panacea.config import Device, DType, EngineConfig
 from panacea.demo_model import DEMO_BASE
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.model.loader import LoadedModel
 from panacea.preference import Preference
@@ -128,7 +129,8 @@ class _Asker:
         """Raises `BenchError` if not just so many tokens were cached."""
         prompt = [*self._system, *self._draw(self._question)]
         start = time.perf_counter()
-        engine.add("asked", prompt, preference, SamplingParams(max_tokens=2, temperature=0, ignore_eos=True), salt)
+        params = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+        engine.add("asked", Request(prompt, preference, params, salt))
         tokens = engine.step()
         while not tokens:
             tokens = engine.step()

@@ -7,6 +7,7 @@ import torch
 
 import panacea_kernels as pk
 from panacea.config import Device, EngineConfig
+from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
 from panacea_lab.bench.decode_steps import KeepingRecorder, call_again, engine_over
@@ -43,7 +44,8 @@ def smoke(device: Device) -> dict[str, Any]:
         SamplingParams(max_tokens=6, temperature=temperature, top_k=top_k, top_p=0.9, ignore_eos=True)
         for temperature, top_k in ((0.0, 0), (1.0, 0), (1.0, 7))
     ]
-    answers = engine.generate(prompts, preferences(len(prompts), RANK, different=True), params)
+    steered = preferences(len(prompts), RANK, different=True)
+    answers = engine.generate([Request(*each) for each in zip(prompts, steered, params, strict=True)])
     generated = sum(len(answer.token_ids) for answer in answers)
     if generated != 18:
         raise BenchError(f"the engine generated {generated} tokens instead of 18")

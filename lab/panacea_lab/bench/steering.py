@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import ConfigError
 from panacea.model.adapter import Adapter
@@ -55,20 +56,26 @@ class SteeringBench:
         )
         merged = MergedModel(self.base, adapter)
         params = SamplingParams(max_tokens=self.tokens, temperature=0, ignore_eos=True)
+
+        def answer(preferences: Sequence[Preference]) -> object:
+            salt = secrets.token_hex()  # a new one each time, so that no round finds a prefix of another
+            return engine.generate(
+                [Request(prompt, own, params, salt) for prompt, own in zip(prompts, preferences, strict=True)]
+            )
+
         ways: dict[str, Callable[[], object]] = {
-            # A salt of its own each time: no round finds what another one left in the prefix cache.
-            "engine_mixed": lambda: engine.generate(prompts, mixed, params, secrets.token_hex()),
+            "engine_mixed": lambda: answer(mixed),
             "sequential_merged": lambda: [
                 merged.generate(prompt, preference, self.tokens)
                 for prompt, preference in zip(prompts, mixed, strict=True)
             ],
-            "engine_single": lambda: engine.generate(prompts, [mixed[0]] * self.requests, params, secrets.token_hex()),
+            "engine_single": lambda: answer([mixed[0]] * self.requests),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for round_number in tqdm(range(self.rounds + 1), desc="bench steering", unit="round", leave=False):
-            for name, answer_all in ways.items():
+            for name, run_all in ways.items():
                 start = time.perf_counter()
-                answer_all()
+                run_all()
                 if round_number:  # the first round warms up
                     seconds[name].append(time.perf_counter() - start)
         total = self.requests * self.tokens

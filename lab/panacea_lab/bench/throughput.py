@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from panacea.config import Device, DType, EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import ConfigError, first_line
 from panacea.preference import Preference
@@ -249,9 +250,12 @@ class ThroughputBench:
 
 def answers_by(engine: Engine, wanted: Sequence[Preference | None]) -> Answer:
     def answer(mix: Mix) -> list[int]:
-        params = [SamplingParams(max_tokens=count, temperature=0, ignore_eos=True) for count in mix.answers]
-        # A salt of its own: what another way left in the prefix cache is not found.
-        completions = engine.generate(mix.prompts, wanted[: len(mix.prompts)], params, secrets.token_hex())
+        salt = secrets.token_hex()  # of its own, so that nothing is found in the prefix cache
+        requests = [
+            Request(prompt, preference, SamplingParams(max_tokens=count, temperature=0, ignore_eos=True), salt)
+            for prompt, preference, count in zip(mix.prompts, wanted, mix.answers, strict=False)
+        ]
+        completions = engine.generate(requests)
         return [len(completion.token_ids) for completion in completions]
 
     return answer

@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from panacea.config import EngineConfig
 from panacea.engine.kv_cache import CachedAttention, KVCache
 from panacea.errors import first_line
-from panacea.model.decoders import TransformersDecoder
+from panacea.model.attention_interface import STEP_ATTENTION
 from panacea_kernels import PagedLayout
 from panacea_lab.bench.measurement import Budget, Recording, Run, Samples, device_us
 from panacea_lab.bench.random_model import make_network
@@ -119,14 +119,23 @@ class _Step:
         self._layout = PagedLayout.of_decode(positions, slots, tables, config.block_size)
         self._tokens = torch.randint(0, network.config.vocab_size, (batch,), device=device)
         self._cache = cache.step(self._layout)
-        self._decoder = TransformersDecoder(network)
+        self._network = network
 
     def plain(self) -> torch.Tensor:
-        return self._decoder(self._tokens, self._cache, None)
+        return self._forward(self._cache)
 
     def opaque(self) -> torch.Tensor:
         _running["step"] = self._cache
-        return self._decoder(self._tokens, OpaqueAttention(self._cache.layers, self._layout), None)
+        return self._forward(OpaqueAttention(self._cache.layers, self._layout))
+
+    def _forward(self, cache: Any) -> torch.Tensor:
+        """Logits (batch, vocabulary) by transformers' own forward, which is what `torch.compile` compiles."""
+        positions = self._layout.positions[None].long()
+        output = self._network(
+            input_ids=self._tokens[None], position_ids=positions, use_cache=False, **{STEP_ATTENTION: cache}
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
 
 
 def _measure(

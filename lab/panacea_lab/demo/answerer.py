@@ -8,22 +8,23 @@ from transformers import PreTrainedTokenizerFast
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.preference import Preference
 from panacea_lab.demo.demo_chat import encode, prompt_text
 from panacea_lab.world.conversations import Turn
-from panacea_train.evaluation import answering
 
 MAX_TOKENS = 200
-"""Longer than any answer of the world: an answer cut off here is a broken one."""
+"""Longer than any answer of the world: an answer that is cut off here is broken."""
 
 Report = Callable[[float, dict[str, float]], None]
-"""Gets the share of a stage that is done, and figures worth showing."""
+"""Called with the share of a stage that is done, and with figures to show."""
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One answer to be sampled. Asks with the same `seed` share their noise, whatever their preference."""
+class DemoQuestion:
+    """A question to be answered once. Equal seeds draw the same noise, at any preference."""
 
     question: str
     preference: Preference | None
@@ -31,7 +32,7 @@ class Ask:
     seed: int
     system: str | None = None
     earlier: tuple[Turn, ...] = ()
-    """What was said before the question."""
+    """The turns before the question."""
 
 
 class Answerer:
@@ -41,21 +42,22 @@ class Answerer:
         self._tokenizer = tokenizer
         self._engine = Engine.load(EngineConfig(model=base, adapter=adapter, max_batch=64, threads=1))
 
-    def answer(self, asks: Sequence[Ask], report: Report) -> list[str]:
-        """The answers in the order of `asks`; all of them share the engine's batches."""
-        replies = answering.answer_all(
-            self._engine,
-            [
-                answering.Ask(
-                    encode(self._tokenizer, prompt_text(ask.question, ask.system, ask.earlier)),
-                    ask.preference,
-                    SamplingParams(max_tokens=MAX_TOKENS, temperature=ask.temperature, seed=ask.seed),
-                )
-                for ask in asks
-            ],
-            lambda done, _: report(done / len(asks), {"answers": done}),
-        )
+    def answer(self, asked: Sequence[DemoQuestion], report: Report) -> list[str]:
+        """The answers in the order of `asked`; all of them share the engine's batches."""
+        done = 0
+
+        def completed(_index: int, _answer: Completion) -> None:
+            nonlocal done
+            done += 1
+            report(done / len(asked), {"answers": done})
+
+        answers = self._engine.generate([self._request(question) for question in asked], completed)
         texts: list[str] = self._tokenizer.batch_decode(
-            [reply.token_ids for reply in replies], skip_special_tokens=False
+            [answer.text_ids for answer in answers], skip_special_tokens=False
         )
         return texts
+
+    def _request(self, asked: DemoQuestion) -> Request:
+        prompt_ids = encode(self._tokenizer, prompt_text(asked.question, asked.system, asked.earlier))
+        params = SamplingParams(max_tokens=MAX_TOKENS, temperature=asked.temperature, seed=asked.seed)
+        return Request(prompt_ids, asked.preference, params)

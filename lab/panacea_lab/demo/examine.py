@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from panacea.preference import Preference
-from panacea_lab.demo.answerer import Answerer, Ask, Report
+from panacea_lab.demo.answerer import Answerer, DemoQuestion, Report
 from panacea_lab.world.conversations import Turn
 from panacea_lab.world.held_out import HeldOut, Question, draw_questions
 from panacea_lab.world.world_judge import DIMENSIONS, Judge
@@ -61,7 +61,7 @@ def ask_everywhere(
     """
     most = max(samples for _, samples in plans)
     asks = [
-        Ask(question.text, preference, temperature, seed=seed + index * most + sample)
+        DemoQuestion(question.text, preference, temperature, seed=seed + index * most + sample)
         for temperature, samples in plans
         for preference in preferences
         for index, question in enumerate(questions)
@@ -87,7 +87,7 @@ def examine(
     sweeps, answers = sweep_grid(judge, answerer, questions, settings, seed, lambda share, _: report(share * 0.98, {}))
     grid = [point.preference for point in sweeps[0].points]
     later = second_turns(judge, answerer, questions, grid, answers[1], seed)
-    outside = [Ask(ask, preference, 0.0, seed) for ask in held_out.outside for preference in grid]
+    outside = [DemoQuestion(ask, preference, 0.0, seed) for ask in held_out.outside for preference in grid]
     replies = answerer.answer(outside, lambda share, _: report(0.98 + share * 0.02, {}))
     return Evaluation(
         model="Panacea demo",
@@ -125,7 +125,9 @@ def second_turns(
 ) -> list[list[list[Answered]]]:
     """Every question once more, greedy, behind another one and the answer [point][question][0] that it was given."""
     asks = [
-        Ask(question.text, preference, 0.0, seed, earlier=_exchange(questions[index - 1], first[point][index - 1][0]))
+        DemoQuestion(
+            question.text, preference, 0.0, seed, earlier=_exchange(questions[index - 1], first[point][index - 1][0])
+        )
         for point, preference in enumerate(grid)
         for index, question in enumerate(questions)
     ]

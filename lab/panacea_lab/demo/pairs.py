@@ -8,7 +8,7 @@ from itertools import combinations
 
 from transformers import PreTrainedTokenizerFast
 
-from panacea_lab.demo.answerer import Answerer, Ask, Report
+from panacea_lab.demo.answerer import Answerer, DemoQuestion, Report
 from panacea_lab.demo.demo_chat import END_ID, encode, prompt_text
 from panacea_lab.world.conversations import ConversationWriter, Turn
 from panacea_lab.world.world_judge import Judge, Rewards
@@ -81,7 +81,7 @@ def sample_candidates(
     """Asks the base model each question several times and judges the answers."""
     subjects = draw_subjects(world, settings, seed)
     asks = [
-        Ask(
+        DemoQuestion(
             subject.question,
             None,
             settings.temperature,

@@ -1,11 +1,10 @@
 """What the HTTP half needs of an engine."""
 
-from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
-from panacea.engine.sampling_params import SamplingParams
-from panacea.preference import Preference
+from panacea.engine.outputs import EngineInfo, EngineStats
+from panacea.engine.request import Request
+from panacea.engine.token_stream import TokenStream
 
 
 class EngineLike(Protocol):
@@ -16,7 +15,7 @@ class EngineLike(Protocol):
 
     @property
     def stats(self) -> EngineStats | None:
-        """The engine's state as it was last heard of; None before the first time."""
+        """The engine's state at its last heartbeat; None before the first."""
         ...
 
     @property
@@ -27,20 +26,9 @@ class EngineLike(Protocol):
 
     @property
     def restarts(self) -> int:
-        """How often another process took the place of one that had failed."""
+        """How often another process replaced one that had failed."""
         ...
 
-    def generate(
-        self,
-        prompt_ids: Sequence[int],
-        preference: Preference | None,
-        params: SamplingParams,
-        cache_salt: str = "",
-        tenant: str = "",
-    ) -> AsyncGenerator[TokenOutput]:
-        """One request's tokens as they come; `preference` None is the bare base model. Requests share cached prefixes
-        with those of equal `cache_salt` alone, and tenants take turns.
-
-        Raises `RequestError` before the first token, or `EngineError`. Closing the generator ends the request.
-        """
+    def open(self, request: Request) -> TokenStream:
+        """Sends a request and returns the handle of its answer. Raises `EngineError` while no engine serves."""
         ...

@@ -7,12 +7,12 @@ what is unlikely at that temperature.
 """
 
 import math
-from collections.abc import Sequence
+from collections import abc
 
 import torch
 
 from panacea.engine.sampling_row import SamplingRow
-from panacea.engine.sequence import UNKNOWN_TOKEN, Request
+from panacea.engine.sequence import PENDING_TOKEN, Sequence
 from panacea.engine.transfer import bytes_to_device, to_device
 
 
@@ -30,17 +30,18 @@ class Adjustments:
         self._biases: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """By slot: token ids int64 and what is added to their logits float32."""
 
-    def admit(self, request: Request) -> None:
-        """Writes the lines of a request that was given a slot, for the first time or again."""
-        slot, params, device = request.slot, request.params, self._seen.device
-        assert slot is not None, "an admitted request has a slot"
+    def admit(self, sequence: Sequence) -> None:
+        """Writes the rows of a sequence that was given a slot, for the first time or again."""
+        slot, params, device = sequence.slot, sequence.request.params, self._seen.device
+        assert slot is not None, "an admitted sequence has a slot"
         if params.logit_bias:
             biased, values = zip(*params.logit_bias, strict=True)
             self._biases[slot] = to_device(biased, torch.int64, device), to_device(values, torch.float32, device)
         if params.penalises:
-            known = request.tokens(0, request.num_tokens)
-            assert UNKNOWN_TOKEN not in known, "a request that waits has no step under way"
-            prompt, answer = known[: len(request.prompt_ids)], known[len(request.prompt_ids) :]
+            known = sequence.tokens(0, sequence.num_tokens)
+            assert PENDING_TOKEN not in known, "a waiting sequence has no running step"
+            prompt_tokens = len(sequence.request.prompt_ids)
+            prompt, answer = known[:prompt_tokens], known[prompt_tokens:]
             line = self._seen[slot]
             line.zero_()
             line[to_device(prompt, torch.int64, device)] = 1
@@ -48,7 +49,7 @@ class Adjustments:
                 token_ids = to_device(answer, torch.int64, device)
                 line.scatter_add_(0, token_ids, torch.full_like(token_ids, 2, dtype=torch.int32))
 
-    def apply(self, logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
+    def apply(self, logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> torch.Tensor:
         """The logits (rows, vocabulary) to draw from: themselves if nobody asks for anything, else float32."""
         if not any(row.banned or row.allowed is not None or row.params.adjusts for row in rows):
             return logits
@@ -60,14 +61,14 @@ class Adjustments:
         _cut_unlikely(adjusted, rows)
         return adjusted
 
-    def note(self, token_ids: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
+    def note(self, token_ids: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
         """`token_ids` (rows,) int64 are part of these requests' answers now."""
         some = _lines([row.params.penalises for row in rows])
         if some:
             slots = to_device([rows[line].slot for line in some], torch.int64, token_ids.device)
             self._seen[slots, token_ids[to_device(some, torch.int64, token_ids.device)]] += 2
 
-    def _bias(self, logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
+    def _bias(self, logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
         some = _lines([bool(row.params.logit_bias) for row in rows])
         if some:
             biases = [self._biases[rows[line].slot] for line in some]
@@ -80,7 +81,7 @@ class Adjustments:
             # No pair of line and token occurs twice.
             logits[lines, torch.cat([ids for ids, _ in biases])] += torch.cat([values for _, values in biases])
 
-    def _penalise(self, logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
+    def _penalise(self, logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
         """Repetition of prompt and answer as in arXiv 1909.05858, section 4.1, with transformers' rule for negative
         logits; frequency and presence in the answer as in OpenAI's documentation:
 
@@ -104,7 +105,7 @@ class Adjustments:
         logits[index] = values - frequency * times - presence * (times > 0)
 
 
-def _allow(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
+def _allow(logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
     masks = {line: row.allowed for line, row in enumerate(rows) if row.allowed is not None}
     if masks:
         packed = bytes_to_device(list(masks.values()), logits.device)
@@ -113,14 +114,14 @@ def _allow(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
         logits[index] = logits[index].masked_fill(bits.flatten(1)[:, : logits.shape[1]] == 0, float("-inf"))
 
 
-def _ban(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
+def _ban(logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
     pairs = [(line, token) for line, row in enumerate(rows) for token in row.banned]
     if pairs:
         line, token = to_device(pairs, torch.int64, logits.device).unbind(dim=1)
         logits[line, token] = float("-inf")
 
 
-def _cut_unlikely(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
+def _cut_unlikely(logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
     """-inf where softmax(logits / temperature) is below min_p times its largest."""
     some = _lines([row.params.min_p > 0 for row in rows])
     if some:
@@ -131,5 +132,5 @@ def _cut_unlikely(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
         logits[index] = values.masked_fill(values < least, float("-inf"))
 
 
-def _lines(wanted: Sequence[bool]) -> list[int]:
+def _lines(wanted: abc.Sequence[bool]) -> list[int]:
     return [line for line, wants in enumerate(wanted) if wants]

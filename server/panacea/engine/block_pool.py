@@ -7,12 +7,16 @@ from collections.abc import Iterable, Sequence
 class BlockPool:
     """The blocks of the KV cache, and an index of those whose content has a key.
 
-    A block is *free* (nobody holds it, and nothing in it is of use), *held* by one request or more, or *kept*: nobody
-    holds it, but it has a key, so that a request with the same prefix may find it again. Kept blocks make room when no
-    block is free, the least recently used first. Only a block without a key may be written.
+    A block is in one of three states:
 
-    Freed blocks go to the end of the queue: one that is used wrongly after its owner left shows late and loudly in a
-    test that fills the pool, not at once by luck.
+    - *free*: no sequence holds it, and its content is of no use;
+    - *held*: one sequence or more hold it;
+    - *kept*: no sequence holds it, but it has a key, so that a sequence with the same prefix can find it again.
+
+    When no block is free, the least recently used kept block is allocated. Only a block without a key may be written.
+
+    Freed blocks go to the end of the queue. A block that is used after its release therefore fails in a test that
+    fills the pool, instead of working by luck.
     """
 
     def __init__(self, num_blocks: int) -> None:
@@ -23,7 +27,7 @@ class BlockPool:
         self._blocks: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        """How many can be taken: the free and the kept ones."""
+        """How many can be allocated: the free and the kept ones."""
         return len(self._free) + len(self._kept)
 
     @property
@@ -34,8 +38,8 @@ class BlockPool:
     def num_kept(self) -> int:
         return len(self._kept)
 
-    def take(self) -> int:
-        """A block to write into, held by the caller alone. The caller has looked that there is one."""
+    def allocate(self) -> int:
+        """A block to write into, held by the caller alone. The caller has checked that there is one."""
         if self._free:
             block = self._free.popleft()
         else:
@@ -56,35 +60,35 @@ class BlockPool:
         return self._holders[block]
 
     def share(self, blocks: Iterable[int]) -> None:
-        """The caller holds these blocks too, which it found by their keys."""
+        """Adds the caller to the holders of blocks that it found by their keys."""
         for block in blocks:
             self._kept.pop(block, None)
             self._holders[block] += 1
 
-    def name(self, block: int, key: bytes) -> None:
-        """A block that the caller holds is full and never written again: `key` finds it from now on.
+    def publish(self, block: int, key: bytes) -> None:
+        """Lets `key` find a block that the caller holds. The block must be full, and is never written again.
 
-        Nothing happens if another block has the key already, whose content is the same then.
+        Does nothing if another block has the key already: its content is the same.
         """
         if key not in self._blocks:
             self._blocks[key] = block
             self._keys[block] = key
 
-    def forget(self, blocks: Iterable[int]) -> None:
-        """Takes the keys of blocks that the caller holds: nobody else finds them any more."""
+    def invalidate(self, blocks: Iterable[int]) -> None:
+        """Removes the keys of blocks that the caller holds: no other sequence finds them any more."""
         for block in blocks:
             key = self._keys.pop(block, None)
             if key is not None:
                 del self._blocks[key]
 
-    def give_back(self, blocks: Sequence[int]) -> None:
-        """One holder less for each of a sequence's `blocks`. Raises `ValueError` for one that nobody holds.
+    def release(self, blocks: Sequence[int]) -> None:
+        """Removes one holder from each of a sequence's `blocks`. Raises `ValueError` for a block that nobody holds.
 
-        The end of a sequence is the first to make room later: what lies behind a missing block is never found.
+        The sequence's last blocks are reused first: a block behind a missing one can never be found.
         """
         for block in reversed(blocks):
             if not 0 <= block < self.size or not self._holders[block]:
-                raise ValueError(f"{block} was given back, but nobody has it")
+                raise ValueError(f"{block} was released, but nobody holds it")
             self._holders[block] -= 1
             if self._holders[block]:
                 continue
@@ -94,7 +98,7 @@ class BlockPool:
                 self._free.append(block)
 
     def check_integrity(self, held: Iterable[int]) -> None:
-        """Raises `ValueError` unless `held`, with a block once for each holder, and the index are as they should be."""
+        """Raises `ValueError` unless holders and index are consistent. `held` names a block once for each holder."""
         owned = Counter(held)
         if any(self._holders[block] != owned[block] for block in range(self.size)) or set(owned) - set(
             range(self.size)

@@ -1,4 +1,4 @@
-"""The server's half of the engine: starts its process, hands it requests and gives out tokens. asyncio, no torch."""
+"""The server's half of the engine: starts its process, sends requests and receives tokens. asyncio, no torch."""
 
 import asyncio
 import itertools
@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from typing import Self
 
 import msgspec
 import zmq
@@ -17,10 +18,11 @@ import zmq.asyncio
 from panacea.config import EngineConfig, Supervision
 from panacea.engine.messages import (
     Abort,
+    EngineLaunch,
     Failed,
     FromEngine,
     Heartbeat,
-    Launch,
+    Open,
     Pulse,
     QueueTimeout,
     Ready,
@@ -28,11 +30,10 @@ from panacea.engine.messages import (
     RequestFailed,
     Shutdown,
     StepOutput,
-    Submit,
     ToEngine,
 )
 from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
-from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.request import Request
 from panacea.errors import (
     ConfigError,
     EngineDeadError,
@@ -43,14 +44,13 @@ from panacea.errors import (
     RequestFailedError,
     first_line,
 )
-from panacea.preference import Preference
 
 EXIT_LIMIT_S = 2.0
 """How long an engine that was told to shut down may take before it is killed."""
 WATCH_INTERVAL_S = 0.25
-"""How often the engine's process is looked at: the longest time its death goes unnoticed."""
+"""How often the engine's process is checked: the longest time that its death goes unnoticed."""
 LOAD_SILENCE_LIMIT_S = 300.0
-"""How long a process that loads may be silent: importing libraries from a slow disk holds the interpreter."""
+"""How long a loading process may be silent: imports from a slow disk hold the interpreter."""
 COMMAND = (sys.executable, "-m", "panacea.engine.process")
 
 
@@ -61,12 +61,53 @@ def _how_it_ended(code: int) -> str:
     return f"was ended by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
 
 
+class ProcessStream:
+    """The `TokenStream` of a request in another process. Made by `EngineClient.open`."""
+
+    def __init__(self, abort: Callable[[], None]) -> None:
+        """`abort` ends the request in the engine."""
+        self._abort = abort
+        self._arrived: asyncio.Queue[TokenOutput | PanaceaError | None] = asyncio.Queue()
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenOutput:
+        if self._ended and self._arrived.empty():
+            raise StopAsyncIteration
+        item = await self._arrived.get()
+        if item is None:
+            raise StopAsyncIteration
+        if isinstance(item, PanaceaError):
+            raise item
+        return item
+
+    def deliver(self, item: TokenOutput | PanaceaError) -> None:
+        """The engine has sent a token, or an error that ends the stream."""
+        self._ended = isinstance(item, PanaceaError) or item.finish_reason is not None
+        self._arrived.put_nowait(item)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last token or an error has arrived, or the stream was closed."""
+        return self._ended
+
+    def close(self) -> None:
+        while not self._arrived.empty():
+            self._arrived.get_nowait()
+        self._arrived.put_nowait(None)  # wakes a task that waits for a token
+        if not self._ended:
+            self._ended = True
+            self._abort()
+
+
 class EngineClient:
     """An engine in a process of its own. Made by `start`; all calls from one event loop."""
 
     info: EngineInfo
     restarts = 0
-    """One process is one engine; `Supervisor` is who starts another."""
+    """Always 0: one client is one process. `Supervisor` starts others."""
 
     def __init__(
         self, config: EngineConfig, supervision: Supervision | None = None, command: Sequence[str] = COMMAND
@@ -77,7 +118,7 @@ class EngineClient:
             raise ConfigError(f"{tempfile.gettempdir()} is too long for a local socket; set TMPDIR to a shorter path")
         with ExitStack() as held:
             folder = held.enter_context(tempfile.TemporaryDirectory(prefix="panacea-"))  # for this user alone
-            launch = Launch(config, f"ipc://{folder}/commands", f"ipc://{folder}/events")
+            launch = EngineLaunch(config, f"ipc://{folder}/commands", f"ipc://{folder}/events")
             context = zmq.Context()
             held.callback(context.destroy, linger=0)
             self._commands = context.socket(zmq.PUSH)
@@ -91,12 +132,13 @@ class EngineClient:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
             self._held = held.pop_all()
         assert self._process.stdin is not None
-        self._lifeline = self._process.stdin  # stays open: its closing is what ends an orphaned engine
-        with suppress(BrokenPipeError):  # it is gone already, which is noticed where all deaths are
+        self._lifeline = self._process.stdin  # stays open: an orphaned engine exits when it closes
+        with suppress(BrokenPipeError):  # the process is gone already: `_watch` reports it
             self._lifeline.write(launch.to_line())
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._ids = itertools.count()
-        self._queues: dict[str, asyncio.Queue[TokenOutput | PanaceaError]] = {}
+        self._streams: dict[str, ProcessStream] = {}
+        """Streams that have not ended."""
         self._failure: EngineError | None = None
         self._stats: EngineStats | None = None
         self._last_heard = time.monotonic()
@@ -119,7 +161,7 @@ class EngineClient:
         try:
             client.info = await loaded
         except BaseException:
-            if client.alive:  # nobody waits for it any more, and it would take in no message before it has loaded
+            if client.alive:  # nobody waits for it any more, and it reads no message before the model is loaded
                 client._process.kill()
             await client.close()
             raise
@@ -136,7 +178,7 @@ class EngineClient:
 
     @property
     def heartbeat_age_s(self) -> float:
-        """Seconds since the engine was last heard of."""
+        """Seconds since the engine's last message."""
         return time.monotonic() - self._last_heard
 
     @property
@@ -144,42 +186,22 @@ class EngineClient:
         return self._failure is None
 
     async def failed(self) -> EngineError:
-        """Waits until the engine serves no more, and says why."""
+        """Waits until the engine has failed, and returns the reason."""
         await self._ended.wait()
         assert self._failure is not None
         return self._failure
 
-    async def generate(
-        self,
-        prompt_ids: Sequence[int],
-        preference: Preference | None,
-        params: SamplingParams,
-        cache_salt: str = "",
-        tenant: str = "",
-    ) -> AsyncGenerator[TokenOutput]:
-        """One request's tokens as they come; `preference` None is the bare base. Requests share cached prefixes with
-        those of equal `cache_salt` alone, and tenants take turns.
+    def open(self, request: Request) -> "ProcessStream":
+        """Sends a request to the engine and returns the handle of its answer; see `TokenStream` for what it raises.
 
-        Raises `RequestError` before the first token if the request could never be served, `QueueTimeoutError` if its
-        turn did not come in time, `RequestFailedError` if it alone cannot be computed, and `EngineError` if the engine
-        fails. Closing the generator, or cancelling the task that waits for it, ends the request in the engine.
+        Raises `EngineError` if the engine does not serve any more. A cancelled task does not end the request: close
+        the stream.
         """
         request_id = str(next(self._ids))
-        queue: asyncio.Queue[TokenOutput | PanaceaError] = asyncio.Queue()
-        self._queues[request_id] = queue
-        ended = False
-        try:
-            self._send(Submit(request_id, list(prompt_ids), preference, params, cache_salt, tenant))
-            while not ended:
-                item = await queue.get()
-                ended = isinstance(item, PanaceaError) or item.finish_reason is not None
-                if isinstance(item, PanaceaError):
-                    raise item
-                yield item
-        finally:
-            del self._queues[request_id]
-            if not ended and self.alive:
-                self._send_if_possible(Abort(request_id))
+        stream = ProcessStream(lambda: self._forget(request_id))
+        self._send(Open(request_id, request))
+        self._streams[request_id] = stream
+        return stream
 
     async def close(self) -> None:
         """Ends the engine and all its requests. Calling it again changes nothing."""
@@ -218,11 +240,11 @@ class EngineClient:
 
     async def _listen(self, loaded: "asyncio.Future[EngineInfo]") -> None:
         try:
-            await self._take_in(loaded)
+            await self._receive(loaded)
         except Exception as error:
-            self._fail(EngineError(f"the engine cannot be understood: {first_line(error)}"), loaded)
+            self._fail(EngineError(f"the engine sent a message that cannot be read: {first_line(error)}"), loaded)
 
-    async def _take_in(self, loaded: "asyncio.Future[EngineInfo]") -> None:
+    async def _receive(self, loaded: "asyncio.Future[EngineInfo]") -> None:
         while True:
             message: FromEngine = self._decoder.decode(await self._events.recv())
             self._last_heard = time.monotonic()
@@ -230,13 +252,13 @@ class EngineClient:
             match message:
                 case StepOutput(tokens):
                     for token in tokens:
-                        self._give(token.request_id, token)
+                        self._deliver(token.request_id, token)
                 case Refused(request_id, text, param):
-                    self._give(request_id, RequestError(text, param))
+                    self._deliver(request_id, RequestError(text, param))
                 case QueueTimeout(request_id, waited_s):
-                    self._give(request_id, QueueTimeoutError(f"no room for the request after {waited_s:.0f} s"))
+                    self._deliver(request_id, QueueTimeoutError(f"no room for the request after {waited_s:.0f} s"))
                 case RequestFailed(request_id, text):
-                    self._give(request_id, RequestFailedError(f"this request could not be computed: {text}"))
+                    self._deliver(request_id, RequestFailedError(f"this request could not be computed: {text}"))
                 case Pulse(step_s):
                     self._step_s = step_s
                 case Heartbeat(stats):
@@ -250,10 +272,10 @@ class EngineClient:
     async def _watch(self, loaded: "asyncio.Future[EngineInfo]") -> None:
         while self._process.poll() is None:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            # Counted in looks, not by the clock: a server that stood still itself has not waited for its engine.
+            # Counted in looks, not by the clock: a server that was stopped itself has not waited for its engine.
             self._silent_looks += 1
             self._end_if_stuck(loaded)
-        await asyncio.sleep(WATCH_INTERVAL_S)  # its last words may still be under way, and say more than this
+        await asyncio.sleep(WATCH_INTERVAL_S)  # a last message with the reason may still be under way
         self._fail(EngineDeadError(f"the engine's process {_how_it_ended(self._process.returncode)}"), loaded)
 
     def _end_if_stuck(self, loaded: "asyncio.Future[EngineInfo]") -> None:
@@ -268,18 +290,26 @@ class EngineClient:
         self._process.kill()
         self._fail(error, loaded)
 
-    def _give(self, request_id: str, item: TokenOutput | PanaceaError) -> None:
-        queue = self._queues.get(request_id)
-        if queue is not None:  # a token may cross with the abort of its request
-            queue.put_nowait(item)
+    def _deliver(self, request_id: str, item: TokenOutput | PanaceaError) -> None:
+        stream = self._streams.get(request_id)
+        if stream is None:  # a token may cross with the abort of its request
+            return
+        stream.deliver(item)
+        if stream.ended:
+            del self._streams[request_id]
+
+    def _forget(self, request_id: str) -> None:
+        if self._streams.pop(request_id, None) is not None and self.alive:
+            self._send_if_possible(Abort(request_id))
 
     def _fail(self, error: EngineError, loaded: "asyncio.Future[EngineInfo] | None" = None) -> None:
-        """From now on every request, running or to come, gets `error`. The first error stands."""
+        """Every running and future request gets `error`. Only the first error counts."""
         if self._failure is not None:
             return
         self._failure = error
         self._ended.set()
         if loaded is not None and not loaded.done():
             loaded.set_exception(error)
-        for queue in self._queues.values():
-            queue.put_nowait(type(error)(str(error)))
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.deliver(type(error)(str(error)))

@@ -1,13 +1,14 @@
-"""The engine: requests in, tokens out. The same one runs in the server's engine process and in yours."""
+"""The engine: requests in, tokens out. The server's engine process and offline callers use the same one."""
 
+import itertools
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import abc, deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from panacea.config import EngineConfig
 from panacea.engine.grammar import FIELD, Grammar, Grammars
+from panacea.engine.local_stream import LocalStream
 from panacea.engine.outputs import (
     NO_TOKEN,
     Completion,
@@ -18,43 +19,21 @@ from panacea.engine.outputs import (
     StartTimes,
     TokenOutput,
 )
-from panacea.engine.prefix_keys import ModelIdentity, root_key
+from panacea.engine.prefix_keys import ModelIdentity
+from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampler import Sampled
-from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Scheduler, Work
-from panacea.engine.sequence import Request
-from panacea.errors import EngineError, RequestError, RequestFailedError
+from panacea.engine.sequence import Sequence
+from panacea.engine.step_runner import RunningStep, StepRunner
+from panacea.errors import EngineError, PanaceaError, RequestError, RequestFailedError
 from panacea.model.loader import LoadedModel, load_model
-from panacea.preference import Preference
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 _COMPILE_PATIENCE_S = 0.005
-"""How long a step without work waits for a grammar, before messages are looked at again."""
-
-
-class RunningStep(Protocol):
-    """A step that was launched."""
-
-    def result(self) -> list[Sampled]:
-        """A token for each item of work that samples, in their order. Waits until the step is done."""
-        ...
-
-
-class StepRunner(Protocol):
-    """What the engine needs of a runner. Tests put a model of a few lines here."""
-
-    @property
-    def steps_ahead(self) -> int:
-        """How many steps are launched before the oldest one's tokens are waited for: 1 where a device works beside
-        the host, which then prepares step n + 1 while step n runs."""
-        ...
-
-    def launch(self, work: Sequence[Work]) -> RunningStep:
-        """Starts one forward over `work` (single tokens first)."""
-        ...
+"""How long a step without work waits for a grammar before it returns to the caller."""
 
 
 class Engine:
@@ -63,7 +42,12 @@ class Engine:
     Offline use:
 
         engine = Engine.load(EngineConfig(model=Path("base"), adapter=Path("adapter")))
-        completions = engine.generate([prompt_ids], [(0.7, 0.3)], SamplingParams(max_tokens=64))
+        requests = [Request(prompt_ids, (0.7, 0.3), SamplingParams(max_tokens=64))]
+        completions = engine.generate(requests)
+        for token in engine.open(requests[0]):
+            print(token.token_id)
+
+    Callers with a loop of their own, such as the server's engine process, use `add`, `abort` and `step`.
     """
 
     def __init__(
@@ -72,24 +56,23 @@ class Engine:
         scheduler: Scheduler,
         info: EngineInfo,
         dimensions: int | None,
-        identity: ModelIdentity | None = None,
         grammars: Grammars | None = None,
         queue_timeout_s: float | None = None,
     ) -> None:
-        """`dimensions`: how many weights a preference has; None for an engine without adapter. `identity`: of the model
-        whose prefixes are cached; None for no prefix cache. `grammars`: of the model's vocabulary; None where no answer
-        can follow any. `queue_timeout_s`: see `drop_late`."""
+        """`dimensions`: number of weights of a preference; None without adapter. `grammars`: of the model's
+        vocabulary; None if answers cannot follow a grammar. `queue_timeout_s`: see `drop_late`."""
         self.info = info
         self._runner = runner
         self._scheduler = scheduler
         self._dimensions = dimensions
-        self._identity = identity
         self._grammars = grammars
-        self._compiling: dict[Request, Future[LLMatcher]] = {}
-        """Requests that are not queued yet: their grammars are compiled first."""
+        self._compiling: dict[Sequence, Future[LLMatcher]] = {}
+        """Sequences that are not queued yet, because their grammars are being compiled."""
         self._queue_timeout_s = queue_timeout_s
-        self._requests: dict[str, Request] = {}
-        self._running_steps: deque[tuple[list[Request], RunningStep]] = deque()
+        self._sequences: dict[str, Sequence] = {}
+        self._streams: dict[str, LocalStream] = {}
+        self._ids = itertools.count()
+        self._running_steps: deque[tuple[list[Sequence], RunningStep]] = deque()
         self._failures: list[RequestFailure] = []
         self._steps = 0
         self._max_step_requests = 0
@@ -104,12 +87,16 @@ class Engine:
     def over(cls, model: LoadedModel, config: EngineConfig) -> "Engine":
         """An engine for a model that is loaded. Raises `ConfigError` if it and its cache do not fit the device."""
         runner = Runner(model, config)
+        identity = None
+        if config.prefix_cache:
+            identity = ModelIdentity(model.base_identity, model.adapter.content_digest() if model.adapter else None)
         scheduler = Scheduler(
             num_blocks=runner.num_blocks,
             block_size=config.block_size,
             max_batch=config.max_batch,
             max_step_tokens=config.max_step_tokens,
             context_length=model.context_length,
+            identity=identity,
         )
         info = EngineInfo(
             context_length=scheduler.context_length,
@@ -123,11 +110,8 @@ class Engine:
             parameters=model.parameters,
         )
         dimensions = len(model.adapter.config.space.dimensions) if model.adapter else None
-        identity = None
-        if config.prefix_cache:
-            identity = ModelIdentity(model.base_identity, model.adapter.content_digest() if model.adapter else None)
         grammars = Grammars.load(config.model, model.vocab_size, model.eos_token_ids)
-        return cls(runner, scheduler, info, dimensions, identity, grammars, config.queue_timeout_s)
+        return cls(runner, scheduler, info, dimensions, grammars, config.queue_timeout_s)
 
     @property
     def has_work(self) -> bool:
@@ -144,40 +128,28 @@ class Engine:
             preemptions=self._scheduler.preemptions,
             max_step_requests=self._max_step_requests,
             max_step_preferences=self._max_step_preferences,
-            prefix_queries=self._scheduler.prefix_queries,
-            prefix_hits=self._scheduler.prefix_hits,
+            prefix_queries=self._scheduler.prefix_cache.queries,
+            prefix_hits=self._scheduler.prefix_cache.hits,
         )
 
-    def add(
-        self,
-        request_id: str,
-        prompt_ids: Sequence[int],
-        preference: Preference | None,
-        params: SamplingParams,
-        cache_salt: str = "",
-        tenant: str = "",
-    ) -> None:
-        """Queues a request; `preference` None is the bare base. Raises `RequestError` if it could never be served.
-
-        Requests share cached prefixes with those of equal `cache_salt` alone. Tenants take turns.
-        """
-        if request_id in self._requests:
+    def add(self, request_id: str, request: Request) -> None:
+        """Queues a request under an id of the caller's. Raises `RequestError` if it could never be served."""
+        if request_id in self._sequences:
             raise RequestError("this request id is in use")
-        self._check(prompt_ids, preference, params)
-        root = None if self._identity is None else root_key(self._identity, preference, cache_salt)
-        request = Request(request_id, list(prompt_ids), preference, params, tenant=tenant, prefix_root=root)
-        if params.json_schema is None:
-            self._scheduler.add(request)
+        self._check(request)
+        sequence = Sequence(request_id, request)
+        if request.params.json_schema is None:
+            self._scheduler.add(sequence)
         else:
-            self._scheduler.check(request)
-            self._compiling[request] = self._begin_grammar(params.json_schema)
-        self._requests[request_id] = request
+            self._scheduler.check(sequence)
+            self._compiling[sequence] = self._begin_grammar(request.params.json_schema)
+        self._sequences[request_id] = sequence
 
     def abort(self, request_id: str) -> None:
-        """Ends a request and frees all it holds. An unknown id is fine: it may just have finished."""
-        request = self._requests.pop(request_id, None)
-        if request is not None and self._compiling.pop(request, None) is None:
-            self._scheduler.remove(request)
+        """Ends a request and frees all it holds. Ignores unknown ids, because the request may just have finished."""
+        sequence = self._sequences.pop(request_id, None)
+        if sequence is not None and self._compiling.pop(sequence, None) is None:
+            self._scheduler.remove(sequence)
 
     def step(self) -> list[TokenOutput]:
         """Schedule, launch, wait, report: starts one forward, and returns the tokens that came of it.
@@ -187,89 +159,116 @@ class Engine:
         self._queue_compiled()
         work = self._scheduler.schedule()
         if work:
-            sampling = [item.request for item in work if item.samples]
+            sampling = [item.sequence for item in work if item.samples]
             self._running_steps.append((sampling, self._runner.launch(work)))
             self._scheduler.advance(work)
             self._count(work)
         tokens: list[TokenOutput] = []
         while len(self._running_steps) > (self._runner.steps_ahead if work else 0):
-            requests, step = self._running_steps.popleft()
-            sampled = zip(requests, step.result(), strict=True)
-            # A request that ended while this step was on its way wants nothing of it.
-            for request, token in sampled:
-                if self._is_live(request):
-                    tokens += self._report(request, token)
+            sequences, step = self._running_steps.popleft()
+            for sequence, sampled in zip(sequences, step.result(), strict=True):
+                if self._is_live(sequence):  # it may have ended after this step was launched
+                    tokens += self._report(sequence, sampled)
         return tokens
 
-    def drop_late(self) -> list[Request]:
+    def drop_late(self) -> list[Sequence]:
         """Ends the requests that have waited for their first step for longer than the configured limit."""
         if self._queue_timeout_s is None:
             return []
         late = self._scheduler.waiting.arrived_before(time.monotonic() - self._queue_timeout_s)
-        for request in late:
-            self.abort(request.request_id)
+        for sequence in late:
+            self.abort(sequence.request_id)
         return late
 
     def take_failures(self) -> list[RequestFailure]:
-        """The requests that ended in failure since the last call. Each one's step gave it no token."""
+        """The requests that failed since the last call. The step that failed returned no token for them."""
         failures, self._failures = self._failures, []
         return failures
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        preferences: Sequence[Preference | None],
-        params: SamplingParams | Sequence[SamplingParams],
-        cache_salt: str = "",
-    ) -> list[Completion]:
-        """Answers to all `prompts` (token ids), batched, each under its own preference. Blocks until all are done.
+    def open(self, request: Request) -> LocalStream:
+        """Queues a request and returns the handle of its answer. Iterating over it runs the engine.
 
-        `params` is one for all, or one per prompt; `cache_salt` as in `add`. Raises `RequestError` if one could never
-        be served; then none is. The engine must have no other requests (`EngineError`): their tokens would have nowhere
-        to go. Raises `RequestFailedError` if one of them cannot be computed.
+        Raises `RequestError` if the request could never be served, and `EngineError` if requests were queued with
+        `add`: their tokens would have nowhere to go.
         """
-        if self._requests:
-            raise EngineError("generate needs an engine without other requests")
-        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
-        ids = [str(index) for index in range(len(prompts))]
-        collected: dict[str, list[TokenOutput]] = {request_id: [] for request_id in ids}
+        if len(self._sequences) > len(self._streams):
+            raise EngineError("open and generate need an engine without requests that were queued with add")
+        request_id = str(next(self._ids))
+        self.add(request_id, request)
+        self._streams[request_id] = LocalStream(request_id, self._advance, self._close)
+        return self._streams[request_id]
+
+    def generate(
+        self, requests: abc.Sequence[Request], completed: abc.Callable[[int, Completion], None] | None = None
+    ) -> list[Completion]:
+        """The answers to all `requests`, in their order and in shared batches. Blocks until all are done.
+
+        `completed` is called with the index and the answer of each request as soon as it is complete. Raises
+        `RequestError` if one of them could never be served; then none is. Raises `RequestFailedError`, with the
+        request's `index`, if one of them cannot be computed. Raises `EngineError` as `open` does.
+        """
+        collected: dict[LocalStream, list[TokenOutput]] = {}
+        completions: dict[int, Completion] = {}
         try:
-            for request_id, prompt, preference, own in zip(ids, prompts, preferences, each, strict=True):
-                self.add(request_id, prompt, preference, own, cache_salt)
-            while self._requests:
-                for token in self.step():
-                    collected[token.request_id].append(token)
-                for failure in self.take_failures():
-                    if failure.param is not None:
-                        raise RequestError(failure.message, failure.param)
-                    raise RequestFailedError(f"request {failure.request_id} failed: {failure.message}")
+            for request in requests:
+                collected[self.open(request)] = []
+            index_of = {stream: index for index, stream in enumerate(collected)}
+            while len(completions) < len(requests):
+                for stream in self._advance():
+                    if stream not in collected:  # opened by someone else, who reads it later
+                        continue
+                    try:
+                        collected[stream] += stream.take()
+                    except RequestFailedError as error:
+                        raise RequestFailedError(str(error), index_of[stream]) from None
+                    if collected[stream][-1].finish_reason is not None:
+                        index = index_of[stream]
+                        completions[index] = Completion.of(collected[stream])
+                        if completed is not None:
+                            completed(index, completions[index])
         finally:
-            for request_id in ids:
-                self.abort(request_id)
-        return [_completion(collected[request_id]) for request_id in ids]
+            for stream in collected:
+                stream.close()
+        return [completions[index] for index in range(len(requests))]
 
     def check_integrity(self) -> None:
         """Raises `ValueError` if a block or slot is lost or owned twice."""
         self._scheduler.check_integrity()
 
-    def _check(self, prompt_ids: Iterable[int], preference: Preference | None, params: SamplingParams) -> None:
-        if any(not 0 <= token < self.info.vocab_size for token in prompt_ids):
-            raise RequestError(f"a prompt token is not between 0 and {self.info.vocab_size - 1}", "prompt")
-        if any(not 0 <= token < self.info.vocab_size for token in params.stop_token_ids):
-            raise RequestError(f"a stop token is not between 0 and {self.info.vocab_size - 1}", "stop_token_ids")
-        if any(not 0 <= token < self.info.vocab_size for token, _ in params.logit_bias):
-            raise RequestError(
-                f"logit_bias names a token that is not between 0 and {self.info.vocab_size - 1}", "logit_bias"
-            )
+    def _advance(self) -> list[LocalStream]:
+        """Runs one step and delivers what came of it. Returns the streams that got something."""
+        arrived: list[tuple[str, TokenOutput | PanaceaError]] = [(token.request_id, token) for token in self.step()]
+        arrived += [(failure.request_id, failure.as_error()) for failure in self.take_failures()]
+        reached: dict[LocalStream, None] = {}  # a set in order: a step may return two tokens of one stream
+        for request_id, item in arrived:
+            stream = self._streams[request_id]
+            stream.deliver(item)
+            reached[stream] = None
+            if stream.ended:
+                del self._streams[request_id]
+        return list(reached)
+
+    def _close(self, request_id: str) -> None:
+        del self._streams[request_id]
+        self.abort(request_id)
+
+    def _check(self, request: Request) -> None:
+        vocab_size, params, preference = self.info.vocab_size, request.params, request.preference
+        if any(not 0 <= token < vocab_size for token in request.prompt_ids):
+            raise RequestError(f"a prompt token is not between 0 and {vocab_size - 1}", "prompt")
+        if any(not 0 <= token < vocab_size for token in params.stop_token_ids):
+            raise RequestError(f"a stop token is not between 0 and {vocab_size - 1}", "stop_token_ids")
+        if any(not 0 <= token < vocab_size for token, _ in params.logit_bias):
+            raise RequestError(f"logit_bias names a token that is not between 0 and {vocab_size - 1}", "logit_bias")
         if preference is None:
             return
         if len(preference) != self._dimensions:
             raise RequestError("the preference does not fit the adapter's dimensions", "preference")
         if not all(0 <= weight <= 1 for weight in preference):  # false for NaN too
-            raise RequestError("a preference's weights are between 0 and 1", "preference")
+            raise RequestError("a preference's weights must be between 0 and 1", "preference")
 
-    def _is_live(self, request: Request) -> bool:
-        return self._requests.get(request.request_id) is request
+    def _is_live(self, sequence: Sequence) -> bool:
+        return self._sequences.get(sequence.request_id) is sequence
 
     def _begin_grammar(self, schema: str) -> "Future[LLMatcher]":
         if self._grammars is None:
@@ -281,91 +280,79 @@ class Engine:
         return self._grammars.begin(schema)
 
     def _queue_compiled(self) -> None:
-        """Queues the requests whose grammars are ready, and waits a moment for one if there is nothing else to do."""
+        """Queues the sequences whose grammars are ready. Waits a moment for one if there is nothing else to do."""
         if self._compiling and not self._scheduler.has_work and not self._running_steps:
             wait(self._compiling.values(), _COMPILE_PATIENCE_S, FIRST_COMPLETED)
-        for request, compiled in list(self._compiling.items()):
+        for sequence, compiled in list(self._compiling.items()):
             if compiled.done():
                 try:
-                    request.grammar = Grammars.start(compiled)
+                    sequence.grammar = Grammars.start(compiled)
                 except RequestError as error:
-                    self._fail(request, str(error), error.param)
+                    self._fail(sequence, str(error), error.param)
                     continue
-                del self._compiling[request]
-                self._scheduler.add(request)
+                del self._compiling[sequence]
+                self._scheduler.add(sequence)
 
-    def _fail(self, request: Request, message: str, param: str | None = None) -> None:
-        self.abort(request.request_id)
-        self._failures.append(RequestFailure(request.request_id, message, param))
+    def _fail(self, sequence: Sequence, message: str, param: str | None = None) -> None:
+        self.abort(sequence.request_id)
+        self._failures.append(RequestFailure(sequence.request_id, message, param))
 
-    def _report(self, request: Request, sampled: Sampled) -> list[TokenOutput]:
-        """The request's token, or nothing if it failed."""
+    def _report(self, sequence: Sequence, sampled: Sampled) -> list[TokenOutput]:
+        """The sequence's token, or nothing if it failed."""
         if not sampled.finite:
-            self._scheduler.distrust(request)
-            self._fail(request, "its logits are not finite numbers")
+            self._scheduler.prefix_cache.invalidate(sequence)
+            self._fail(sequence, "its logits are not finite numbers")
             return []
-        self._scheduler.learn(request, sampled.token_id)
-        if request.grammar is not None and not self._follow(request, request.grammar):
+        self._scheduler.append_token(sequence, sampled.token_id)
+        if sequence.grammar is not None and not self._follow(sequence, sequence.grammar):
             return []
-        reason = self._finish_reason(request)
+        reason = self._finish_reason(sequence)
         if reason is not None:
-            self.abort(request.request_id)
-        is_first = len(request.output_ids) == 1
-        generates = request.params.max_tokens > 0
+            self.abort(sequence.request_id)
+        is_first = len(sequence.output_ids) == 1
+        generates = sequence.request.params.max_tokens > 0
         output = TokenOutput(
-            request.request_id,
+            sequence.request_id,
             sampled.token_id if generates else NO_TOKEN,
             reason,
             sampled.logprob if generates else None,
             sampled.top_logprobs if generates else (),
-            start=_start_times(request) if is_first else None,
-            cached_tokens=request.cached_tokens if is_first else 0,
+            start=_start_times(sequence) if is_first else None,
+            cached_tokens=sequence.cached_tokens if is_first else 0,
             prompt_logprobs=sampled.prompt_logprobs,
-            completes=reason == "stop" and not self._is_end(request, sampled.token_id),
+            completes=reason == "stop" and not self._is_end(sequence, sampled.token_id),
         )
         return [output]
 
-    def _follow(self, request: Request, grammar: Grammar) -> bool:
-        """Takes the request's last token into its grammar. False: the request failed."""
-        grammar.accept(request.output_ids[-1])
+    def _follow(self, sequence: Sequence, grammar: Grammar) -> bool:
+        """Advances the grammar by the sequence's last token. False: the sequence failed."""
+        grammar.accept(sequence.output_ids[-1])
         if grammar.has_failed:
-            self._fail(request, f"{FIELD}: following the JSON schema takes too much work at this place", FIELD)
+            self._fail(sequence, f"{FIELD}: following the JSON schema takes too much work at this place", FIELD)
         return not grammar.has_failed
 
-    def _finish_reason(self, request: Request) -> FinishReason | None:
-        params, count = request.params, len(request.output_ids)
-        if request.grammar is not None and request.grammar.has_ended:
+    def _finish_reason(self, sequence: Sequence) -> FinishReason | None:
+        params, count = sequence.request.params, len(sequence.output_ids)
+        if sequence.grammar is not None and sequence.grammar.has_ended:
             return "stop"
-        if self._is_end(request, request.output_ids[-1]) and params.max_tokens and count > params.min_tokens:
+        if self._is_end(sequence, sequence.output_ids[-1]) and params.max_tokens and count > params.min_tokens:
             return "stop"
         return "length" if count >= params.max_tokens else None
 
-    def _is_end(self, request: Request, token: int) -> bool:
-        """Whether this token ends the answer and is none of its text."""
-        ends_text = token in self.info.eos_token_ids and not (request.params.ignore_eos and request.grammar is None)
-        return token in request.params.stop_token_ids or ends_text
+    def _is_end(self, sequence: Sequence, token: int) -> bool:
+        """Whether this token ends the answer and is not part of its text."""
+        params = sequence.request.params
+        ends_text = token in self.info.eos_token_ids and not (params.ignore_eos and sequence.grammar is None)
+        return token in params.stop_token_ids or ends_text
 
-    def _count(self, work: Sequence[Work]) -> None:
+    def _count(self, work: abc.Sequence[Work]) -> None:
         self._steps += 1
         self._max_step_requests = max(self._max_step_requests, len(work))
-        preferences = {item.request.preference for item in work}
+        preferences = {item.sequence.request.preference for item in work}
         self._max_step_preferences = max(self._max_step_preferences, len(preferences))
 
 
-def _start_times(request: Request) -> StartTimes:
-    """Called when the first token is known."""
-    assert request.started_at is not None
-    return StartTimes(request.started_at - request.arrived_at, time.monotonic() - request.started_at)
-
-
-def _completion(tokens: Sequence[TokenOutput]) -> Completion:
-    reason = tokens[-1].finish_reason
-    assert reason is not None
-    return Completion(
-        token_ids=[token.token_id for token in tokens if token.token_id != NO_TOKEN],
-        finish_reason=reason,
-        logprobs=[token.logprob for token in tokens if token.logprob is not None],
-        top_logprobs=[token.top_logprobs for token in tokens if token.logprob is not None],
-        cached_tokens=tokens[0].cached_tokens,
-        prompt_logprobs=tokens[0].prompt_logprobs,
-    )
+def _start_times(sequence: Sequence) -> StartTimes:
+    """Must be called when the first token is known."""
+    assert sequence.started_at is not None
+    return StartTimes(sequence.started_at - sequence.arrived_at, time.monotonic() - sequence.started_at)

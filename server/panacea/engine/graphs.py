@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from tqdm import tqdm
 
-from panacea.engine.sequence import UNKNOWN_TOKEN
+from panacea.engine.sequence import PENDING_TOKEN
 from panacea.engine.slot_tables import SlotTables
 
 
@@ -19,7 +19,7 @@ class StepInputs:
     """A step's inputs on the device, a row for each token."""
 
     given: torch.Tensor
-    """(rows,) int32: the token, or `UNKNOWN_TOKEN` where `SlotTables.last_tokens` has it."""
+    """(rows,) int32: the token, or `PENDING_TOKEN` where `SlotTables.last_tokens` has it."""
     positions: torch.Tensor
     """(rows,) int32"""
     slots: torch.Tensor
@@ -32,7 +32,7 @@ class StepInputs:
 
     def token_ids(self, tables: SlotTables) -> torch.Tensor:
         """(rows,) int64, whoever knows them."""
-        return torch.where(self.given == UNKNOWN_TOKEN, tables.last_tokens[self.slots], self.given)
+        return torch.where(self.given == PENDING_TOKEN, tables.last_tokens[self.slots], self.given)
 
 
 Forward = Callable[[StepInputs], torch.Tensor]

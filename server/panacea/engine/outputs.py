@@ -1,7 +1,10 @@
 """What an engine reports: plain dataclasses, for callers in its process and for messages alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+from panacea.errors import RequestError, RequestFailedError
 
 FinishReason = Literal["stop", "length"]
 
@@ -59,12 +62,16 @@ class RequestFailure:
     request_id: str
     message: str
     param: str | None = None
-    """The request's field at fault; None: it is not the request that is at fault."""
+    """The field at fault. None: the request itself was good."""
+
+    def as_error(self) -> RequestError | RequestFailedError:
+        """The error that the caller gets."""
+        return RequestFailedError(self.message) if self.param is None else RequestError(self.message, self.param)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished request of `Engine.generate`."""
+    """A finished answer of `Engine.generate`."""
 
     token_ids: list[int]
     """With `finish_reason` "stop" the last one is the end-of-sequence or stop token, or completes a grammar."""
@@ -73,9 +80,31 @@ class Completion:
     """One per token if the request asked for logprobs, else empty."""
     top_logprobs: list[tuple[tuple[int, float], ...]]
     cached_tokens: int = field(default=0, compare=False)
-    """Tokens of the prompt whose keys and values were in the prefix cache. Equal answers may have cost differently."""
+    """Prompt tokens found in the prefix cache. Equal answers may differ in it."""
     prompt_logprobs: tuple[PromptLogprob, ...] | None = None
     """One for each token of the prompt but the first, if the request asked for them."""
+    has_end_token: bool = False
+    """Whether the last token ended the answer and is not part of its text."""
+
+    @property
+    def text_ids(self) -> list[int]:
+        """The tokens of the answer's text."""
+        return self.token_ids[:-1] if self.has_end_token else self.token_ids
+
+    @classmethod
+    def of(cls, tokens: Sequence[TokenOutput]) -> "Completion":
+        """From all of a request's outputs."""
+        last = tokens[-1]
+        assert last.finish_reason is not None
+        return cls(
+            token_ids=[token.token_id for token in tokens if token.token_id != NO_TOKEN],
+            finish_reason=last.finish_reason,
+            logprobs=[token.logprob for token in tokens if token.logprob is not None],
+            top_logprobs=[token.top_logprobs for token in tokens if token.logprob is not None],
+            cached_tokens=tokens[0].cached_tokens,
+            prompt_logprobs=tokens[0].prompt_logprobs,
+            has_end_token=last.finish_reason == "stop" and not last.completes,
+        )
 
 
 @dataclass(frozen=True)

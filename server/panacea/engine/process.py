@@ -1,7 +1,7 @@
 """The engine's own process: `python -m panacea.engine.process`, started by `EngineClient`.
 
-Its first line on standard input is a `Launch` as JSON. Then standard input stays open and silent for as long as the
-server lives: when the server dies, however it dies, the pipe closes and the engine leaves at once.
+Its first line on standard input is an `EngineLaunch` as JSON. After that, standard input stays open and silent while
+the server lives. When the server dies in any way, the pipe closes and the engine exits at once.
 """
 
 import logging
@@ -21,10 +21,11 @@ import zmq
 
 from panacea.engine.messages import (
     Abort,
+    EngineLaunch,
     Failed,
     FromEngine,
     Heartbeat,
-    Launch,
+    Open,
     Pulse,
     QueueTimeout,
     Ready,
@@ -32,7 +33,6 @@ from panacea.engine.messages import (
     RequestFailed,
     Shutdown,
     StepOutput,
-    Submit,
     ToEngine,
 )
 from panacea.engine.outputs import TokenOutput
@@ -136,19 +136,12 @@ class EngineProcess:
             self._handle(message)
         return True
 
-    def _handle(self, message: Submit | Abort) -> None:
+    def _handle(self, message: Open | Abort) -> None:
         if isinstance(message, Abort):
             self._engine.abort(message.request_id)
             return
         try:
-            self._engine.add(
-                message.request_id,
-                message.prompt_ids,
-                message.preference,
-                message.params,
-                message.cache_salt,
-                message.tenant,
-            )
+            self._engine.add(message.request_id, message.request)
         except RequestError as error:
             self._send(Refused(message.request_id, str(error), error.param))
         except Exception as error:
@@ -160,7 +153,7 @@ class EngineProcess:
         self._events.send(msgspec.msgpack.encode(message))
 
 
-def leave_with_the_server(launch: Launch) -> None:
+def leave_with_the_server(launch: EngineLaunch) -> None:
     """Ends this process as soon as the server's end of standard input closes."""
     while os.read(sys.stdin.fileno(), 1):  # no buffered reader: its lock would stand in the way of a normal exit
         pass
@@ -169,7 +162,7 @@ def leave_with_the_server(launch: Launch) -> None:
 
 
 def main() -> None:
-    launch = Launch.from_line(sys.stdin.buffer.readline())
+    launch = EngineLaunch.from_line(sys.stdin.buffer.readline())
     threading.Thread(target=leave_with_the_server, args=[launch], daemon=True).start()
     from panacea.engine.engine import Engine  # noqa: PLC0415 (seconds of imports, during which the server may die)
 

@@ -1,16 +1,16 @@
 """Log probabilities of a prompt's own tokens, collected while it is computed in chunks."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import abc
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
 
 from panacea.engine.outputs import PromptLogprob
-from panacea.engine.sampler import Choice, Sampled
+from panacea.engine.sampler import PendingTokens, Sampled
 from panacea.engine.scheduler import Work
-from panacea.engine.sequence import Request
+from panacea.engine.sequence import Sequence
 from panacea.engine.transfer import to_device, to_host
 
 
@@ -18,23 +18,23 @@ from panacea.engine.transfer import to_device, to_host
 class WantedRows:
     """Rows of a step whose logits say how likely their successors in the prompt were."""
 
-    request: Request
+    sequence: Sequence
     rows: range
-    successors: Sequence[int]
+    successors: abc.Sequence[int]
 
 
-def wanted_rows(work: Iterable[Work]) -> list[WantedRows]:
+def wanted_rows(work: abc.Iterable[Work]) -> list[WantedRows]:
     """What a step has to score. Rows that were scored before their request was preempted are left out."""
     wanted: list[WantedRows] = []
     first = 0
     for item in work:
-        request = item.request
-        if request.needs_prompt_logits:
-            start = max(item.start, request.scored)
-            stop = min(item.start + item.count, len(request.prompt_ids) - 1)
+        sequence, prompt_ids = item.sequence, item.sequence.request.prompt_ids
+        if sequence.needs_prompt_logits:
+            start = max(item.start, sequence.scored)
+            stop = min(item.start + item.count, len(prompt_ids) - 1)
             if start < stop:
                 rows = range(first + start - item.start, first + stop - item.start)
-                wanted.append(WantedRows(request, rows, request.prompt_ids[start + 1 : stop + 1]))
+                wanted.append(WantedRows(sequence, rows, prompt_ids[start + 1 : stop + 1]))
         first += item.count
     return wanted
 
@@ -59,14 +59,14 @@ class PromptScores:
     """What was scored of each prompt so far. Of requests that nobody else holds, nothing is kept."""
 
     def __init__(self) -> None:
-        self._scored: WeakKeyDictionary[Request, list[_Scored]] = WeakKeyDictionary()
+        self._scored: WeakKeyDictionary[Sequence, list[_Scored]] = WeakKeyDictionary()
 
-    def add(self, wanted: Sequence[WantedRows], logits: Iterable[torch.Tensor], device: torch.device) -> None:
+    def add(self, wanted: abc.Sequence[WantedRows], logits: abc.Iterable[torch.Tensor], device: torch.device) -> None:
         """`logits` are the wanted rows', in parts (some rows, vocabulary), each looked at before the next is made."""
         if not wanted:
             return
         successors = to_device([token for each in wanted for token in each.successors], torch.int64, device)
-        most = max(each.request.params.prompt_logprobs or 0 for each in wanted)
+        most = max(each.sequence.request.params.prompt_logprobs or 0 for each in wanted)
         parts: list[_Scored] = []
         first = 0
         for part in logits:
@@ -81,27 +81,27 @@ class PromptScores:
         for each in wanted:
             some = slice(first, first + len(each.rows))
             mine = _Scored(scored.own[some], scored.top_values[some], scored.top_ids[some])
-            self._scored.setdefault(each.request, []).append(mine)
+            self._scored.setdefault(each.sequence, []).append(mine)
             first += len(each.rows)
 
-    def take(self, request: Request) -> list[_Scored]:
+    def take(self, sequence: Sequence) -> list[_Scored]:
         """All of a request's, of which there are none behind a prompt of one token; they are not kept."""
-        return self._scored.pop(request, [])
+        return self._scored.pop(sequence, [])
 
 
 @dataclass(frozen=True)
 class ScoringStep:
     """A launched step in which prompts were finished that want scores."""
 
-    choice: Choice
-    prompts: Mapping[int, Sequence[_Scored]]
+    tokens: PendingTokens
+    prompts: abc.Mapping[int, abc.Sequence[_Scored]]
     """By number of the item of work that samples."""
 
     def result(self) -> list[Sampled]:
-        """See `Choice.result`; what was scored in this step or before has arrived with it."""
-        sampled = self.choice.result()
+        """See `PendingTokens.result`; what was scored in this step or before has arrived with it."""
+        sampled = self.tokens.result()
         for line, parts in self.prompts.items():
-            alternatives = self.choice.rows[line].params.prompt_logprobs or 0
+            alternatives = self.tokens.rows[line].params.prompt_logprobs or 0
             scores = tuple(score for part in parts for score in part.result(alternatives))
             finite = sampled[line].finite and all(math.isfinite(score.logprob) for score in scores)
             sampled[line] = replace(sampled[line], prompt_logprobs=scores, finite=finite)

@@ -1,6 +1,6 @@
 """Runs a step's work through the model. Owns the tensors: cache, tables of the slots, graphs."""
 
-from collections.abc import Sequence
+from collections import abc
 from contextlib import nullcontext
 
 import torch
@@ -11,11 +11,11 @@ from panacea.engine.adjustments import Adjustments
 from panacea.engine.graphs import CudaGraphRecorder, DecodeGraphs, Recorder, StepInputs
 from panacea.engine.kv_cache import KVCache, LayerShape, block_bytes, probe_layers
 from panacea.engine.prompt_scores import PromptScores, ScoringStep, wanted_rows
-from panacea.engine.sampler import Choice, choose
+from panacea.engine.sampler import PendingTokens, choose
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.sampling_row import SamplingRow
 from panacea.engine.scheduler import Work
-from panacea.engine.sequence import Request
+from panacea.engine.sequence import Sequence
 from panacea.engine.slot_tables import SlotTables
 from panacea.engine.transfer import to_device
 from panacea.errors import ConfigError
@@ -66,97 +66,91 @@ class Runner:
             [*(rows for rows in WARM_UP_ROWS if rows < room), room], desc="Kernels", unit="size", leave=False
         ):
             inputs, layout = self._inputs([0] * rows, [Span(0, 0, rows)])
-            logits = self._run(inputs, layout, to_device([rows - 1], torch.int64, self.model.device))
+            logits = self._logits(self._states(inputs, layout, to_device([rows - 1], torch.int64, self.model.device)))
             for sampling in (USUAL_SAMPLING, LARGEST_SAMPLING):
                 choose(logits, [sampling], self._tables.adjustments).result()
 
     @torch.inference_mode()
-    def launch(self, work: Sequence[Work]) -> Choice | ScoringStep:
-        """Starts one forward over `work` (single tokens first). A token for each item that samples, in their order."""
-        scores = any(item.request.needs_prompt_logits for item in work)
-        logits = self._forward_and_score(work) if scores else self.forward(work)
-        sampling = [item.request for item in work if item.samples]
-        rows = [self._sampling_row(request) for request in sampling]
-        choice = choose(logits[: len(sampling)], rows, self._tables.adjustments)
+    def launch(self, work: abc.Sequence[Work]) -> PendingTokens | ScoringStep:
+        """Starts one forward over `work` (single tokens first), and samples a token for each item that wants one."""
+        logits = self.forward(work)
+        sampling = [item.sequence for item in work if item.samples]
+        rows = [self._sampling_row(sequence) for sequence in sampling]
+        tokens = choose(logits[: len(sampling)], rows, self._tables.adjustments)
         if self.steps_ahead and sampling:
-            slots = to_device([request.slot for request in sampling], torch.int64, self.model.device)
-            self._tables.last_tokens[slots] = choice.token_ids
+            slots = to_device([sequence.slot for sequence in sampling], torch.int64, self.model.device)
+            self._tables.last_tokens[slots] = tokens.token_ids
         prompts = {
-            line: self._scores.take(request)
-            for line, request in enumerate(sampling)
-            if request.params.prompt_logprobs is not None and request.num_outputs == 0
+            row: self._scores.take(sequence)
+            for row, sequence in enumerate(sampling)
+            if sequence.request.params.prompt_logprobs is not None and sequence.num_outputs == 0
         }
-        return ScoringStep(choice, prompts) if prompts else choice
+        return ScoringStep(tokens, prompts) if prompts else tokens
 
     @torch.inference_mode()
-    def forward(self, work: Sequence[Work]) -> torch.Tensor:
-        """The next-token logits (items that sample, vocabulary); one meaningless row if none does."""
-        self._tables.update(work)
-        device = self.model.device
-        token_ids = [token for item in work for token in item.request.tokens(item.start, item.count)]
-        spans = [Span(item.request.slot or 0, item.start, item.count) for item in work]
-        ends = _ends(work)
-        if len(ends) == len(token_ids) and self._graphs is not None and self._graphs.covers(len(ends)):
-            packed = [token_ids, [span.start for span in spans], [span.slot for span in spans]]
-            return self._logits(self._graphs.replay(to_device(packed, torch.int32, device)))
-        inputs, layout = self._inputs(token_ids, spans)
-        every = len(ends) == len(token_ids)
-        return self._run(inputs, layout, None if every else to_device(ends or [0], torch.int64, device))
+    def forward(self, work: abc.Sequence[Work]) -> torch.Tensor:
+        """The next-token logits (items that sample, vocabulary); one meaningless row if none does.
 
-    def _forward_and_score(self, work: Sequence[Work]) -> torch.Tensor:
-        """As `forward`, and scores the prompt tokens in `work` that want it, `_score_rows` rows of logits at a time."""
+        Prompt tokens in `work` whose sequence wants them scored are scored on the way, from `_score_rows` rows of
+        logits at a time.
+        """
         self._tables.update(work)
-        device = self.model.device
+        token_ids = [token for item in work for token in item.sequence.tokens(item.start, item.count)]
+        spans = [Span(item.sequence.slot or 0, item.start, item.count) for item in work]
         ends, wanted = _ends(work), wanted_rows(work)
-        inputs, layout = self._inputs(
-            [token for item in work for token in item.request.tokens(item.start, item.count)],
-            [Span(item.request.slot or 0, item.start, item.count) for item in work],
-        )
-        rows = to_device([*ends, *(row for each in wanted for row in each.rows)] or [0], torch.int64, device)
-        states = self._states(inputs, layout, rows)
-        parts = torch.split(states[len(ends) :], self._score_rows)
-        self._scores.add(wanted, map(self._logits, parts), device)
+        states = self._states_of(token_ids, spans, [*ends, *(row for each in wanted for row in each.rows)])
+        if wanted:
+            parts = torch.split(states[len(ends) :], self._score_rows)
+            self._scores.add(wanted, map(self._logits, parts), self.model.device)
         return self._logits(states[: max(1, len(ends))])
 
-    def _inputs(self, token_ids: Sequence[int], spans: Sequence[Span]) -> tuple[StepInputs, PagedLayout]:
+    def _states_of(
+        self, token_ids: abc.Sequence[int], spans: abc.Sequence[Span], rows: abc.Sequence[int]
+    ) -> torch.Tensor:
+        """The final states (rows, hidden) of some rows of a step; one meaningless row if `rows` is empty."""
+        device = self.model.device
+        every = list(rows) == list(range(len(token_ids)))
+        is_decode = len(spans) == len(token_ids)
+        if every and is_decode and self._graphs is not None and self._graphs.covers(len(rows)):
+            packed = [token_ids, [span.start for span in spans], [span.slot for span in spans]]
+            return self._graphs.replay(to_device(packed, torch.int32, device))
+        inputs, layout = self._inputs(token_ids, spans)
+        return self._states(inputs, layout, None if every else to_device(rows or [0], torch.int64, device))
+
+    def _inputs(self, token_ids: abc.Sequence[int], spans: abc.Sequence[Span]) -> tuple[StepInputs, PagedLayout]:
         layout = PagedLayout.build(spans, self._tables.blocks, self.cache.block_size, decode=not self._deterministic)
         return StepInputs(to_device(token_ids, torch.int32, self.model.device), layout.positions, layout.slots), layout
 
     def _decode(self, inputs: StepInputs) -> torch.Tensor:
-        """The states of a step of single tokens, of which the host knows no more than how many they are."""
+        """The states of a step of single tokens. All inputs are on the device; the host knows only their number."""
         layout = PagedLayout.of_decode(
             inputs.positions, inputs.slots, self._tables.blocks, self.cache.block_size, decode=not self._deterministic
         )
         with torch.inference_mode():
             return self._states(inputs, layout, None)
 
-    def _states(self, inputs: StepInputs, layout: PagedLayout, ends: torch.Tensor | None) -> torch.Tensor:
+    def _states(self, inputs: StepInputs, layout: PagedLayout, rows: torch.Tensor | None) -> torch.Tensor:
         self.model.steering.slots = inputs.slots
         with batch_invariant() if self._deterministic else nullcontext():
-            return self.model.decoder.states(inputs.token_ids(self._tables), self.cache.step(layout), ends)
+            return self.model.decoder.states(inputs.token_ids(self._tables), self.cache.step(layout), rows)
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         with batch_invariant() if self._deterministic else nullcontext():
             return self.model.decoder.logits(states)
 
-    def _run(self, inputs: StepInputs, layout: PagedLayout, ends: torch.Tensor | None) -> torch.Tensor:
-        self.model.steering.slots = inputs.slots
-        with batch_invariant() if self._deterministic else nullcontext():
-            return self.model.decoder(inputs.token_ids(self._tables), self.cache.step(layout), ends)
-
-    def _sampling_row(self, request: Request) -> SamplingRow:
-        params, position = request.params, request.num_outputs
+    def _sampling_row(self, sequence: Sequence) -> SamplingRow:
+        params, position = sequence.request.params, sequence.num_outputs
         eos = () if params.ignore_eos else self.model.eos_token_ids
         banned = (*eos, *params.stop_token_ids) if position < params.min_tokens else ()
         allowed = None
-        if request.grammar is not None:
-            allowed = request.grammar.mask()
-            if request.grammar.has_ended:
-                banned = ()  # there is nothing left but the end
-        return SamplingRow(params, position, banned, request.slot or 0, allowed)
+        if sequence.grammar is not None:
+            allowed = sequence.grammar.mask()
+            if sequence.grammar.has_ended:
+                banned = ()  # only the end is left
+        return SamplingRow(params, position, banned, sequence.slot or 0, allowed)
 
 
-def _ends(work: Sequence[Work]) -> list[int]:
+def _ends(work: abc.Sequence[Work]) -> list[int]:
     """The rows of a step that sample: the last of every item that does."""
     ends: list[int] = []
     rows = 0
@@ -167,7 +161,7 @@ def _ends(work: Sequence[Work]) -> list[int]:
     return ends
 
 
-def _num_blocks(config: EngineConfig, model: LoadedModel, shapes: Sequence[LayerShape]) -> int:
+def _num_blocks(config: EngineConfig, model: LoadedModel, shapes: abc.Sequence[LayerShape]) -> int:
     """As many blocks as asked for, else as the memory limit allows and `max_batch` full contexts can use."""
     if config.num_blocks is not None:
         return config.num_blocks
@@ -184,7 +178,7 @@ def _num_blocks(config: EngineConfig, model: LoadedModel, shapes: Sequence[Layer
     return min(useful, affordable)
 
 
-def _free_bytes(config: EngineConfig, model: LoadedModel, shapes: Sequence[LayerShape]) -> int:
+def _free_bytes(config: EngineConfig, model: LoadedModel, shapes: abc.Sequence[LayerShape]) -> int:
     """What `gpu_memory_share` leaves for the cache beside the weights and the activations of the largest step."""
     rows = min(config.max_step_tokens, model.context_length - 1)
     cache = KVCache(shapes, 1, config.block_size, model.device, model.dtype)
@@ -195,7 +189,8 @@ def _free_bytes(config: EngineConfig, model: LoadedModel, shapes: Sequence[Layer
     try:
         with torch.inference_mode():
             last = torch.arange(max(0, rows - config.max_batch), rows, device=model.device)
-            logits = model.decoder(torch.zeros_like(layout.positions), cache.step(layout), last)
+            states = model.decoder.states(torch.zeros_like(layout.positions), cache.step(layout), last)
+            logits = model.decoder.logits(states)
             adjustments = Adjustments(config.max_batch + 1, model.vocab_size, model.device)
             choose(logits, [LARGEST_SAMPLING] * len(last), adjustments).result()
     except torch.OutOfMemoryError:

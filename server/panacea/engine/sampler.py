@@ -34,7 +34,7 @@ class Sampled:
     token means nothing."""
 
 
-class Choice:
+class PendingTokens:
     """One token per row, chosen on the device and on its way to the host."""
 
     def __init__(
@@ -88,7 +88,7 @@ class _LogProbs:
         return self.own, self.top_values, self.top_ids
 
 
-def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjustments) -> Choice:
+def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjustments) -> PendingTokens:
     """One token per row of `logits` (rows, vocabulary), any floating dtype. See `Adjustments`, `panacea_kernels.draw`.
 
     Log probabilities are the model's own, before biases, penalties, temperature and the rest. `logits` may be
@@ -96,7 +96,7 @@ def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjus
     """
     device = logits.device
     if not rows:
-        return Choice(torch.empty(0, dtype=torch.int64, device=device), logits.new_empty(0), None, rows)
+        return PendingTokens(torch.empty(0, dtype=torch.int64, device=device), logits.new_empty(0), None, rows)
     floats = [[row.params.temperature for row in rows], [row.params.top_p for row in rows]]
     temperature, top_p = to_device(floats, torch.float32, device)
     keys = [_key(row.params.seed, row.params.choice, row.position) for row in rows]
@@ -105,7 +105,7 @@ def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjus
     token_ids = draw(adjustments.apply(logits, rows), temperature, top_k.to(torch.int32), top_p, key)
     adjustments.note(token_ids, rows)
     chosen = logits.gather(-1, token_ids[:, None])[:, 0]
-    return Choice(token_ids, chosen, _log_probabilities(logits, token_ids, rows), rows)
+    return PendingTokens(token_ids, chosen, _log_probabilities(logits, token_ids, rows), rows)
 
 
 def _log_probabilities(

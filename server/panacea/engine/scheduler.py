@@ -1,248 +1,207 @@
-"""Which request runs when. Owns the queues, the blocks and the slots; touches no tensor."""
+"""Which sequence runs when. Owns the queues, the blocks and the slots; touches no tensor."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from panacea.engine.block_pool import BlockPool
-from panacea.engine.prefix_keys import next_key
-from panacea.engine.sequence import Request
-from panacea.engine.slot_pool import Pool
-from panacea.engine.waiting import WaitingQueue
+from panacea.engine.prefix_cache import PrefixCache
+from panacea.engine.prefix_keys import ModelIdentity
+from panacea.engine.sequence import Sequence
+from panacea.engine.slot_pool import SlotPool
+from panacea.engine.waiting_queue import WaitingQueue
 from panacea.errors import RequestError
 
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens [start, start + count) of one request, to be computed in one step."""
+    """Tokens [start, start + count) of one sequence, to be computed in one step."""
 
-    request: Request
+    sequence: Sequence
     start: int
     count: int
 
     @property
     def samples(self) -> bool:
-        """Whether the step gives this request its next token: all tokens before it are computed."""
-        return self.start + self.count == self.request.num_tokens
+        """Whether the step samples the sequence's next token: all tokens before it are computed."""
+        return self.start + self.count == self.sequence.num_tokens
 
 
 class Scheduler:
-    """Tenants take turns, and each one's requests are first come, first served (`WaitingQueue`); everyone's next token
-    before anyone's prompt.
+    """Every running sequence's next token comes before any prompt. Prompts are admitted by turns (`WaitingQueue`).
 
-    A request is admitted when a slot is free and the blocks for all tokens it has so far. When a running request needs
-    a block and none is free, the youngest running request is preempted: it loses its blocks and slot, goes to the head
-    of the queue and later computes its tokens again. A request that would not fit into the whole cache is never
-    accepted, so the oldest always gets to its end.
+    A sequence is admitted when a slot and the blocks for all its present tokens are free. When a running sequence
+    needs a block and none is free, the youngest running sequence is preempted. It loses its blocks and its slot, goes
+    to the head of the queue, and later computes its tokens again. A sequence that would not fit into the whole cache
+    is never accepted, so the oldest sequence always finishes.
 
-    Full blocks whose tokens are known get a key (`prefix_keys`), and a request that is admitted, for the first time or
-    again, begins behind the longest prefix of its tokens that the pool has. Its last token is always computed, because
-    its logits are what comes next, and so no block with a key is ever written.
+    A sequence that is admitted, for the first time or again, starts behind the longest prefix that `PrefixCache` finds.
     """
 
     def __init__(
-        self, num_blocks: int, block_size: int, max_batch: int, max_step_tokens: int, context_length: int
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_batch: int,
+        max_step_tokens: int,
+        context_length: int,
+        identity: ModelIdentity | None = None,
     ) -> None:
+        """`identity`: of the model whose prefixes are cached. None turns the prefix cache off."""
         self.block_size = block_size
         self.max_step_tokens = max_step_tokens
         self.context_length = min(context_length, num_blocks * block_size)
         self.blocks = BlockPool(num_blocks)
-        self.slots = Pool(range(1, max_batch + 1))  # slot 0 pads the batches of CUDA graphs
+        self.prefix_cache = PrefixCache(self.blocks, block_size, identity)
+        self.slots = SlotPool(range(1, max_batch + 1))  # slot 0 pads the batches of CUDA graphs
         self.waiting = WaitingQueue()
-        self.running: list[Request] = []  # oldest first
+        self.running: list[Sequence] = []  # oldest first
         self.preemptions = 0
-        self.prefix_queries = 0
-        self.prefix_hits = 0
 
     @property
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
-    def check(self, request: Request) -> None:
-        """Raises `RequestError` if the request could never be served."""
-        if not request.prompt_ids:
+    def check(self, sequence: Sequence) -> None:
+        """Raises `RequestError` if the sequence could never be served."""
+        prompt, max_tokens = len(sequence.request.prompt_ids), sequence.request.params.max_tokens
+        if not prompt:
             raise RequestError("the prompt is empty", "prompt")
-        if len(request.prompt_ids) + min(1, request.params.max_tokens) > self.context_length:
+        if prompt + min(1, max_tokens) > self.context_length:
             raise RequestError(
-                f"the prompt has {len(request.prompt_ids)} tokens, but this server's context of {self.context_length} "
+                f"the prompt has {prompt} tokens, but this server's context of {self.context_length} "
                 f"tokens must hold prompt and answer",
                 "prompt",
             )
-        if request.most_tokens > self.context_length:
+        if sequence.most_tokens > self.context_length:
             raise RequestError(
-                f"a prompt of {len(request.prompt_ids)} tokens and max_tokens {request.params.max_tokens} do not fit "
+                f"a prompt of {prompt} tokens and max_tokens {max_tokens} do not fit "
                 f"into this server's context of {self.context_length} tokens",
                 "max_tokens",
             )
 
-    def add(self, request: Request) -> None:
-        """Queues a request. Raises `RequestError` if it could never be served."""
-        self.check(request)
-        self.waiting.append(request)
+    def add(self, sequence: Sequence) -> None:
+        """Queues a sequence. Raises `RequestError` if it could never be served."""
+        self.check(sequence)
+        self.prefix_cache.register(sequence)
+        self.waiting.append(sequence)
 
-    def remove(self, request: Request) -> None:
-        """Forgets a request, finished or aborted, wherever it is, and takes back all it holds."""
-        if request in self.running:
-            self.running.remove(request)
-            self._release(request)
+    def remove(self, sequence: Sequence) -> None:
+        """Removes a sequence, finished or aborted, from wherever it is, and frees all it holds."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._release(sequence)
         else:
-            self.waiting.remove(request)
-
-    def distrust(self, request: Request) -> None:
-        """Nobody finds the request's blocks as a cached prefix any more: what it computed may be wrong."""
-        self.blocks.forget(request.blocks)
+            self.waiting.remove(sequence)
 
     def schedule(self) -> list[Work]:
-        """The next step's work, single tokens first. Empty when nothing runs but what awaits its last token."""
+        """The next step's work, single tokens first. Empty if every running sequence only awaits its last token."""
         work: list[Work] = []
         decoding = sum(
-            request.num_tokens - request.computed == 1 and not request.awaits_token for request in self.running
+            sequence.num_tokens - sequence.computed == 1 and not sequence.awaits_token for sequence in self.running
         )
         prefill_budget = self.max_step_tokens - decoding
         preempted = self.preemptions
-        for request in list(self.running):
-            if request.slot is None or request.awaits_token:
-                continue  # the first: preempted a moment ago, for an older request
-            left = request.num_tokens - request.computed
+        for sequence in list(self.running):
+            if sequence.slot is None or sequence.awaits_token:
+                continue  # no slot: it was preempted in this loop, for an older sequence
+            left = sequence.num_tokens - sequence.computed
             count = left if left == 1 else min(left, prefill_budget)
-            if count and self._reserve(request, request.computed + count):
-                work.append(Work(request, request.computed, count))
+            if count and self._reserve(sequence, sequence.computed + count):
+                work.append(Work(sequence, sequence.computed, count))
                 prefill_budget -= count if left > 1 else 0
         while self.waiting and prefill_budget and self.preemptions == preempted and self._admit(self.waiting.first):
-            request = self.waiting.pop()
-            self.running.append(request)
-            count = min(request.num_tokens - request.computed, prefill_budget)
-            self._extend(request, request.computed + count)
-            work.append(Work(request, request.computed, count))
+            sequence = self.waiting.pop()
+            self.running.append(sequence)
+            count = min(sequence.num_tokens - sequence.computed, prefill_budget)
+            self._extend(sequence, sequence.computed + count)
+            work.append(Work(sequence, sequence.computed, count))
             prefill_budget -= count
         work.sort(key=lambda item: item.count > 1)  # stable: oldest first within each kind
         return work
 
     def advance(self, work: Iterable[Work]) -> None:
-        """A step that computes this work was launched. What it samples is unknown until `learn`.
+        """A step that computes this work was launched. Its sampled tokens are pending until `append_token`.
 
-        Steps run in the order of their launch, so what this one computes is there for all that come after it.
+        Steps run in the order of their launch, so every later step can read what this one computes.
         """
         for item in work:
-            samples = item.samples
-            item.request.computed = item.start + item.count
-            if item.request.needs_prompt_logits:
-                item.request.scored = max(item.request.scored, item.request.computed)
-            item.request.unknown += samples
-            self._name_blocks(item.request)
+            sequence, samples = item.sequence, item.samples
+            sequence.computed = item.start + item.count
+            if sequence.needs_prompt_logits:
+                sequence.scored = max(sequence.scored, sequence.computed)
+            sequence.num_pending += samples
+            self.prefix_cache.publish(sequence)
 
-    def learn(self, request: Request, token_id: int) -> None:
-        """The oldest unknown token of a request is known now."""
-        request.unknown -= 1
-        request.output_ids.append(token_id)
-        self._name_blocks(request)
+    def append_token(self, sequence: Sequence, token_id: int) -> None:
+        """The host has learned the sequence's oldest pending token."""
+        sequence.num_pending -= 1
+        sequence.output_ids.append(token_id)
+        self.prefix_cache.publish(sequence)
 
     def check_integrity(self) -> None:
-        """Raises `ValueError` if a block or slot is lost or owned twice, an idle request holds any, a block that others
-        may find could still be written, or a key does not fit the tokens."""
-        self.blocks.check_integrity(block for request in self.running for block in request.blocks)
-        self.slots.check_integrity(request.slot for request in self.running if request.slot is not None)
-        for request in self.waiting:
-            if request.blocks or request.slot is not None or request.computed or request.named:
-                raise ValueError(f"waiting request {request.request_id} holds something")
-        for request in self.running:
-            if len(request.blocks) * self.block_size < request.computed:
-                raise ValueError(f"request {request.request_id} has fewer blocks than tokens")
-            self._check_keys(request)
-
-    def _check_keys(self, request: Request) -> None:
-        for index, block in enumerate(request.blocks):
-            key = self.blocks.key_of(block)
-            if index >= request.named:
-                if key is not None or self.blocks.holders(block) != 1:
-                    raise ValueError(f"request {request.request_id} may write block {block}, which others can find")
-            elif key not in (None, request.keys[index]):
-                raise ValueError(f"block {block} of request {request.request_id} has another prefix's key")
-        key = request.prefix_root
-        for index, known in enumerate(request.keys):
-            assert key is not None
-            key = next_key(key, request.tokens(index * self.block_size, self.block_size))
-            if key != known:
-                raise ValueError(f"key {index} of request {request.request_id} is not of its tokens")
+        """Raises `ValueError` if a block or slot is lost or owned twice, a waiting sequence holds any, or the prefix
+        cache is inconsistent."""
+        self.blocks.check_integrity(block for sequence in self.running for block in sequence.blocks)
+        self.slots.check_integrity(sequence.slot for sequence in self.running if sequence.slot is not None)
+        for sequence in self.waiting:
+            if sequence.blocks or sequence.slot is not None or sequence.computed or sequence.published:
+                raise ValueError(f"waiting sequence {sequence.request_id} holds blocks or a slot")
+        for sequence in self.running:
+            if len(sequence.blocks) * self.block_size < sequence.computed:
+                raise ValueError(f"sequence {sequence.request_id} has fewer blocks than tokens")
+            self.prefix_cache.check_integrity(sequence)
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_size)
 
-    def _admit(self, request: Request) -> bool:
-        """Gives the request a slot and its cached prefix, if a slot and blocks for all its other tokens are free."""
+    def _admit(self, sequence: Sequence) -> bool:
+        """Gives the sequence a slot and its cached prefix, if a slot and blocks for all its other tokens are free."""
         if not len(self.slots):
             return False
-        cached = self._cached_blocks(request)
-        kept = sum(self.blocks.holders(block) == 0 for block in cached)  # free so far, but not for others any more
-        if len(self.blocks) - kept < self._blocks_for(request.num_tokens) - len(cached):
+        cached = self.prefix_cache.find(sequence)
+        kept = sum(self.blocks.holders(block) == 0 for block in cached)  # counted as free, but not for other tokens
+        if len(self.blocks) - kept < self._blocks_for(sequence.num_tokens) - len(cached):
             return False
         self.blocks.share(cached)
-        request.blocks = cached
-        request.named = len(cached)
-        request.computed = len(cached) * self.block_size
-        request.slot = self.slots.take()
-        request.admissions += 1
-        if request.started_at is None:
-            request.started_at = time.monotonic()
-        if request.prefix_root is not None and request.admissions == 1:
-            request.cached_tokens = request.computed
-            self.prefix_queries += len(request.prompt_ids)
-            self.prefix_hits += request.cached_tokens
+        sequence.blocks = cached
+        sequence.computed = len(cached) * self.block_size
+        sequence.slot = self.slots.allocate()
+        sequence.admissions += 1
+        self.prefix_cache.admitted(sequence, cached)
+        if sequence.started_at is None:
+            sequence.started_at = time.monotonic()
+            sequence.cached_tokens = sequence.computed
         return True
 
-    def _cached_blocks(self, request: Request) -> list[int]:
-        """The blocks that hold the longest cached prefix of the request's tokens, without its last token."""
-        blocks: list[int] = []
-        if request.prefix_root is None or request.needs_prompt_logits:
-            return blocks
-        for index in range(min(request.num_known, request.num_tokens - 1) // self.block_size):
-            block = self.blocks.find(self._key(request, index))
-            if block is None:
-                break
-            blocks.append(block)
-        return blocks
+    def _reserve(self, sequence: Sequence, tokens: int) -> bool:
+        """Gives the sequence blocks for its first `tokens` tokens, and preempts younger ones for them.
 
-    def _name_blocks(self, request: Request) -> None:
-        """Lets others find what is full, computed and known of the request."""
-        if request.prefix_root is None:
-            return
-        for index in range(request.named, min(request.computed, request.num_known) // self.block_size):
-            self.blocks.name(request.blocks[index], self._key(request, index))
-            request.named = index + 1
-
-    def _key(self, request: Request, index: int) -> bytes:
-        """The key of the request's block at `index`, all of whose tokens are known."""
-        keys = request.keys
-        for position in range(len(keys), index + 1):
-            before = keys[-1] if keys else request.prefix_root
-            assert before is not None, "only requests that use the prefix cache have keys"
-            keys.append(next_key(before, request.tokens(position * self.block_size, self.block_size)))
-        return keys[index]
-
-    def _reserve(self, request: Request, tokens: int) -> bool:
-        """Gives `request` blocks for its first `tokens` tokens, at the cost of younger ones. False: it went itself."""
-        while self._blocks_for(tokens) - len(request.blocks) > len(self.blocks):
+        False: the sequence itself was preempted.
+        """
+        while self._blocks_for(tokens) - len(sequence.blocks) > len(self.blocks):
             youngest = self.running[-1]
             self._preempt(youngest)
-            if youngest is request:
+            if youngest is sequence:
                 return False
-        self._extend(request, tokens)
+        self._extend(sequence, tokens)
         return True
 
-    def _extend(self, request: Request, tokens: int) -> None:
-        request.blocks.extend(self.blocks.take() for _ in range(self._blocks_for(tokens) - len(request.blocks)))
+    def _extend(self, sequence: Sequence, tokens: int) -> None:
+        missing = self._blocks_for(tokens) - len(sequence.blocks)
+        sequence.blocks.extend(self.blocks.allocate() for _ in range(missing))
 
-    def _preempt(self, request: Request) -> None:
-        self.running.remove(request)
-        self._release(request)
-        self.waiting.put_back(request)
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._release(sequence)
+        self.waiting.requeue(sequence)
         self.preemptions += 1
 
-    def _release(self, request: Request) -> None:
-        self.blocks.give_back(request.blocks)
-        if request.slot is not None:
-            self.slots.give_back([request.slot])
-        request.blocks = []
-        request.slot = None
-        request.computed = 0
-        request.named = 0
+    def _release(self, sequence: Sequence) -> None:
+        self.blocks.release(sequence.blocks)
+        if sequence.slot is not None:
+            self.slots.release([sequence.slot])
+        sequence.blocks = []
+        sequence.slot = None
+        sequence.computed = 0
+        sequence.published = 0

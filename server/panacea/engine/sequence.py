@@ -1,104 +1,107 @@
-"""One sequence being generated, and what it holds while it runs. No tensors."""
+"""The engine's mutable record of one request, and what it holds while it runs. No tensors."""
 
 import time
 from dataclasses import dataclass, field
 
 from panacea.engine.grammar import Grammar
-from panacea.engine.sampling_params import SamplingParams
-from panacea.preference import Preference
+from panacea.engine.request import Request
 
-UNKNOWN_TOKEN = -1
-"""Stands for a token that only the device knows so far."""
+PENDING_TOKEN = -1
+"""Stands for a sampled token that is known on the device and not yet on the host."""
 
 
 @dataclass(eq=False)
-class Request:
-    """A request's whole life.
+class Sequence:
+    """One request from its arrival to its last token.
 
-    The scheduler alone changes `computed`, `scored`, `unknown`, `blocks`, `keys`, `named`, `slot`, `admissions`,
-    `started_at` and `cached_tokens`.
+    Who may change what:
+
+    - `Engine`: `grammar`, before the sequence is queued.
+    - `Scheduler`: `output_ids`, `num_pending`, `computed`, `scored`, `blocks`, `slot`, `admissions`, `started_at`,
+      `cached_tokens`.
+    - `PrefixCache`: `prefix_root`, `keys`, `published`.
+
+    Everyone else only reads. `request` never changes.
     """
 
     request_id: str
-    prompt_ids: list[int]
-    preference: Preference | None
-    """None is the bare base model."""
-    params: SamplingParams
-    output_ids: list[int] = field(default_factory=list[int])
+    request: Request
     grammar: Grammar | None = None
-    """What its answer has to follow, and how far that is followed: behind `output_ids`."""
-    unknown: int = 0
-    """Tokens at the end of the answer that a running step samples: the device knows them, the host not yet."""
+    """The grammar that the answer follows, and its state after `output_ids`."""
+    output_ids: list[int] = field(default_factory=list[int])
+    """Tokens of the answer that the host knows."""
+    num_pending: int = 0
+    """Tokens at the end of the answer that running steps sample. The host does not know them yet."""
     computed: int = 0
-    """Tokens whose keys and values are in the cache."""
+    """Tokens whose keys and values are in the KV cache."""
     scored: int = 0
-    """Tokens at the beginning of the prompt whose successors' log probabilities are computed or on their way, if the
-    request wants those. Unlike `computed` it stays when the request is preempted."""
+    """Tokens at the start of the prompt whose successors' log probabilities are computed or launched, if the request
+    wants them. Preemption resets `computed` and keeps this."""
     blocks: list[int] = field(default_factory=list[int])
-    tenant: str = ""
-    """Whose it is: tenants take turns."""
+    """Blocks of the KV cache, in the order of the tokens."""
     prefix_root: bytes | None = None
-    """What the keys of its blocks begin with; None: it neither uses nor fills the prefix cache."""
+    """Start of the chain of block keys. None: the sequence neither reads nor fills the prefix cache."""
     keys: list[bytes] = field(default_factory=list[bytes])
-    """Of its first full blocks, as far as somebody asked for them. They stay when the blocks go."""
-    named: int = 0
-    """How many of its blocks, from the first, others may find: those that are computed and full of known tokens."""
+    """Keys of the first full blocks, computed on demand and kept after the blocks are freed."""
+    published: int = 0
+    """How many blocks, from the first, other sequences can find: those that are computed and full of known tokens."""
     slot: int | None = None
-    """Its line in the device's tables of preferences, blocks and last tokens, while running. Line 0 is nobody's."""
+    """Row in the device's tables of preferences, blocks and last tokens while it runs. Row 0 belongs to no sequence."""
     admissions: int = 0
     """How often it was given a slot."""
     arrived_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
-    """When it was first given a slot, by the same clock."""
+    """Time of the first slot, by the same clock."""
     cached_tokens: int = 0
-    """Tokens of the prompt that were in the prefix cache when it was first admitted."""
+    """Prompt tokens found in the prefix cache at the first admission."""
 
     @property
     def num_outputs(self) -> int:
-        return len(self.output_ids) + self.unknown
+        return len(self.output_ids) + self.num_pending
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt_ids) + self.num_outputs
+        return len(self.request.prompt_ids) + self.num_outputs
 
     @property
     def num_known(self) -> int:
         """Tokens that the host knows."""
-        return len(self.prompt_ids) + len(self.output_ids)
+        return len(self.request.prompt_ids) + len(self.output_ids)
 
     @property
     def is_complete(self) -> bool:
         """Whether the last token that it may have is sampled, known or not."""
-        return self.num_outputs >= max(1, self.params.max_tokens)  # a scored prompt's token is drawn and dropped
+        return self.num_outputs >= max(1, self.request.params.max_tokens)  # max_tokens 0: one is drawn and dropped
 
     @property
     def awaits_token(self) -> bool:
-        """Whether no step can do anything for it before a running one has told its token.
+        """Whether no step can do anything for it until a running step has returned its token.
 
-        That token is its last, or decides what its grammar allows next. So a request with a grammar is in every second
-        step where steps are launched ahead; others do not wait for it.
+        That token is its last, or decides what its grammar allows next. Where steps are launched ahead, a sequence
+        with a grammar is therefore in every second step. Other sequences do not wait for it.
         """
-        return self.is_complete or (self.grammar is not None and self.unknown > 0)
+        return self.is_complete or (self.grammar is not None and self.num_pending > 0)
 
     @property
     def needs_prompt_logits(self) -> bool:
-        """Whether the model has to be run over prompt tokens for their successors' log probabilities.
+        """Whether prompt tokens must go through the model for their successors' log probabilities.
 
-        While it has to, such a request may not take the keys and values of its prompt from a cache: whoever skips a
-        token's computation gets no logits from it.
+        Until then the sequence must not take its prompt's keys and values from the prefix cache: a token that is not
+        computed gives no logits.
         """
-        return self.params.prompt_logprobs is not None and self.scored < len(self.prompt_ids) - 1
+        return self.request.params.prompt_logprobs is not None and self.scored < len(self.request.prompt_ids) - 1
 
     @property
     def most_tokens(self) -> int:
-        """Tokens whose keys and values the cache must be able to hold at the very end."""
-        return len(self.prompt_ids) + self.params.max_tokens
+        """Tokens whose keys and values the cache must hold at the very end."""
+        return len(self.request.prompt_ids) + self.request.params.max_tokens
 
     def tokens(self, start: int, count: int) -> list[int]:
-        """Tokens [start, start + count) of prompt and answer, `UNKNOWN_TOKEN` where the host does not know them yet."""
-        prompt = len(self.prompt_ids)
+        """Tokens [start, start + count) of prompt and answer, `PENDING_TOKEN` where the host does not know them yet."""
+        prompt_ids = self.request.prompt_ids
+        prompt = len(prompt_ids)
         if start >= prompt:
             known = self.output_ids[start - prompt : start - prompt + count]
         else:
-            known = [*self.prompt_ids[start : start + count], *self.output_ids[: max(0, start + count - prompt)]]
-        return known + [UNKNOWN_TOKEN] * (count - len(known))
+            known = [*prompt_ids[start : start + count], *self.output_ids[: max(0, start + count - prompt)]]
+        return known + [PENDING_TOKEN] * (count - len(known))

@@ -4,11 +4,11 @@ from collections import deque
 from collections.abc import Iterable
 
 
-class Pool:
-    """The free ones of a fixed set of numbered things, handed out and taken back.
+class SlotPool:
+    """Hands out slots and takes them back.
 
-    Freed numbers go to the end of the queue: a slot that is used wrongly after its owner left shows late and loudly
-    in a test that fills the pool, not at once by luck.
+    Freed slots go to the end of the queue. A slot that is used after its release therefore fails in a test that fills
+    the pool, instead of working by luck.
     """
 
     def __init__(self, numbers: range) -> None:
@@ -24,22 +24,22 @@ class Pool:
     def size(self) -> int:
         return len(self._all)
 
-    def take(self) -> int:
-        """One that was free. The caller has looked that there is one."""
+    def allocate(self) -> int:
+        """A free slot. The caller has checked that there is one."""
         number = self._free.popleft()
         self._is_free.remove(number)
         return number
 
-    def give_back(self, numbers: Iterable[int]) -> None:
-        """Takes numbers back. Raises `ValueError` for one that is free already or none of this pool's."""
+    def release(self, numbers: Iterable[int]) -> None:
+        """Takes slots back. Raises `ValueError` for a slot that is free already or not of this pool."""
         for number in numbers:
             if number in self._is_free or number not in self._all:
-                raise ValueError(f"{number} was given back, but nobody has it")
+                raise ValueError(f"{number} was released, but nobody holds it")
             self._is_free.add(number)
             self._free.append(number)
 
     def check_integrity(self, owned: Iterable[int]) -> None:
-        """Raises `ValueError` unless every number is either free or among `owned`, and none is twice."""
+        """Raises `ValueError` unless every slot is either free or in `owned`, exactly once."""
         everything = sorted([*self._free, *owned])
         if everything != list(self._all):
             raise ValueError(f"lost or owned twice: {everything} is not {self._all}")

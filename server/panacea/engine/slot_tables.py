@@ -1,12 +1,12 @@
 """What the device knows of each running request: its preference, its blocks, its last token. A line per slot."""
 
-from collections.abc import Sequence
+from collections import abc
 
 import torch
 
 from panacea.engine.adjustments import Adjustments
 from panacea.engine.scheduler import Work
-from panacea.engine.sequence import Request
+from panacea.engine.sequence import Sequence
 from panacea.engine.transfer import to_device
 from panacea.model.loader import LoadedModel
 
@@ -29,33 +29,33 @@ class SlotTables:
         self.adjustments = Adjustments(num_slots, model.vocab_size, model.device)
         """What requests change about their logits."""
         self._model = model
-        self._owners: dict[int, tuple[Request, int]] = {}
+        self._owners: dict[int, tuple[Sequence, int]] = {}
         self._num_blocks: dict[int, int] = {}
 
-    def update(self, work: Sequence[Work]) -> None:
-        """Writes what is new of the requests in `work`."""
+    def update(self, work: abc.Sequence[Work]) -> None:
+        """Writes what is new of the sequences in `work`."""
         entries: list[tuple[int, int, int]] = []
         for item in work:
-            request = item.request
-            assert request.slot is not None, "only admitted requests are scheduled"
-            owner = (request, request.admissions)
-            if self._owners.get(request.slot) != owner:
-                self._owners[request.slot] = owner
-                self._num_blocks[request.slot] = 0
-                self._write_preference(request)
-                self.adjustments.admit(request)
-            known = self._num_blocks[request.slot]
-            if known < len(request.blocks):
-                entries += [(request.slot, i, request.blocks[i]) for i in range(known, len(request.blocks))]
-                self._num_blocks[request.slot] = len(request.blocks)
+            sequence = item.sequence
+            assert sequence.slot is not None, "only admitted sequences are scheduled"
+            owner = (sequence, sequence.admissions)
+            if self._owners.get(sequence.slot) != owner:
+                self._owners[sequence.slot] = owner
+                self._num_blocks[sequence.slot] = 0
+                self._write_preference(sequence)
+                self.adjustments.admit(sequence)
+            known = self._num_blocks[sequence.slot]
+            if known < len(sequence.blocks):
+                entries += [(sequence.slot, i, sequence.blocks[i]) for i in range(known, len(sequence.blocks))]
+                self._num_blocks[sequence.slot] = len(sequence.blocks)
         if entries:
             slot, index, block = to_device(entries, torch.int64, self.blocks.device).unbind(dim=1)
             self.blocks[slot, index] = block.to(torch.int32)
 
-    def _write_preference(self, request: Request) -> None:
-        if request.preference is None:
-            self.preferences[request.slot] = 0
+    def _write_preference(self, sequence: Sequence) -> None:
+        if sequence.request.preference is None:
+            self.preferences[sequence.slot] = 0
             return
         assert self._model.adapter is not None, "the engine refuses preferences without an adapter"
-        weights = self._model.adapter.config.column_weights(request.preference)
-        self.preferences[request.slot] = to_device(weights, torch.float32, self.preferences.device)
+        weights = self._model.adapter.config.column_weights(sequence.request.preference)
+        self.preferences[sequence.slot] = to_device(weights, torch.float32, self.preferences.device)

@@ -1,18 +1,17 @@
-"""An engine that comes back: starts another process when one has died, hung or failed. asyncio, no torch."""
+"""Starts another engine process when one has died, hung or failed. asyncio, no torch."""
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 
 from panacea.config import EngineConfig, Supervision
 from panacea.engine.client import EngineClient
-from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
-from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.outputs import EngineInfo, EngineStats
+from panacea.engine.request import Request
+from panacea.engine.token_stream import TokenStream
 from panacea.errors import EngineDeadError, PanaceaError
-from panacea.preference import Preference
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +22,9 @@ Launcher = Callable[[], Awaitable[EngineClient]]
 class Supervisor:
     """One engine process after the other, behind the interface of a single one. Made by `start`.
 
-    While none serves, requests fail at once and `alive` is false. An engine that fails soon after its start is not
-    started again at once but after a back-off, twice as long each time. What could load once is tried for ever: a disk
-    or a device may come back.
+    While no process serves, requests fail at once and `alive` is false. A process that fails soon after its start is
+    restarted after a back-off, which doubles each time. A model that has loaded once is tried without end, because a
+    disk or a device may come back.
     """
 
     info: EngineInfo
@@ -44,7 +43,7 @@ class Supervisor:
     async def start(
         cls, config: EngineConfig, supervision: Supervision | None = None, launch: Launcher | None = None
     ) -> "Supervisor":
-        """Starts the first engine. If that one cannot load, raises its `EngineError`: no other would fare better."""
+        """Starts the first engine. Raises its `EngineError` if it cannot load: another process would fail alike."""
         supervision = supervision or Supervision()
         supervisor = cls(launch or (lambda: EngineClient.start(config, supervision)), supervision)
         supervisor._serve_with(await supervisor._timed_launch())
@@ -57,12 +56,12 @@ class Supervisor:
 
     @property
     def heartbeat_age_s(self) -> float:
-        """Seconds since the engine was last heard of; infinite while there is none."""
+        """Seconds since the engine's last message; infinite while there is none."""
         return math.inf if self._engine is None else self._engine.heartbeat_age_s
 
     @property
     def stats(self) -> EngineStats | None:
-        """The present engine's state at its last heartbeat. Its counters begin anew with each process."""
+        """The present engine's state at its last heartbeat. Counters start at 0 with each process."""
         return None if self._engine is None else self._engine.stats
 
     @property
@@ -72,23 +71,14 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """The present process; None while there is none that serves."""
+        """The present process; None while none serves."""
         return None if self._engine is None else self._engine.pid
 
-    async def generate(
-        self,
-        prompt_ids: Sequence[int],
-        preference: Preference | None,
-        params: SamplingParams,
-        cache_salt: str = "",
-        tenant: str = "",
-    ) -> AsyncGenerator[TokenOutput]:
-        """As `EngineClient.generate`. Raises `EngineDeadError` at once while no engine serves."""
+    def open(self, request: Request) -> TokenStream:
+        """As `EngineClient.open`. Raises `EngineDeadError` while no engine serves."""
         if self._engine is None or not self._engine.alive:
             raise self._absent()
-        async with aclosing(self._engine.generate(prompt_ids, preference, params, cache_salt, tenant)) as outputs:
-            async for output in outputs:
-                yield output
+        return self._engine.open(request)
 
     async def close(self) -> None:
         """Ends the engine and all its requests. Calling it again changes nothing."""

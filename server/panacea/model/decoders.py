@@ -47,15 +47,11 @@ class Decoder(Protocol):
         """Whether a CUDA graph may record it: all that it reads stays at its place, and it never asks the device."""
         ...
 
-    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
-        """token_ids (rows,) -> logits (rows that sample, vocabulary).
+    def states(self, token_ids: torch.Tensor, cache: Cache, rows: torch.Tensor | None) -> torch.Tensor:
+        """token_ids (tokens,) -> final states (rows, hidden), from which `logits` computes logits.
 
-        `ends` (rows that sample,) are the rows whose next token is wanted; None is all of them.
+        `rows` (rows,) int64 are the tokens whose states are wanted; None is all of them, in order.
         """
-        ...
-
-    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
-        """The same but for the output head: states (rows that sample, hidden) that `logits` makes logits of."""
         ...
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -74,18 +70,7 @@ class TransformersDecoder:
         self._head: Any = copy.copy(network)
         self._head._modules = {**dict(network.named_children()), network.base_model_prefix: _Given()}
 
-    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
-        output = self._network(
-            input_ids=token_ids[None],
-            position_ids=cache.layout.positions[None].long(),
-            use_cache=False,
-            logits_to_keep=0 if ends is None else ends,  # only rows that sample reach the vocabulary
-            **{STEP_ATTENTION: cache},
-        )
-        logits: torch.Tensor = output.logits[0]
-        return logits
-
-    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+    def states(self, token_ids: torch.Tensor, cache: Cache, rows: torch.Tensor | None) -> torch.Tensor:
         output = self._network.base_model(
             input_ids=token_ids[None],
             position_ids=cache.layout.positions[None].long(),
@@ -93,7 +78,7 @@ class TransformersDecoder:
             **{STEP_ATTENTION: cache},
         )
         states: torch.Tensor = output.last_hidden_state[0]
-        return states if ends is None else states.index_select(0, ends)
+        return states if rows is None else states.index_select(0, rows)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self._head(inputs_embeds=states[None], use_cache=False).logits[0]
@@ -159,10 +144,7 @@ class FusedDecoder:
             )
         )
 
-    def __call__(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
-        return self.logits(self.states(token_ids, cache, ends))
-
-    def states(self, token_ids: torch.Tensor, cache: Cache, ends: torch.Tensor | None) -> torch.Tensor:
+    def states(self, token_ids: torch.Tensor, cache: Cache, rows: torch.Tensor | None) -> torch.Tensor:
         x = F.embedding(token_ids, self._embedding)
         stream: torch.Tensor | None = None
         for layer, (k_cache, v_cache) in zip(self._layers, cache.layers, strict=True):
@@ -183,8 +165,8 @@ class FusedDecoder:
             normed, stream = pk.add_rms_norm(x, stream, layer.post_norm, self._eps)
             x = _project(layer.down, pk.silu_mul(layer.gate_up(normed)))
         assert stream is not None, "a model has layers"
-        if ends is not None:
-            x, stream = x.index_select(0, ends), stream.index_select(0, ends)
+        if rows is not None:
+            x, stream = x.index_select(0, rows), stream.index_select(0, rows)
         normed, _ = pk.add_rms_norm(x, stream, self._final_norm, self._eps)
         return normed
 

@@ -5,17 +5,19 @@ own formula, as a hook on the layer's output.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from panacea.config import Device, DType, EngineConfig
+from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.scheduler import Work
-from panacea.engine.sequence import Request
+from panacea.engine.sequence import Sequence
 from panacea.errors import CheckpointError
 from panacea.model.loader import choose_device, choose_dtype, load_model
 from panacea.preference import Preference
@@ -104,7 +106,7 @@ def random_prompts(vocab_size: int) -> list[list[int]]:
 
 @torch.inference_mode()
 def source_logits(
-    base: Path, changes: Mapping[str, Change], preferences: Sequence[Preference], computing: Computing
+    base: Path, changes: Mapping[str, Change], preferences: abc.Sequence[Preference], computing: Computing
 ) -> Logits:
     """Next-token logits by transformers, of every preference and prompt; `changes` by module.
 
@@ -131,7 +133,9 @@ def source_logits(
 
 
 @torch.inference_mode()
-def served_logits(base: Path, adapter: Path, preferences: Sequence[Preference | None], computing: Computing) -> Logits:
+def served_logits(
+    base: Path, adapter: Path, preferences: abc.Sequence[Preference | None], computing: Computing
+) -> Logits:
     """The same by the engine, all in one step; None is the bare base. Raises what loading a model raises."""
     requests = len(preferences) * PROMPTS
     config = computing.engine_config(base, adapter, requests)
@@ -141,9 +145,9 @@ def served_logits(base: Path, adapter: Path, preferences: Sequence[Preference | 
     for preference in preferences:
         for prompt in random_prompts(model.vocab_size):
             index = len(work)
-            request = Request(str(index), prompt, preference, SamplingParams(max_tokens=1))
-            request.slot, request.admissions, request.blocks = index + 1, 1, [index]
-            work.append(Work(request, 0, TOKENS))
+            sequence = Sequence(str(index), Request(prompt, preference, SamplingParams(max_tokens=1)))
+            sequence.slot, sequence.admissions, sequence.blocks = index + 1, 1, [index]
+            work.append(Work(sequence, 0, TOKENS))
     return Logits(runner.forward(work).float().cpu(), model.dtype)
 
 

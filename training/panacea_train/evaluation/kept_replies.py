@@ -3,15 +3,25 @@
 import struct
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from panacea.digest import Digest
 from panacea.engine.prefix_keys import ModelIdentity, root_key
+from panacea.engine.request import Request
 from panacea.errors import ConfigError
 from panacea.model.loader import LoadedModel
-from panacea_train.evaluation.answering import Ask, Reply
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer, without the token that ended it."""
+
+    token_ids: list[int]
+    cut_off: bool
+    """Whether `max_tokens` were generated without an end among them."""
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -68,18 +78,19 @@ def kept_replies(file: Path, say: Callable[[str], None]) -> Generator[KeptReplie
     file.unlink(missing_ok=True)
 
 
-def reply_keys(model: LoadedModel, asks: Sequence[Ask]) -> list[str]:
-    """For each ask a digest of all that its reply depends on: the model's content, the device, prompt and sampling."""
+def reply_keys(model: LoadedModel, requests: Sequence[Request]) -> list[str]:
+    """For each request a digest of everything its reply depends on: model content, device, prompt and sampling."""
     adapter = model.adapter.content_digest() if model.adapter else None
     identity = ModelIdentity(model.base_identity, adapter)
     device = model.device.type.encode()
     ends = repr(sorted(model.eos_token_ids)).encode()
     return [
         Digest(b"panacea reply")
-        .add(root_key(identity, ask.preference, ""), struct.pack(f"<{len(ask.prompt_ids)}I", *ask.prompt_ids))
-        .add(repr(ask.params).encode(), ends, device)
+        .add(root_key(identity, request.preference, request.cache_salt))
+        .add(struct.pack(f"<{len(request.prompt_ids)}I", *request.prompt_ids))
+        .add(repr(request.params).encode(), ends, device)
         .value.hex()
-        for ask in asks
+        for request in requests
     ]
 
 

@@ -10,13 +10,14 @@ from transformers import AutoTokenizer
 
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
+from panacea.engine.outputs import Completion
+from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError, RequestFailedError, first_line
 from panacea.model.loader import load_model
 from panacea.preference import Preference
 from panacea_train.data.encoding import ConversationEncoder
-from panacea_train.evaluation.answering import Ask, AskFailedError, Reply, answer_all
-from panacea_train.evaluation.kept_replies import KeptReplies, reply_keys
+from panacea_train.evaluation.kept_replies import KeptReplies, Reply, reply_keys
 from panacea_train.prompts import Prompt
 
 
@@ -95,8 +96,8 @@ def sweep(
         for prompt in range(len(prompts))
         for sample in range(settings.samples_at(temperature))
     ]
-    asks = [
-        Ask(
+    requests = [
+        Request(
             encoded[prompt],
             preferences[point],
             SamplingParams(
@@ -106,20 +107,25 @@ def sweep(
         for temperature, point, prompt, sample in places
     ]
     kept = KeptReplies() if kept is None else kept
-    keys = reply_keys(model, asks)
+    keys = reply_keys(model, requests)
     missing = [index for index, key in enumerate(keys) if key not in kept]
-    with tqdm(total=len(asks), initial=len(asks) - len(missing), desc="Answering", unit="answer", leave=False) as bar:
+    generated = 0
+    with tqdm(
+        total=len(requests), initial=len(requests) - len(missing), desc="Answering", unit="answer", leave=False
+    ) as bar:
 
-        def report(answers: int, tokens: int) -> None:
-            bar.set_postfix_str(f"{tokens:,} tokens", refresh=False)
-            bar.update(bar.initial + answers - bar.n)
-
-        def completed(number: int, reply: Reply) -> None:
-            kept.keep(keys[missing[number]], reply)
+        def completed(number: int, answer: Completion) -> None:
+            nonlocal generated
+            kept.keep(keys[missing[number]], Reply(answer.text_ids, cut_off=answer.finish_reason == "length"))
+            generated += len(answer.text_ids)
+            bar.set_postfix_str(f"{generated:,} tokens", refresh=False)
+            bar.update()
 
         try:
-            answer_all(engine, [asks[index] for index in missing], report, completed)
-        except AskFailedError as error:
+            engine.generate([requests[index] for index in missing], completed)
+        except RequestFailedError as error:
+            if error.index is None:
+                raise
             _, point, prompt, _ = places[missing[error.index]]
             weights = ", ".join(f"{weight:g}" for weight in preferences[point])
             where = prompts[prompt].place(prompt + 1)

@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request, Response
 
 from panacea.api.access.admission import ticket_of
-from panacea.api.access.cache_salt import cache_salt
 from panacea.api.catalog import Catalog
 from panacea.api.engine_interface import EngineLike
 from panacea.api.generation.chat_request import ChatRequest
@@ -16,11 +15,10 @@ from panacea.api.generation.chat_response import (
     Delta,
     choice_logprobs,
 )
+from panacea.api.generation.engine_requests import engine_requests
 from panacea.api.generation.generation_docs import example_prompt, generation_docs, request_docs
 from panacea.api.generation.generation_request import read_generation_request
 from panacea.api.generation.job import Job, encoded, new_head, respond
-from panacea.api.generation.pieces import Generation, Prompt
-from panacea.api.generation.sampling_fields import sampling_params
 from panacea.api.generation.template_kwargs import check_template_kwargs
 from panacea.api.generation.usage import Usage
 from panacea.config import Limits
@@ -28,6 +26,8 @@ from panacea.text import GrammarChecks, ModelText, Piece
 
 
 class _ChatJob(Job[ChatRequest]):
+    continues = False
+
     def whole(self, choices: list[list[Piece]], usage: Usage) -> ChatCompletion:
         return ChatCompletion(
             **self.head,
@@ -43,7 +43,7 @@ class _ChatJob(Job[ChatRequest]):
         choice = ChunkChoice(
             index=index,
             delta=Delta(content=piece.text) if piece.text else Delta(),
-            logprobs=choice_logprobs([piece]) if self.request.logprobs else None,
+            logprobs=choice_logprobs([piece]) if self.wanted.logprobs else None,
             finish_reason=piece.finish_reason,
         )
         return self._chunk([choice])
@@ -57,7 +57,7 @@ class _ChatJob(Job[ChatRequest]):
         return Choice(
             index=index,
             message=AssistantMessage(content="".join(piece.text for piece in pieces)),
-            logprobs=choice_logprobs(pieces) if self.request.logprobs else None,
+            logprobs=choice_logprobs(pieces) if self.wanted.logprobs else None,
             finish_reason=finish_reason,
         )
 
@@ -71,7 +71,7 @@ def chat_router(
     """The route, over these parts."""
     router = APIRouter(tags=["chat"])
 
-    async def prepare(chat: ChatRequest, salt: str) -> _ChatJob:
+    async def prepare(http: Request, chat: ChatRequest) -> _ChatJob:
         choice = catalog.choose(chat.model, chat.preference)
         messages = [message.as_chat_message() for message in chat.messages]
         chars = sum(len(message.content) for message in messages)
@@ -79,10 +79,8 @@ def chat_router(
         prompt_ids = await encoded(lambda: text.prompt_ids(messages, chat.chat_template_kwargs), chars)
         if chat.json_schema is not None:
             await grammars.check(chat.json_schema)
-        params = sampling_params(chat, text.defaults, engine.info, limits, len(prompt_ids))
-        prompts = (Prompt(prompt_ids, params),)
-        generation = Generation(prompts, choice.preference, tuple(chat.stop or ()), continues=False, cache_salt=salt)
-        return _ChatJob(chat, generation, new_head("chatcmpl", choice, catalog))
+        requests = engine_requests(http, chat, choice.preference, [prompt_ids], text.defaults, engine.info, limits)
+        return _ChatJob(chat, requests, new_head("chatcmpl", choice, catalog))
 
     @router.post(
         "/v1/chat/completions",
@@ -112,7 +110,7 @@ def chat_router(
         With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
         """
         chat = await read_generation_request(request, ChatRequest, limits.max_body_bytes, catalog)
-        job = await prepare(chat, cache_salt(request, chat.cache_salt))
+        job = await prepare(request, chat)
         return await respond(engine, text, job, ticket_of(request))
 
     return router

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request, Response
 
 from panacea.api.access.admission import ticket_of
-from panacea.api.access.cache_salt import cache_salt
 from panacea.api.catalog import Catalog
 from panacea.api.engine_interface import EngineLike
 from panacea.api.error_responses import ApiError
@@ -20,11 +19,10 @@ from panacea.api.generation.completion_response import (
     text_logprobs,
     with_prompt,
 )
+from panacea.api.generation.engine_requests import engine_requests
 from panacea.api.generation.generation_docs import example_prompt, generation_docs, request_docs
 from panacea.api.generation.generation_request import read_generation_request
 from panacea.api.generation.job import Job, encoded, new_head, respond
-from panacea.api.generation.pieces import Generation, Prompt
-from panacea.api.generation.sampling_fields import sampling_params
 from panacea.api.generation.usage import Usage
 from panacea.config import Limits
 from panacea.text import GrammarChecks, ModelText, Piece, PromptTokens
@@ -42,9 +40,11 @@ class _Echo(NamedTuple):
 
 @dataclass(frozen=True)
 class _CompletionJob(Job[CompletionRequest]):
+    continues = True
+
     text: ModelText
     echoes: list[_Echo]
-    """Each choice's."""
+    """One for each choice."""
 
     def whole(self, choices: list[list[Piece]], usage: Usage) -> TextCompletion:
         texts = [self.echoes[index].text + _text(pieces) for index, pieces in enumerate(choices)]
@@ -54,7 +54,7 @@ class _CompletionJob(Job[CompletionRequest]):
 
     def opening(self, index: int) -> TextCompletion | None:
         # A scored prompt is said with its scores, which come with the first piece.
-        if not self.request.echo or self.request.scores_prompt:
+        if not self.wanted.echo or self.wanted.scores_prompt:
             return None
         return self._completion([self._choice(index, self.echoes[index].text, [])])
 
@@ -69,7 +69,7 @@ class _CompletionJob(Job[CompletionRequest]):
         return TextChoice(
             index=index,
             text=text,
-            logprobs=self._logprobs(self.echoes[index], pieces) if self.request.logprobs is not None else None,
+            logprobs=self._logprobs(self.echoes[index], pieces) if self.wanted.logprobs is not None else None,
             finish_reason=pieces[-1].finish_reason if pieces else None,
         )
 
@@ -94,19 +94,16 @@ def completions_router(
     """The route, over these parts."""
     router = APIRouter(tags=["completions"])
 
-    async def prepare(wanted: CompletionRequest, salt: str) -> _CompletionJob:
+    async def prepare(http: Request, wanted: CompletionRequest) -> _CompletionJob:
         choice = catalog.choose(wanted.model, wanted.preference)
         if wanted.json_schema is not None:
             await grammars.check(wanted.json_schema)
-        prompts: list[Prompt] = []
-        for ids in await prompt_ids(wanted.prompt):
+        prompts = await prompt_ids(wanted.prompt)
+        for ids in prompts:
             check(ids)
-            prompts.append(Prompt(ids, sampling_params(wanted, text.defaults, engine.info, limits, len(ids))))
-        generation = Generation(
-            tuple(prompts), choice.preference, tuple(wanted.stop or ()), continues=True, cache_salt=salt
-        )
+        requests = engine_requests(http, wanted, choice.preference, prompts, text.defaults, engine.info, limits)
         head = new_head("cmpl", choice, catalog)
-        return _CompletionJob(wanted, generation, head, text, await echoes(wanted, prompts))
+        return _CompletionJob(wanted, requests, head, text, await echoes(wanted, prompts))
 
     async def prompt_ids(prompts: list[str] | list[list[int]]) -> list[list[int]]:
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
@@ -120,11 +117,11 @@ def completions_router(
         if max(ids) >= engine.info.vocab_size:
             raise ApiError(400, f"prompt: token ids must be below {engine.info.vocab_size}", "prompt")
 
-    async def echoes(wanted: CompletionRequest, prompts: Sequence[Prompt]) -> list[_Echo]:
+    async def echoes(wanted: CompletionRequest, prompts: Sequence[list[int]]) -> list[_Echo]:
         given: list[str | list[int]] = [*wanted.prompt]
         each = [
-            await encoded(partial(echo, wanted, one, prompt.ids), _CHARS_PER_TOKEN * len(prompt.ids))
-            for one, prompt in zip(given, prompts, strict=True)
+            await encoded(partial(echo, wanted, one, ids), _CHARS_PER_TOKEN * len(ids))
+            for one, ids in zip(given, prompts, strict=True)
         ]
         return [one for one in each for _ in range(wanted.n or 1)]
 
@@ -152,7 +149,7 @@ def completions_router(
         With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
         """
         wanted = await read_generation_request(request, CompletionRequest, limits.max_body_bytes, catalog)
-        job = await prepare(wanted, cache_salt(request, wanted.cache_salt))
+        job = await prepare(request, wanted)
         return await respond(engine, text, job, ticket_of(request))
 
     return router

@@ -1,4 +1,4 @@
-"""From a checked request to its answer, whole or as a stream; the routes say what each part of it looks like."""
+"""From a checked request to its answer, whole or as a stream. The routes define the shape of each part."""
 
 import asyncio
 import time
@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Generic, TypedDict, TypeVar
+from functools import partial
+from typing import ClassVar, Generic, TypedDict, TypeVar
 
 from fastapi import Response
 from pydantic import BaseModel
@@ -19,12 +20,13 @@ from panacea.api.connections.event_stream import EventStream, sse
 from panacea.api.engine_interface import EngineLike
 from panacea.api.error_responses import as_api_error
 from panacea.api.generation.generation_request import GenerationRequest
-from panacea.api.generation.pieces import Arrived, Generation, generate
+from panacea.api.generation.pieces import Arrived, generate
 from panacea.api.generation.usage import PromptTokensDetails, Usage
-from panacea.text import ModelText, Piece
+from panacea.engine.request import Request
+from panacea.text import Answer, ModelText, Piece
 
 _LONG_PROMPT_CHARS = 20_000
-"""From here on a prompt is encoded in a thread: 1 us a character, during which nobody else would be served."""
+"""Longer prompts are encoded in a thread. Encoding takes 1 us a character and would block the event loop."""
 
 Encoded = TypeVar("Encoded")
 Wanted = TypeVar("Wanted", bound=GenerationRequest)
@@ -50,17 +52,36 @@ def new_head(prefix: str, choice: Choice, catalog: Catalog) -> Head:
 
 
 async def encoded(encode: Callable[[], Encoded], chars: int) -> Encoded:
-    """What `encode` makes of so many characters; others are served meanwhile if they are many."""
+    """The result of `encode` for a text of `chars` characters. A long text is encoded in a thread."""
     return await asyncio.to_thread(encode) if chars > _LONG_PROMPT_CHARS else encode()
 
 
 @dataclass(frozen=True)
 class Job(ABC, Generic[Wanted]):
-    """A checked request, and what all of its answer's parts have in common."""
+    """A checked request, and what all parts of its answer have in common."""
 
-    request: Wanted
-    generation: Generation
+    continues: ClassVar[bool]
+    """Whether an answer's text continues its prompt's text, as in the middle of a sentence, or begins anew."""
+
+    wanted: Wanted
+    requests: tuple[Request, ...]
+    """The engine's request for each choice; the choices of the first prompt come first."""
     head: Head
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts, each prompt counted once."""
+        return sum(len(request.prompt_ids) for request in self.requests if request.params.choice == 0)
+
+    @property
+    def engine_tokens(self) -> int:
+        """Prompt tokens that the engine gets: every choice brings its own prompt."""
+        return sum(len(request.prompt_ids) for request in self.requests)
+
+    def new_answer(self, text: ModelText, request: Request) -> Answer:
+        """The text of one choice, before its first token."""
+        context = request.prompt_ids if self.continues else ()
+        return Answer(text, self.wanted.stop or (), request.params.min_tokens, context)
 
     @abstractmethod
     def whole(self, choices: list[list[Piece]], usage: Usage) -> BaseModel:
@@ -79,22 +100,22 @@ class Job(ABC, Generic[Wanted]):
         """The chunk behind all choices."""
 
     def event(self, chunk: BaseModel) -> bytes:
-        hidden = None if self.request.includes_usage else {"usage"}
+        hidden = None if self.wanted.includes_usage else {"usage"}
         return sse(chunk.model_dump_json(exclude_unset=True, exclude=hidden).encode())
 
 
-class _Count:
-    """The tokens of a generation as its pieces come."""
+class _TokenCount:
+    """Counts the tokens of a job as its pieces arrive."""
 
-    def __init__(self, generation: Generation) -> None:
-        self._prompt_tokens = generation.prompt_tokens
-        self._first_choices = generation.first_choices
+    def __init__(self, job: Job[Wanted]) -> None:
+        self._prompt_tokens = job.prompt_tokens
+        self._requests = job.requests
         self._cached_tokens = 0
         self._completion_tokens = 0
 
     def add(self, choice: int, piece: Piece) -> None:
         self._completion_tokens += piece.tokens
-        if choice in self._first_choices:
+        if self._requests[choice].params.choice == 0:  # the first answer to its prompt
             self._cached_tokens += piece.cached_tokens
 
     @property
@@ -108,13 +129,13 @@ class _Count:
 
 
 async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted], ticket: Ticket) -> Response:
-    """The answer as the request wants it. Raises what the engine raises before the answer's first byte, and `ApiError`
-    (429) where there is no room for it to wait in."""
-    ticket.hold_answers(job.generation.choices)
-    ticket.hold_tokens(job.generation.engine_tokens)
-    backlog = Backlog[Arrived](ticket.limits.max_unread_tokens * job.generation.choices)
-    pieces = generate(engine, text, job.generation, ticket, backlog)
-    if not job.request.stream:
+    """The answer, whole or as a stream. Raises what the engine raises before the first byte, and `ApiError` (429) if
+    there is no room for the request to wait in."""
+    ticket.hold_answers(len(job.requests))
+    ticket.hold_tokens(job.engine_tokens)
+    backlog = Backlog[Arrived](ticket.limits.max_unread_tokens * len(job.requests))
+    pieces = generate(engine, job.requests, partial(job.new_answer, text), ticket, backlog)
+    if not job.wanted.stream:
         return await _complete(job, pieces)
     # Waiting for the first token keeps the status open: until then an error is a 400 or 503.
     first = await anext(pieces)
@@ -122,8 +143,8 @@ async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted], ticket:
 
 
 async def _complete(job: Job[Wanted], pieces: AsyncGenerator[tuple[int, Piece]]) -> Response:
-    choices: list[list[Piece]] = [[] for _ in range(job.generation.choices)]
-    count = _Count(job.generation)
+    choices: list[list[Piece]] = [[] for _ in job.requests]
+    count = _TokenCount(job)
     async for choice, piece in pieces:
         choices[choice].append(piece)
         count.add(choice, piece)
@@ -134,9 +155,9 @@ async def _complete(job: Job[Wanted], pieces: AsyncGenerator[tuple[int, Piece]])
 async def _events(
     job: Job[Wanted], first: tuple[int, Piece], rest: AsyncGenerator[tuple[int, Piece]]
 ) -> AsyncGenerator[bytes]:
-    count = _Count(job.generation)
+    count = _TokenCount(job)
     try:
-        for index in range(job.generation.choices):
+        for index in range(len(job.requests)):
             if opening := job.opening(index):
                 yield job.event(opening)
         async with aclosing(_chain(first, rest)) as pieces:
@@ -144,10 +165,10 @@ async def _events(
                 count.add(index, piece)
                 if piece.text or piece.logprobs or piece.prompt_logprobs is not None or piece.finish_reason:
                     yield job.event(job.part(index, piece))
-        if job.request.includes_usage:
+        if job.wanted.includes_usage:
             yield job.event(job.closing(count.usage))
         yield sse(b"[DONE]")
-    # The status is out, so an error of any kind can only be told here.
+    # The status line is sent, so the stream is the only place left for an error of any kind.
     except Exception as error:
         yield sse(as_api_error(error).body(), "error")
 

@@ -1,16 +1,15 @@
 """The engine as the routes see it: each request that goes through is measured."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from typing import Self
 
 from panacea.api.engine_interface import EngineLike
 from panacea.api.observability.metrics import FinishedReason, Metrics, RequestMeasurement
-from panacea.api.observability.request_log import current_outcome
+from panacea.api.observability.request_log import RequestOutcome, current_outcome
 from panacea.engine.outputs import NO_TOKEN, EngineInfo, EngineStats, TokenOutput
-from panacea.engine.sampling_params import SamplingParams
-from panacea.errors import RequestError
-from panacea.preference import Preference
+from panacea.engine.request import Request
+from panacea.engine.token_stream import TokenStream
+from panacea.errors import EngineError, RequestError
 
 
 class MeasuredEngine:
@@ -40,37 +39,57 @@ class MeasuredEngine:
     def restarts(self) -> int:
         return self._engine.restarts
 
-    async def generate(
-        self,
-        prompt_ids: Sequence[int],
-        preference: Preference | None,
-        params: SamplingParams,
-        cache_salt: str = "",
-        tenant: str = "",
-    ) -> AsyncGenerator[TokenOutput]:
-        """The engine's tokens. Closed early, a request counts as stopped (by a stop string); cancelled, as aborted."""
-        measurement = RequestMeasurement(self._metrics, len(prompt_ids), preference)
+    def open(self, request: Request) -> "MeasuredStream":
+        measurement = RequestMeasurement(self._metrics, request)
         outcome = current_outcome()
-        outcome.prompt_tokens += 0 if params.choice else len(prompt_ids)  # once for all answers to a prompt
-        reason: FinishedReason | None = "error"
+        outcome.prompt_tokens += 0 if request.params.choice else len(request.prompt_ids)  # once for each prompt
         try:
-            async with aclosing(self._engine.generate(prompt_ids, preference, params, cache_salt, tenant)) as outputs:
-                async for output in outputs:
-                    measurement.token(output)
-                    outcome.completion_tokens += output.token_id != NO_TOKEN
-                    if output.finish_reason is not None:
-                        reason = output.finish_reason
-                    yield output
-        except GeneratorExit:
-            reason = "stop" if reason == "error" else reason
+            return MeasuredStream(self._engine.open(request), measurement, outcome)
+        except EngineError:
+            measurement.finish("error")
+            outcome.count("error")
             raise
+
+
+class MeasuredStream:
+    """The stream of another engine. Its request is counted once: when it finishes, fails, or is closed or cancelled.
+
+    Closed before its last token, it counts as stopped (by a stop string). A cancelled one counts as aborted.
+    """
+
+    def __init__(self, tokens: TokenStream, measurement: RequestMeasurement, outcome: RequestOutcome) -> None:
+        self._tokens = tokens
+        self._measurement = measurement
+        self._outcome = outcome
+        self._counted = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenOutput:
+        try:
+            token = await anext(self._tokens)
         except asyncio.CancelledError:
-            reason = "abort"
+            self._count("abort")
             raise
         except RequestError:
-            reason = None  # it was refused and never ran
+            self._counted = True  # it was refused and never ran
             raise
-        finally:
-            if reason is not None:
-                measurement.finish(reason)
-                outcome.finished[reason] = outcome.finished.get(reason, 0) + 1
+        except Exception:
+            self._count("error")
+            raise
+        self._measurement.token(token)
+        self._outcome.completion_tokens += token.token_id != NO_TOKEN
+        if token.finish_reason is not None:
+            self._count(token.finish_reason)
+        return token
+
+    def close(self) -> None:
+        self._count("stop")
+        self._tokens.close()
+
+    def _count(self, reason: FinishedReason) -> None:
+        if not self._counted:
+            self._counted = True
+            self._measurement.finish(reason)
+            self._outcome.count(reason)

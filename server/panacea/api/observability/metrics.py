@@ -25,6 +25,7 @@ from panacea.api.access.admission import Admission
 from panacea.api.engine_interface import EngineLike
 from panacea.api.error_responses import error_docs
 from panacea.engine.outputs import NO_TOKEN, FinishReason, TokenOutput
+from panacea.engine.request import Request
 from panacea.preference import Preference, PreferenceSpace
 
 FinishedReason = FinishReason | Literal["abort", "error"]
@@ -145,10 +146,10 @@ class Metrics:
 class RequestMeasurement:
     """Measures one engine request, from its making to `finish`."""
 
-    def __init__(self, metrics: Metrics, prompt_tokens: int, preference: Preference | None) -> None:
+    def __init__(self, metrics: Metrics, request: Request) -> None:
         self._metrics = metrics
-        self._prompt_tokens = prompt_tokens
-        self._preference = preference
+        self._prompt_tokens = len(request.prompt_ids)
+        self._preference = request.preference
         self._begin = self._first = self._last = time.monotonic()
         self._prefill_s: float | None = None
         self._tokens = 0

@@ -21,7 +21,7 @@ _CLIENT_CLOSED = 499
 
 
 @dataclass(slots=True)
-class Outcome:
+class RequestOutcome:
     """What a request asked of the engine so far, and how that ended."""
 
     prompt_tokens: int = 0
@@ -29,13 +29,17 @@ class Outcome:
     finished: dict[str, int] = field(default_factory=dict[str, int])
     """How many answers ended for each reason."""
 
+    def count(self, reason: str) -> None:
+        """One more answer ended for this reason."""
+        self.finished[reason] = self.finished.get(reason, 0) + 1
 
-_outcome: ContextVar[Outcome | None] = ContextVar("outcome", default=None)
+
+_outcome: ContextVar[RequestOutcome | None] = ContextVar("outcome", default=None)
 
 
-def current_outcome() -> Outcome:
+def current_outcome() -> RequestOutcome:
     """That of the request that this task works for."""
-    return _outcome.get() or Outcome()
+    return _outcome.get() or RequestOutcome()
 
 
 class RequestLog:
@@ -53,7 +57,7 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         begin = time.monotonic()
-        outcome = Outcome()
+        outcome = RequestOutcome()
         _outcome.set(outcome)
         path: str = scope["path"]  # before the router changes it
         status = _CLIENT_CLOSED
