@@ -4,6 +4,7 @@ On a GPU these are CUDA graphs. Elsewhere a stand-in records torch's operators w
 with and repeats them: what a step would read from the host is baked in there as it is in a CUDA graph.
 """
 
+from collections import abc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ import panacea_kernels as pk
 from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.graphs import CudaGraphRecorder, Recorder, padded_sizes
-from panacea.engine.outputs import EngineInfo
+from panacea.engine.outputs import Completion, EngineInfo
 from panacea.engine.prefix_keys import ModelIdentity
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
@@ -186,6 +187,16 @@ def test_rows_that_pad_a_batch_touch_nobodys_blocks(runner: Runner) -> None:
         assert changed == [1, 2, 3]
 
 
+def assert_same(plain: abc.Sequence[Completion], ahead: abc.Sequence[Completion]) -> None:
+    """Equal tokens. Log probabilities differ in their last bits, because a CPU's products depend on a step's rows, and
+    a step ahead still has the row of an answer that has just ended."""
+    assert [(each.token_ids, each.finish_reason) for each in plain] == [
+        (each.token_ids, each.finish_reason) for each in ahead
+    ]
+    for one, other in zip(plain, ahead, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
 def test_sampled_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
     """Seeds, stop tokens and answers that end at different steps."""
     params = [
@@ -194,10 +205,10 @@ def test_sampled_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
     ]
     prompts, preferences = [entry.prompt_ids for entry in EVERYTHING], [entry.preference for entry in EVERYTHING]
     plain, ahead = (make_engine(runner, steps).generate(requests(prompts, preferences, params)) for steps in (0, 1))
-    assert plain == ahead
+    assert_same(plain, ahead)
     stops = [SamplingParams(max_tokens=20, temperature=0, stop_token_ids=(c.token_ids[3],)) for c in plain]
     plain, ahead = (make_engine(runner, steps).generate(requests(prompts, preferences, stops)) for steps in (0, 1))
-    assert plain == ahead
+    assert_same(plain, ahead)
 
 
 def test_penalised_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
@@ -214,7 +225,7 @@ def test_penalised_answers_are_the_same_a_step_ahead(runner: Runner) -> None:
     ]
     prompts, preferences = [entry.prompt_ids for entry in EVERYTHING], [entry.preference for entry in EVERYTHING]
     plain, ahead = (make_engine(runner, steps).generate(requests(prompts, preferences, params)) for steps in (0, 1))
-    assert plain == ahead
+    assert_same(plain, ahead)
     without = make_engine(runner, 1).generate(
         requests(prompts, preferences, [replace(p, **NO_PENALTY) for p in params])
     )
