@@ -1,4 +1,4 @@
-"""The measured half of docs/benchmarks.md: targets with what became of them, and tables."""
+"""The measured part of docs/benchmarks.md: the targets with their verdicts, and the tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,23 +103,24 @@ def _ratio(result: Mapping[str, Any] | None, key: str, least: float, of: str) ->
 
 
 def render(results: Mapping[str, Any] | None) -> str:
-    """The section between the marks; None is before anyone measured."""
+    """The section between the marks. `results` is None if nothing has been measured yet."""
     lines = [BEGIN, "", "## Targets", ""]
     parts: Mapping[str, Any] = results["parts"] if results else {}
     if results is None:
         lines += [
-            "**Not measured yet:** no GPU was at hand when this was written. `make benchmarks` fills this in.",
+            "**Not measured yet.** No GPU was available when this page was written. `make benchmarks` writes the "
+            "results here.",
             "",
         ]
     else:
         lines += [
-            f"{machine_line(results['machine'])}. Targets are for one H200, {MODEL} shapes in {DTYPE}.",
+            f"{machine_line(results['machine'])}. The targets are for one H200, with {MODEL} shapes in {DTYPE}.",
             *([f"Commit {results['code']}."] if results["code"] else []),
             "",
         ]
         for name in ("tests", "memory checker"):
             if parts[name]["status"] == "failed":
-                lines += [f"**The {name} failed on this device: these are numbers of code that is not right.**", ""]
+                lines += [f"**The {name} failed on this device, so these numbers come from incorrect code.**", ""]
     lines += markdown(
         ["target", "measured", "verdict"],
         [
@@ -151,8 +152,8 @@ def _kernels(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{result['model']} shapes in {result['dtype']}: {', '.join(_groups(result))}. Copy rate "
         f"{result['copy_bytes_per_s'] / 1e9:.0f} GB/s; {result['empty_node_us']:.2f} us per empty graph node. "
-        f"Microseconds of one layer's projections together, and what each way takes over cuBLAS without an adapter; "
-        f"the largest error of all paths against float32.",
+        f"The table shows the microseconds of all projections of one layer, and the overhead of each way over cuBLAS "
+        f"without an adapter. The last column is the largest error of any path against float32.",
         "",
         *markdown(*projection_kernels.lines(result)),
         *_left_out(result),
@@ -168,13 +169,14 @@ def _groups(result: Mapping[str, Any]) -> list[str]:
 def _decode(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{result['model']} shapes in {result['dtype']}, {result['context']} tokens of context, copy rate "
-        f"{result['copy_bytes_per_s'] / 1e9:.0f} GB/s. Spread: tenth to ninetieth percentile of {result['rounds']} "
-        f'rounds, all variants in turn. "Over base" is over the faster of the two bases, "of limit" the bytes that '
-        f"a step must read at the copy rate.",
+        f"{result['copy_bytes_per_s'] / 1e9:.0f} GB/s. The spread is the tenth to the ninetieth percentile of "
+        f"{result['rounds']} rounds, in which all variants take turns. "
+        f'"Over base" compares with the faster of the two bases. "Of limit" compares with the time to read the bytes '
+        f"of a step at the copy rate.",
         "",
         *markdown(*decode.lines(result)),
         "",
-        "transformers' own layers on the same steps, bare base, with the engine's attention:",
+        "transformers' own layers run the same steps of the bare base with the engine's attention:",
         "",
         *markdown(*decode.competitor_lines(result)),
         *_left_out(result),
@@ -219,7 +221,7 @@ def _cell(text: str) -> str:
 
 
 def replace_measured(page: str, section: str) -> str:
-    """The page with its measured half replaced by `section`; at the end if it has none."""
+    """The page with its measured part replaced by `section`, which is appended if the page has none."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
