@@ -1,4 +1,4 @@
-"""The comparison as a page and a picture. Whatever came out is what is written."""
+"""Writes the comparison as a page and a picture, whatever the result is."""
 
 import os
 import platform
@@ -86,7 +86,7 @@ def _verdicts(results: Results, comparison: Comparison) -> list[str]:
     for measure, leads in measures.items():
         for name, lead in leads.items():
             low, high = lead.interval
-            word = "above" if low > 0 else "below" if high < 0 else "not told apart from"
+            word = "above" if low > 0 else "below" if high < 0 else "not distinguishable from"
             lines.append(
                 f"{_how(comparison)}: Panacea's {measure} is **{word}** that of {titles[name].lower()} "
                 f"({lead.value:+.3f}, interval {low:+.3f} to {high:+.3f})."
@@ -149,7 +149,7 @@ def _at_an_end(method: MethodResults) -> str:
         for name, tried, own in zip(("rate", "factor"), zip(*rates, strict=True), chosen, strict=True)
         if len(set(tried)) > 1 and own in (min(tried), max(tried))
     ]
-    return f": the {' and the '.join(ends)} at the edge of what was tried" if ends else ""
+    return f": the {' and the '.join(ends)} at the edge of the range tried" if ends else ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
