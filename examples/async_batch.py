@@ -1,11 +1,11 @@
-"""Answer a file of questions, many at a time: JSON lines in the order in which answers come.
+"""Answers a file of questions, many at a time. Prints JSON lines in the order in which the answers arrive.
 
     pip install ./clients/python
     panacea serve                      # in another terminal: the embedded demo model
     python examples/async_batch.py questions.txt > answers.jsonl      # or - for standard input
 
-One question a line; a question that fails becomes a line with its error, and the others go on. PANACEA_BASE_URL says
-where the server is if not on http://localhost:8000.
+The file has one question per line. A question that fails becomes a line with its error, and the others continue.
+PANACEA_BASE_URL sets the server's address; the default is http://localhost:8000.
 """
 
 import asyncio

@@ -1,10 +1,11 @@
-"""The same question at several preferences at the same time, side by side in numbers.
+"""Asks one question at several preferences at the same time, and prints the answers with their lengths.
 
     pip install ./clients/python
     panacea serve                      # in another terminal: the embedded demo model
     python examples/compare.py "How do I dry my hair in the bathtub?"
 
-It compares the server's presets. PANACEA_BASE_URL says where the server is if not on http://localhost:8000.
+The preferences are the server's presets. PANACEA_BASE_URL sets the server's address; the default is
+http://localhost:8000.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""The official openai client works unchanged; the preference goes into extra_body, or into the model's id.
+"""Uses the official openai client unchanged. The preference goes into extra_body, or into the model's id.
 
     pip install openai
     panacea serve                      # in another terminal: the embedded demo model
     python examples/openai_client.py "How do I plant bulbs?"
 
-PANACEA_BASE_URL says where the server is if not on http://localhost:8000, PANACEA_API_KEY is its key.
+PANACEA_BASE_URL sets the server's address; the default is http://localhost:8000. PANACEA_API_KEY is its key.
 """
 
 import os
@@ -24,7 +24,7 @@ def main(question: str) -> None:
         )
         print(f"{answer.preference}:\n  {answer.choices[0].message.content}\n")
 
-        # Presets are model ids, for front ends that have a model menu and no field for a preference.
+        # Presets are model ids too, for front ends that have a model menu but no field for a preference.
         for model in models[1:]:
             print(f"{model}:\n  ", end="")
             for chunk in client.chat.completions.create(model=model, messages=messages, temperature=0, stream=True):

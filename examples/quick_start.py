@@ -1,10 +1,10 @@
-"""One question, three preferences, and an answer that streams.
+"""Asks one question at each dimension alone, and streams the answer at an equal mixture.
 
     pip install ./clients/python
     panacea serve                      # in another terminal: the embedded demo model
     python examples/quick_start.py "How do I sharpen a knife?"
 
-PANACEA_BASE_URL says where the server is if not on http://localhost:8000, PANACEA_API_KEY is its key.
+PANACEA_BASE_URL sets the server's address; the default is http://localhost:8000. PANACEA_API_KEY is its key.
 """
 
 import sys
@@ -18,7 +18,7 @@ def main(question: str) -> None:
             answer = client.chat(question, preference={name: 1}, temperature=0)
             print(f"{name}:\n  {answer.text}\n")
 
-        print("a mixture, as it is written:\n  ", end="")
+        print("an equal mixture, as it streams:\n  ", end="")
         with client.stream(question, preference=[1] * len(client.preferences().names), temperature=0) as stream:
             for piece in stream:
                 print(piece, end="", flush=True)

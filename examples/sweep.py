@@ -1,10 +1,10 @@
-"""One question all over the space of preferences: a table of all answers, and a plot of how long they are.
+"""Asks one question over the whole space of preferences. Writes a table of all answers and a plot of their lengths.
 
     pip install ./clients/python matplotlib
     panacea serve                      # in another terminal: the embedded demo model
     python examples/sweep.py "How do I boil an egg?" --steps 6 --out egg      # writes egg.csv and egg.png
 
-PANACEA_BASE_URL says where the server is if not on http://localhost:8000.
+PANACEA_BASE_URL sets the server's address; the default is http://localhost:8000.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def main(question: str, steps: int, out: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", nargs="?", default="How do I boil an egg?")
-    parser.add_argument("--steps", type=int, default=6, help="points on an edge; three dimensions and 6 are 21 answers")
-    parser.add_argument("--out", default="sweep", help="the files' name without .csv and .png")
+    parser.add_argument("--steps", type=int, default=6, help="points on an edge; 6 in three dimensions give 21 answers")
+    parser.add_argument("--out", default="sweep", help="name of the files, without .csv and .png")
     try:
         main(**vars(parser.parse_args()))
     except (PanaceaError, ValueError) as error:

@@ -1,12 +1,13 @@
-"""Train a small adapter of your own, then serve it.
+"""Trains a small adapter, which you can then serve.
 
     pip install 'panacea-server[train]'
     python examples/train_adapter.py my-adapter
     panacea serve --adapter my-adapter
 
-It teaches the embedded demo model two dimensions of its own, `warm` and `brief`, from a handful of answers. Each answer
-says how much it has of each dimension; for every example of a step the trainer draws a preference, and the answer that
-suits it best is learned. With a real base model and a few thousand questions the same lines train a real adapter.
+The adapter gives the embedded demo model two new dimensions, `warm` and `brief`, learned from a handful of answers.
+Each answer has a reward on each dimension. For every example of a step the trainer draws a preference, and learns the
+answer with the best reward under it. With a real base model and a few thousand questions, the same code trains a real
+adapter.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from panacea_train.training_examples import Candidates
 
 DEMO_BASE = Path(panacea.__file__).parent / "demo" / "base"
 
-# Question, then answers with their rewards (warm, brief).
+# Each entry is a question, and its answers with their rewards (warm, brief).
 LESSONS = [
     ("How do I boil an egg?", [("What a lovely idea! Take a pan of water, and enjoy every minute.", (1.0, 0.0)),
                                ("Boil it.", (0.0, 1.0))]),

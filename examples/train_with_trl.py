@@ -1,14 +1,15 @@
-"""Train an adapter with TRL's own DPOTrainer.
+"""Trains an adapter with TRL's own DPOTrainer.
 
     pip install 'panacea-server[train]' trl
     python examples/train_with_trl.py my-adapter
     panacea serve --adapter my-adapter
 
-Panacea is a method of peft like LoRA, so its config goes where a LoraConfig would. Two things are added to TRL: a batch
-gets a preference for each pair, and the forward pass runs under them. Which answer of a pair is the chosen one depends
-on the dimension; for each pair one dimension is drawn with the preference's weights as probabilities, so the expected
-loss is the weighted sum of all dimensions' losses: linear scalarisation. TRL takes the reference's log-probabilities
-from the same model with the adapter off, and computes layers twice to save memory, as it does with LoRA.
+Panacea is a method of peft like LoRA, so its config takes the place of a LoraConfig. This example adds two things to
+TRL: a preference for each pair of a batch, and a forward pass under these preferences. The chosen answer of a pair
+depends on the dimension. For each pair, one dimension is drawn with the preference's weights as probabilities. The
+expected loss is therefore the weighted sum of all dimensions' losses, which is linear scalarisation. As with LoRA, TRL
+takes the reference's log-probabilities from the same model with the adapter off, and computes layers twice to save
+memory.
 """
 
 import argparse
@@ -33,7 +34,7 @@ DIMENSIONS = ["warm", "brief"]
 WARM, BRIEF = "What a lovely idea!", "Sure."
 QUESTIONS = ["How do I boil an egg?", "How do I cook rice?", "How do I sharpen a knife?", "How do I plant bulbs?"]
 
-# A conversation with two answers, and for each dimension whether the first ("chosen") is the better one.
+# Each pair is a conversation with two answers. `chosen_is_better` says for each dimension whether "chosen" is better.
 PAIRS = [
     {
         "prompt": [{"role": "user", "content": question}],
@@ -46,7 +47,7 @@ PAIRS = [
 
 
 class PreferencesDrawn:
-    """A collator that draws a preference for each pair, and orients the pair by one of the dimensions."""
+    """A collator that draws a preference for each pair, and orders the pair's answers by one dimension."""
 
     def __init__(self, collate: DataCollatorForPreference, seed: int) -> None:
         self.collate = collate
@@ -65,7 +66,7 @@ class PreferencesDrawn:
 
 
 class PanaceaDPOTrainer(DPOTrainer):
-    """TRL's trainer under the preferences of each batch, and with a rate of their own for the singular values."""
+    """TRL's trainer, run under the preferences of each batch, with a separate learning rate for the singular values."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         inputs = dict(inputs)
@@ -93,7 +94,7 @@ def main() -> None:
         per_device_train_batch_size=4,
         learning_rate=1e-3,
         beta=0.3,
-        loss_type=["sigmoid", "sft"],  # the second keeps the answers' text whole
+        loss_type=["sigmoid", "sft"],  # the second keeps the text of the answers intact
         loss_weights=[1.0, 0.1],
         remove_unused_columns=False,  # the collator needs chosen_is_better
         bf16=torch.cuda.is_available(),
