@@ -49,7 +49,9 @@ def test_a_step_that_does_not_fit_says_what_to_change(model: LoadedModel, monkey
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
 
     monkeypatch.setattr(type(model.decoder), "__call__", full)
-    with pytest.raises(ConfigError, match="a step of 511 tokens does not beside it: give a smaller max_step_tokens"):
+    with pytest.raises(
+        ConfigError, match="a step of 511 tokens does not fit beside it: give a smaller max_step_tokens"
+    ):
         _free_bytes(CONFIG, model, probe_layers(model))
 
 

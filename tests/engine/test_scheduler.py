@@ -212,9 +212,9 @@ def test_the_pool_notices_what_is_given_back_twice_or_lost() -> None:
         pool.check_integrity([])
     pool.check_integrity([number])
     pool.release([number])
-    with pytest.raises(ValueError, match="nobody holds it"):
+    with pytest.raises(ValueError, match="no sequence holds it"):
         pool.release([number])
-    with pytest.raises(ValueError, match="nobody holds it"):
+    with pytest.raises(ValueError, match="no sequence holds it"):
         pool.release([0])
     with pytest.raises(ValueError, match="lost or owned twice"):
         pool.check_integrity([number])
@@ -223,7 +223,7 @@ def test_the_pool_notices_what_is_given_back_twice_or_lost() -> None:
 def test_generate_wants_the_engine_for_itself() -> None:
     engine, _ = make_engine()
     engine.add("0", Request([1], None, SamplingParams(max_tokens=2)))
-    with pytest.raises(EngineError, match="without requests that were queued with add"):
+    with pytest.raises(EngineError, match="cannot run beside requests that were queued with add"):
         engine.generate([Request([1], None, SamplingParams(max_tokens=1))])
     assert [token.request_id for token in engine.step()] == ["0"]
 

@@ -1,9 +1,9 @@
-"""What requests change about their logits before a token is drawn: grammars, bans, biases, penalties, min-p.
+"""Changes to the logits before a token is drawn: grammars, bans, biases, penalties, min-p.
 
-The order is that of vLLM's sampler (https://docs.vllm.ai/en/v0.22.1/api/vllm/v1/sample/sampler/): tokens that may not
-come (by a grammar, or before `min_tokens`), logit bias, repetition penalty, frequency penalty, presence penalty,
-temperature, min-p, top-k, top-p. The last two are `panacea_kernels.draw`'s, and so is the temperature: min-p cuts here
-what is unlikely at that temperature.
+The order is that of vLLM's sampler (https://docs.vllm.ai/en/v0.22.1/api/vllm/v1/sample/sampler/): tokens that a
+grammar or `min_tokens` forbids, logit bias, repetition penalty, frequency penalty, presence penalty, temperature,
+min-p, top-k, top-p. `panacea_kernels.draw` applies temperature, top-k and top-p. Min-p is applied here, and its
+threshold already takes the temperature into account.
 """
 
 import math
@@ -17,21 +17,21 @@ from panacea.engine.transfer import bytes_to_device, to_device
 
 
 class Adjustments:
-    """Applies them to a step's rows, and keeps on the device what it needs for that, a line per slot.
+    """Changes the logits of a step's rows. The tables for this are on the device and have a row per slot.
 
-    The device counts the tokens that it samples itself, because the host, which may run a step ahead, does not know
-    the newest one. Only what a request asks for is computed: a step whose requests ask for nothing costs nothing.
+    The device counts the tokens that it samples itself, because the host may run a step ahead and then does not know
+    the newest token. Only changes that a request asks for are computed, so a step without any costs nothing.
     """
 
     def __init__(self, num_slots: int, vocab_size: int, device: torch.device) -> None:
         self._seen = torch.zeros(num_slots, vocab_size, dtype=torch.int32, device=device)
-        """Twice as often as the answer has the token, and one more if the prompt has it. A line means something only
-        while its request asks for a penalty."""
+        """(slots, vocabulary) int32: twice the token's count in the answer, plus one if the prompt contains it. A row
+        is valid only while its request asks for a penalty."""
         self._biases: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        """By slot: token ids int64 and what is added to their logits float32."""
+        """By slot: token ids int64, and the float32 biases that are added to their logits."""
 
     def admit(self, sequence: Sequence) -> None:
-        """Writes the rows of a sequence that was given a slot, for the first time or again."""
+        """Writes the rows of a sequence that has just been given a slot, for the first time or again."""
         slot, params, device = sequence.slot, sequence.request.params, self._seen.device
         assert slot is not None, "an admitted sequence has a slot"
         if params.logit_bias:
@@ -42,15 +42,16 @@ class Adjustments:
             assert PENDING_TOKEN not in known, "a waiting sequence has no running step"
             prompt_tokens = len(sequence.request.prompt_ids)
             prompt, answer = known[:prompt_tokens], known[prompt_tokens:]
-            line = self._seen[slot]
-            line.zero_()
-            line[to_device(prompt, torch.int64, device)] = 1
+            seen = self._seen[slot]
+            seen.zero_()
+            seen[to_device(prompt, torch.int64, device)] = 1
             if answer:
                 token_ids = to_device(answer, torch.int64, device)
-                line.scatter_add_(0, token_ids, torch.full_like(token_ids, 2, dtype=torch.int32))
+                seen.scatter_add_(0, token_ids, torch.full_like(token_ids, 2, dtype=torch.int32))
 
     def apply(self, logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> torch.Tensor:
-        """The logits (rows, vocabulary) to draw from: themselves if nobody asks for anything, else float32."""
+        """The logits (rows, vocabulary) to draw from: `logits` itself if no row asks for a change, else a float32
+        copy."""
         if not any(row.banned or row.allowed is not None or row.params.adjusts for row in rows):
             return logits
         adjusted = logits.to(torch.float32, copy=True)
@@ -62,7 +63,7 @@ class Adjustments:
         return adjusted
 
     def note(self, token_ids: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
-        """`token_ids` (rows,) int64 are part of these requests' answers now."""
+        """Counts `token_ids` (rows,) int64, which were just added to these requests' answers."""
         some = _lines([row.params.penalises for row in rows])
         if some:
             slots = to_device([rows[line].slot for line in some], torch.int64, token_ids.device)
@@ -78,15 +79,17 @@ class Adjustments:
                 torch.int64,
                 logits.device,
             )
-            # No pair of line and token occurs twice.
+            # No pair of row and token occurs twice.
             logits[lines, torch.cat([ids for ids, _ in biases])] += torch.cat([values for _, values in biases])
 
     def _penalise(self, logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
-        """Repetition of prompt and answer as in arXiv 1909.05858, section 4.1, with transformers' rule for negative
-        logits; frequency and presence in the answer as in OpenAI's documentation:
+        """Applies the penalties.
 
             logit := logit / repetition  if it is above 0, else  logit * repetition     where the token was seen
             logit := logit - frequency * (times it was generated) - presence * (it was generated)
+
+        The repetition penalty counts tokens of prompt and answer (arXiv 1909.05858, section 4.1, with transformers'
+        rule for negative logits). The other two count tokens of the answer, as in OpenAI's documentation.
         """
         some = _lines([row.params.penalises for row in rows])
         if not some:
@@ -122,7 +125,7 @@ def _ban(logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
 
 
 def _cut_unlikely(logits: torch.Tensor, rows: abc.Sequence[SamplingRow]) -> None:
-    """-inf where softmax(logits / temperature) is below min_p times its largest."""
+    """Sets logits to -inf where softmax(logits / temperature) is below min_p times its maximum."""
     some = _lines([row.params.min_p > 0 for row in rows])
     if some:
         margins = [rows[line].params.temperature * math.log(rows[line].params.min_p) for line in some]

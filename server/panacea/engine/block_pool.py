@@ -1,4 +1,4 @@
-"""Who holds which block of the KV cache, and which prefixes the full ones hold. Plain integers, no tensors."""
+"""Holders and keys of the KV cache's blocks. Plain integers, no tensors."""
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ class BlockPool:
         self._blocks: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        """How many can be allocated: the free and the kept ones."""
+        """How many blocks can be allocated: the free and the kept ones."""
         return len(self._free) + len(self._kept)
 
     @property
@@ -49,14 +49,14 @@ class BlockPool:
         return block
 
     def find(self, key: bytes) -> int | None:
-        """The block of this key, if there is one."""
+        """The block with this key; None if there is none."""
         return self._blocks.get(key)
 
     def key_of(self, block: int) -> bytes | None:
         return self._keys.get(block)
 
     def holders(self, block: int) -> int:
-        """How many hold the block."""
+        """How many sequences hold the block."""
         return self._holders[block]
 
     def share(self, blocks: Iterable[int]) -> None:
@@ -82,13 +82,13 @@ class BlockPool:
                 del self._blocks[key]
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Removes one holder from each of a sequence's `blocks`. Raises `ValueError` for a block that nobody holds.
+        """Removes one holder from each of a sequence's `blocks`. Raises `ValueError` for a block without a holder.
 
         The sequence's last blocks are reused first: a block behind a missing one can never be found.
         """
         for block in reversed(blocks):
             if not 0 <= block < self.size or not self._holders[block]:
-                raise ValueError(f"{block} was released, but nobody holds it")
+                raise ValueError(f"block {block} was released, but no sequence holds it")
             self._holders[block] -= 1
             if self._holders[block]:
                 continue
@@ -103,11 +103,11 @@ class BlockPool:
         if any(self._holders[block] != owned[block] for block in range(self.size)) or set(owned) - set(
             range(self.size)
         ):
-            raise ValueError(f"lost or owned by someone else: {sorted(owned)}, but holders are {self._holders}")
+            raise ValueError(f"sequences hold the blocks {sorted(owned)}, but the pool counts {self._holders} holders")
         everything = sorted([*self._free, *self._kept, *owned])
         if everything != list(range(self.size)):
-            raise ValueError(f"lost or owned twice: {everything} is not {range(self.size)}")
+            raise ValueError(f"a block is lost or owned twice: {everything} is not {range(self.size)}")
         if {block: key for key, block in self._blocks.items()} != self._keys:
-            raise ValueError("the index of keys and the keys of blocks disagree")
+            raise ValueError("the index by key and the index by block do not match")
         if not set(self._kept) <= set(self._keys) or set(self._free) & set(self._keys):
-            raise ValueError("a kept block has no key, or a free one has")
+            raise ValueError("a kept block has no key, or a free block has one")

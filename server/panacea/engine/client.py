@@ -46,11 +46,11 @@ from panacea.errors import (
 )
 
 EXIT_LIMIT_S = 2.0
-"""How long an engine that was told to shut down may take before it is killed."""
+"""How long the engine may take to shut down before it is killed."""
 WATCH_INTERVAL_S = 0.25
-"""How often the engine's process is checked: the longest time that its death goes unnoticed."""
+"""How often the engine's process is checked. Its death is noticed within this time."""
 LOAD_SILENCE_LIMIT_S = 300.0
-"""How long a loading process may be silent: imports from a slow disk hold the interpreter."""
+"""How long a loading process may be silent. Imports from a slow disk hold the interpreter's lock for long."""
 COMMAND = (sys.executable, "-m", "panacea.engine.process")
 
 
@@ -58,7 +58,7 @@ def _how_it_ended(code: int) -> str:
     if code >= 0:
         return f"ended with code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"was ended by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
+    return f"was ended by {name}" + (": check whether memory ran out" if name == "SIGKILL" else "")
 
 
 class ProcessStream:
@@ -107,7 +107,7 @@ class EngineClient:
 
     info: EngineInfo
     restarts = 0
-    """Always 0: one client is one process. `Supervisor` starts others."""
+    """Always 0, because one client has one process. `Supervisor` starts others."""
 
     def __init__(
         self, config: EngineConfig, supervision: Supervision | None = None, command: Sequence[str] = COMMAND
@@ -117,7 +117,7 @@ class EngineClient:
         if len(tempfile.gettempdir()) > zmq.IPC_PATH_MAX_LEN - len("/panacea-12345678/commands"):
             raise ConfigError(f"{tempfile.gettempdir()} is too long for a local socket; set TMPDIR to a shorter path")
         with ExitStack() as held:
-            folder = held.enter_context(tempfile.TemporaryDirectory(prefix="panacea-"))  # for this user alone
+            folder = held.enter_context(tempfile.TemporaryDirectory(prefix="panacea-"))  # only this user may enter it
             launch = EngineLaunch(config, f"ipc://{folder}/commands", f"ipc://{folder}/events")
             context = zmq.Context()
             held.callback(context.destroy, linger=0)
@@ -128,12 +128,12 @@ class EngineClient:
             held.callback(self._events.close, linger=0)
             self._events.set_hwm(0)
             self._events.bind(launch.events)
-            # A session of its own: Ctrl-C reaches the server alone, which then ends the engine in good order.
+            # In its own session, so that Ctrl-C reaches only the server. The server then shuts the engine down.
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
             self._held = held.pop_all()
         assert self._process.stdin is not None
         self._lifeline = self._process.stdin  # stays open: an orphaned engine exits when it closes
-        with suppress(BrokenPipeError):  # the process is gone already: `_watch` reports it
+        with suppress(BrokenPipeError):  # the process has ended already: `_watch` reports it
             self._lifeline.write(launch.to_line())
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._ids = itertools.count()
@@ -151,9 +151,9 @@ class EngineClient:
     async def start(
         cls, config: EngineConfig, supervision: Supervision | None = None, command: Sequence[str] = COMMAND
     ) -> "EngineClient":
-        """Starts the process and waits until the model is loaded. Raises `EngineError` with the engine's own reason.
+        """Starts the process and waits until the model is loaded. Raises `EngineError` with the engine's reason.
 
-        `command` starts a process that does what `panacea.engine.process` does.
+        `command` starts a process that behaves like `panacea.engine.process`.
         """
         client = cls(config, supervision, command)
         loaded: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
@@ -161,7 +161,7 @@ class EngineClient:
         try:
             client.info = await loaded
         except BaseException:
-            if client.alive:  # nobody waits for it any more, and it reads no message before the model is loaded
+            if client.alive:  # it is still loading, and would not read a `Shutdown` before the model is loaded
                 client._process.kill()
             await client.close()
             raise
@@ -194,8 +194,8 @@ class EngineClient:
     def open(self, request: Request) -> "ProcessStream":
         """Sends a request to the engine and returns the handle of its answer; see `TokenStream` for what it raises.
 
-        Raises `EngineError` if the engine does not serve any more. A cancelled task does not end the request: close
-        the stream.
+        Raises `EngineError` if the engine has failed. Cancelling a task does not end the request; closing the stream
+        does.
         """
         request_id = str(next(self._ids))
         stream = ProcessStream(lambda: self._forget(request_id))
@@ -213,7 +213,7 @@ class EngineClient:
         self._fail(EngineDeadError("the engine was shut down"))
         try:
             await asyncio.to_thread(self._end_process)
-        finally:  # the thread ends the process also where nobody waits for it any more
+        finally:  # also if this task is cancelled: the thread still ends the process
             self._held.close()
 
     def _end_process(self) -> None:
@@ -228,10 +228,10 @@ class EngineClient:
         if self._failure is not None:
             raise type(self._failure)(str(self._failure))
         if not self._send_if_possible(message):
-            raise EngineDeadError("the engine's process is gone")
+            raise EngineDeadError("the engine's process has ended")
 
     def _send_if_possible(self, message: ToEngine) -> bool:
-        """Never waits: without a limit on its queue the socket refuses only when nobody is at the other end."""
+        """Never blocks. The socket's queue has no limit, so sending fails only if no process is connected."""
         try:
             self._commands.send(msgspec.msgpack.encode(message), zmq.NOBLOCK)
         except zmq.Again:
@@ -256,7 +256,8 @@ class EngineClient:
                 case Refused(request_id, text, param):
                     self._deliver(request_id, RequestError(text, param))
                 case QueueTimeout(request_id, waited_s):
-                    self._deliver(request_id, QueueTimeoutError(f"no room for the request after {waited_s:.0f} s"))
+                    late = QueueTimeoutError(f"the request waited {waited_s:.0f} s for its first step; try again later")
+                    self._deliver(request_id, late)
                 case RequestFailed(request_id, text):
                     self._deliver(request_id, RequestFailedError(f"this request could not be computed: {text}"))
                 case Pulse(step_s):
@@ -272,10 +273,10 @@ class EngineClient:
     async def _watch(self, loaded: "asyncio.Future[EngineInfo]") -> None:
         while self._process.poll() is None:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            # Counted in looks, not by the clock: a server that was stopped itself has not waited for its engine.
+            # Counts checks and not seconds: while the server itself was stopped, it did not wait for the engine.
             self._silent_looks += 1
             self._end_if_stuck(loaded)
-        await asyncio.sleep(WATCH_INTERVAL_S)  # a last message with the reason may still be under way
+        await asyncio.sleep(WATCH_INTERVAL_S)  # a last message with the reason may still arrive
         self._fail(EngineDeadError(f"the engine's process {_how_it_ended(self._process.returncode)}"), loaded)
 
     def _end_if_stuck(self, loaded: "asyncio.Future[EngineInfo]") -> None:
@@ -292,7 +293,7 @@ class EngineClient:
 
     def _deliver(self, request_id: str, item: TokenOutput | PanaceaError) -> None:
         stream = self._streams.get(request_id)
-        if stream is None:  # a token may cross with the abort of its request
+        if stream is None:  # the token was sent before the engine read the abort of its request
             return
         stream.deliver(item)
         if stream.ended:
@@ -303,7 +304,7 @@ class EngineClient:
             self._send_if_possible(Abort(request_id))
 
     def _fail(self, error: EngineError, loaded: "asyncio.Future[EngineInfo] | None" = None) -> None:
-        """Every running and future request gets `error`. Only the first error counts."""
+        """Ends every running and future request with `error`. Only the first error counts."""
         if self._failure is not None:
             return
         self._failure = error

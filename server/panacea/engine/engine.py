@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 _COMPILE_PATIENCE_S = 0.005
-"""How long a step without work waits for a grammar before it returns to the caller."""
+"""How long a step without other work waits for a grammar before it returns to the caller."""
 
 
 class Engine:
@@ -59,8 +59,8 @@ class Engine:
         grammars: Grammars | None = None,
         queue_timeout_s: float | None = None,
     ) -> None:
-        """`dimensions`: number of weights of a preference; None without adapter. `grammars`: of the model's
-        vocabulary; None if answers cannot follow a grammar. `queue_timeout_s`: see `drop_late`."""
+        """`dimensions`: number of weights of a preference; None without an adapter. `grammars`: compiles grammars for
+        the model's vocabulary; None turns structured output off. `queue_timeout_s`: see `drop_late`."""
         self.info = info
         self._runner = runner
         self._scheduler = scheduler
@@ -80,12 +80,12 @@ class Engine:
 
     @classmethod
     def load(cls, config: EngineConfig) -> "Engine":
-        """Loads base and adapter. Raises `CheckpointError` or `ConfigError` with one clear line."""
+        """Loads base and adapter. Raises `CheckpointError` or `ConfigError` with a message of one line."""
         return cls.over(load_model(config), config)
 
     @classmethod
     def over(cls, model: LoadedModel, config: EngineConfig) -> "Engine":
-        """An engine for a model that is loaded. Raises `ConfigError` if it and its cache do not fit the device."""
+        """An engine for a loaded model. Raises `ConfigError` if the model and its KV cache do not fit the device."""
         runner = Runner(model, config)
         identity = None
         if config.prefix_cache:
@@ -133,9 +133,9 @@ class Engine:
         )
 
     def add(self, request_id: str, request: Request) -> None:
-        """Queues a request under an id of the caller's. Raises `RequestError` if it could never be served."""
+        """Queues a request under the caller's id. Raises `RequestError` if it could never be served."""
         if request_id in self._sequences:
-            raise RequestError("this request id is in use")
+            raise RequestError("this request id is in use: choose another one")
         self._check(request)
         sequence = Sequence(request_id, request)
         if request.params.json_schema is None:
@@ -152,9 +152,9 @@ class Engine:
             self._scheduler.remove(sequence)
 
     def step(self) -> list[TokenOutput]:
-        """Schedule, launch, wait, report: starts one forward, and returns the tokens that came of it.
+        """Schedule, launch, wait, report: starts one forward and returns its tokens.
 
-        With a runner that works ahead, the tokens are those of the step before.
+        With a runner that works a step ahead, the tokens are those of the previous step.
         """
         self._queue_compiled()
         work = self._scheduler.schedule()
@@ -192,7 +192,9 @@ class Engine:
         `add`: their tokens would have nowhere to go.
         """
         if len(self._sequences) > len(self._streams):
-            raise EngineError("open and generate need an engine without requests that were queued with add")
+            raise EngineError(
+                "open and generate cannot run beside requests that were queued with add: finish or abort those first"
+            )
         request_id = str(next(self._ids))
         self.add(request_id, request)
         self._streams[request_id] = LocalStream(request_id, self._advance, self._close)
@@ -215,7 +217,7 @@ class Engine:
             index_of = {stream: index for index, stream in enumerate(collected)}
             while len(completions) < len(requests):
                 for stream in self._advance():
-                    if stream not in collected:  # opened by someone else, who reads it later
+                    if stream not in collected:  # opened by another caller, who reads it later
                         continue
                     try:
                         collected[stream] += stream.take()
@@ -236,7 +238,7 @@ class Engine:
         self._scheduler.check_integrity()
 
     def _advance(self) -> list[LocalStream]:
-        """Runs one step and delivers what came of it. Returns the streams that got something."""
+        """Runs one step and delivers its tokens and errors. Returns the streams that received any."""
         arrived: list[tuple[str, TokenOutput | PanaceaError]] = [(token.request_id, token) for token in self.step()]
         arrived += [(failure.request_id, failure.as_error()) for failure in self.take_failures()]
         reached: dict[LocalStream, None] = {}  # a set in order: a step may return two tokens of one stream
@@ -255,17 +257,20 @@ class Engine:
     def _check(self, request: Request) -> None:
         vocab_size, params, preference = self.info.vocab_size, request.params, request.preference
         if any(not 0 <= token < vocab_size for token in request.prompt_ids):
-            raise RequestError(f"a prompt token is not between 0 and {vocab_size - 1}", "prompt")
+            raise RequestError(f"prompt tokens must be between 0 and {vocab_size - 1}", "prompt")
         if any(not 0 <= token < vocab_size for token in params.stop_token_ids):
-            raise RequestError(f"a stop token is not between 0 and {vocab_size - 1}", "stop_token_ids")
+            raise RequestError(f"stop_token_ids must be between 0 and {vocab_size - 1}", "stop_token_ids")
         if any(not 0 <= token < vocab_size for token, _ in params.logit_bias):
-            raise RequestError(f"logit_bias names a token that is not between 0 and {vocab_size - 1}", "logit_bias")
+            raise RequestError(f"logit_bias: token ids must be between 0 and {vocab_size - 1}", "logit_bias")
         if preference is None:
             return
         if len(preference) != self._dimensions:
-            raise RequestError("the preference does not fit the adapter's dimensions", "preference")
+            raise RequestError(
+                f"the preference has {len(preference)} weights: give one for each of the adapter's dimensions",
+                "preference",
+            )
         if not all(0 <= weight <= 1 for weight in preference):  # false for NaN too
-            raise RequestError("a preference's weights must be between 0 and 1", "preference")
+            raise RequestError("the weights of a preference must be between 0 and 1", "preference")
 
     def _is_live(self, sequence: Sequence) -> bool:
         return self._sequences.get(sequence.request_id) is sequence
@@ -273,8 +278,8 @@ class Engine:
     def _begin_grammar(self, schema: str) -> "Future[LLMatcher]":
         if self._grammars is None:
             raise RequestError(
-                f"{FIELD}: this engine cannot follow a grammar: llguidance is not installed, or cannot read the "
-                "model's tokenizer",
+                f"{FIELD}: structured output is not available on this server: llguidance is not installed, or cannot "
+                "read the model's tokenizer",
                 FIELD,
             )
         return self._grammars.begin(schema)
@@ -298,7 +303,7 @@ class Engine:
         self._failures.append(RequestFailure(sequence.request_id, message, param))
 
     def _report(self, sequence: Sequence, sampled: Sampled) -> list[TokenOutput]:
-        """The sequence's token, or nothing if it failed."""
+        """The sequence's token in a list, which is empty if the sequence failed."""
         if not sampled.finite:
             self._scheduler.prefix_cache.invalidate(sequence)
             self._fail(sequence, "its logits are not finite numbers")
@@ -328,7 +333,7 @@ class Engine:
         """Advances the grammar by the sequence's last token. False: the sequence failed."""
         grammar.accept(sequence.output_ids[-1])
         if grammar.has_failed:
-            self._fail(sequence, f"{FIELD}: following the JSON schema takes too much work at this place", FIELD)
+            self._fail(sequence, f"{FIELD}: the JSON schema takes too much work to follow; simplify it", FIELD)
         return not grammar.has_failed
 
     def _finish_reason(self, sequence: Sequence) -> FinishReason | None:
@@ -353,6 +358,6 @@ class Engine:
 
 
 def _start_times(sequence: Sequence) -> StartTimes:
-    """Must be called when the first token is known."""
+    """Call this as soon as the first token is known: it reads the clock."""
     assert sequence.started_at is not None
     return StartTimes(sequence.started_at - sequence.arrived_at, time.monotonic() - sequence.started_at)

@@ -1,7 +1,7 @@
-"""JSON schemas that answers must follow; llguidance (https://github.com/guidance-ai/llguidance) says what may come.
+"""JSON schemas that answers must follow. llguidance (https://github.com/guidance-ai/llguidance) computes token masks.
 
-A grammar is compiled beside the engine's steps, in a thread without the interpreter's lock, and read in between them:
-the mask of a next token takes 3 to 100 us, and at most a few ms, because a step's work is limited.
+A grammar is compiled in a thread, without the interpreter's lock, while the engine runs its steps. Masks are computed
+between steps. The mask of one token takes 3 to 100 us, and at most a few ms, because the work per token is limited.
 """
 
 import logging
@@ -22,26 +22,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FIELD = "response_format"
-"""The request's field that errors name."""
+"""The request field that errors name."""
 
 _CACHED = 64
-"""Compiled grammars that are kept for the next request: a copy takes half a microsecond."""
+"""Compiled grammars that are kept for later requests. A copy takes half a microsecond."""
 
 STEP_LEXER_FUEL = 200_000
-"""What following regular expressions may cost at one token: 10 ms here. The worst schemas that were tried took that."""
+"""Limit of the work for regular expressions at one token, in llguidance's unit. The worst schemas that were tried used
+it up in 10 ms."""
 
 _STACK_BYTES = 64 << 20
-"""Of the thread that compiles: a schema whose definitions lead one to the next makes the compiler go as deep. Four
-times as much as `grammar_check` finds enough, and only what is used takes memory."""
+"""Stack size of the compiling thread. The compiler recurses once for each definition that refers to the next one. This
+is four times the stack of `grammar_check`, and only the used part takes memory."""
 
 _OPTIONS: "JsonCompileOptions" = {
     "whitespace_flexible": True,
-    # As models are used to write JSON, on one line or indented; but not without end, which some do not find.
+    # The styles that models know, on one line or indented. The limit is for models that never end their whitespace.
     "whitespace_pattern": r" |\n[ \t]{0,64}",
     "item_separator": ",",
     "key_separator": ":",
-    "coerce_one_of": False,  # would take oneOf for anyOf
-    "lenient": False,  # would pass over what is not implemented
+    "coerce_one_of": False,  # true would treat oneOf as anyOf
+    "lenient": False,  # true would ignore keywords that are not implemented
 }
 
 _KEYWORDS = frozenset(
@@ -70,32 +71,34 @@ _KEYWORDS = frozenset(
         "uniqueItems",
     )
 )
-"""Those that a message may name; it repeats nothing else of a schema."""
+"""Keywords that an error message may name. It repeats nothing else of a schema."""
 
 
 class Grammar:
-    """One answer's place in its grammar."""
+    """The state of one answer in its grammar."""
 
     def __init__(self, matcher: "LLMatcher") -> None:
         self._matcher = matcher
 
     def mask(self) -> bytes:
-        """A bit for each token, the lowest of each byte first: 1 where it may come next. At the end that is the end of
-        sequence alone, and so it is after a failure."""
+        """One bit per token, the lowest bit of each byte first. 1 means that the token may come next.
+
+        At the end of the grammar, and after a failure, only the end-of-sequence tokens are allowed.
+        """
         return self._matcher.compute_bitmask()
 
     def accept(self, token_id: int) -> None:
-        """This token, which the last mask allowed, is part of the answer now."""
+        """Advances by a token of the answer, which the last mask must have allowed."""
         self._matcher.consume_token(token_id)
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more may come."""
+        """Whether the grammar allows no further token."""
         return self._matcher.is_stopped()
 
     @property
     def has_failed(self) -> bool:
-        """Whether following it took more work than a step may."""
+        """Whether the grammar needed more work at one token than the limit allows."""
         return self._matcher.is_error()
 
 
@@ -109,19 +112,20 @@ class Grammars:
 
     @classmethod
     def load(cls, folder: Path, vocab_size: int, eos_token_ids: Sequence[int]) -> "Grammars | None":
-        """For the tokenizer in a model's folder. None, and a line in the log, where that or llguidance is missing."""
+        """For the tokenizer in a model's folder. If the tokenizer or llguidance is missing, logs why and returns
+        None."""
         file = folder / "tokenizer.json"
         try:
             from llguidance import LLTokenizer  # noqa: PLC0415 (the engine also runs without)
 
             return cls(LLTokenizer(file.read_text("utf-8"), n_vocab=vocab_size, eos_token=list(eos_token_ids)))
         except (ImportError, OSError, ValueError) as error:
-            logger.info("no structured output: %s", first_line(error))
+            logger.info("structured output is not available: %s", first_line(error))
             return None
 
     def begin(self, schema: str) -> "Future[LLMatcher]":
-        """Compiles it in the background. The result is for `start`; a schema that cannot be followed raises
-        `RequestError` there."""
+        """Starts to compile a schema in the background. Pass the result to `start`, which raises `RequestError` for a
+        schema that is not supported."""
         if schema not in self._compiled:
             previous = threading.stack_size(_STACK_BYTES)
             try:
@@ -135,30 +139,31 @@ class Grammars:
 
     @staticmethod
     def start(compiled: "Future[LLMatcher]") -> Grammar:
-        """The beginning of an answer. Raises `RequestError`."""
+        """The grammar of a new answer. Waits until it is compiled. Raises `RequestError` if that failed."""
         try:
             return Grammar(compiled.result().deep_copy())
         except RequestError:
             raise
-        except BaseException as error:  # what a library in Rust panics with is no `Exception`
+        except BaseException as error:  # a panic in Rust is not an `Exception`
             raise RequestError(f"{FIELD}: the JSON schema cannot be followed", FIELD) from error
 
 
 def compile_schema(tokenizer: "LLTokenizer", schema: str) -> "LLMatcher":
-    """Raises `RequestError` for a schema that no answer can follow, or not by this library, or not within its limits.
+    """Compiles a JSON schema.
 
-    These limit a grammar's size, but not the time for every regular expression: who cannot trust the schema runs
-    `grammar_check` before.
+    Raises `RequestError` if no answer can follow the schema, if llguidance does not support it, or if it exceeds
+    llguidance's limits. These limit the size of a grammar, but not the time for every regular expression. Run
+    `grammar_check` first on a schema from an untrusted source.
     """
     from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 (as above)
 
-    # A large regular expression is followed as it is needed, so that the time to compile does not depend on how many
-    # tokens there are.
+    # Large regular expressions are evaluated on demand, so that the time to compile does not depend on the size of the
+    # vocabulary.
     limits = LLParserLimits(step_lexer_fuel=STEP_LEXER_FUEL, precompute_large_lexemes=False, verbose_errors=False)
     try:
         grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_OPTIONS)
     except ValueError as error:
-        raise RequestError(f"{FIELD}: this is not a JSON schema", FIELD) from error
+        raise RequestError(f"{FIELD}: the JSON schema is not valid", FIELD) from error
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
     mask = matcher.compute_bitmask()
     if matcher.is_error() or matcher.is_stopped() or not any(mask):
@@ -167,14 +172,14 @@ def compile_schema(tokenizer: "LLTokenizer", schema: str) -> "LLMatcher":
 
 
 def _reason(message: str) -> str:
-    """What the library says, without any words of the schema's."""
+    """The library's error message, without any text from the schema."""
     said, _, rest = (message.splitlines() or [""])[0].partition(":")
     if said == "Unimplemented keys":
         names = [name for name in re.findall(r'"([^"]*)"', rest) if name in _KEYWORDS]
         return f"{', '.join(names) or 'one of its keywords'} is not supported"
     if said.startswith("oneOf"):
-        return "oneOf is supported where its alternatives exclude each other by their types or constants"
+        return "oneOf is supported only if types or constants make its alternatives mutually exclusive"
     if said.startswith("NoExtension"):
-        return "no answer fits it"
+        return "no answer can satisfy it"
     said = re.sub(r"""'[^']*'|"[^"]*"|/[^/]*/""", "...", said)
-    return said if re.fullmatch(r"[A-Za-z .()-]{1,100}", said) else "llguidance refuses it"
+    return said if re.fullmatch(r"[A-Za-z .()-]{1,100}", said) else "llguidance rejects it"

@@ -1,8 +1,8 @@
-"""Tries a schema out where nothing is lost: `python -m panacea.engine.grammar_check`, JSON in and JSON out.
+"""Compiles a schema in a process of its own: `python -m panacea.engine.grammar_check`, JSON in and JSON out.
 
-A hostile schema may make its compiler work for hours or go so deep that the process dies of it. Here that process has
-a second or two and nothing else to do. What gets through compiles in the engine in about the same time, because
-compiling depends little on the vocabulary.
+A hostile schema can make the compiler run for hours, or recurse until the stack overflows and the process dies. This
+process does nothing else, and its CPU time and memory are limited. A schema that passes compiles in the engine in
+about the same time, because the time to compile depends little on the vocabulary.
 """
 
 import json
@@ -21,7 +21,7 @@ _STACK_BYTES = 16 << 20
 
 
 class _Bytes:
-    """A vocabulary of all bytes and an end."""
+    """A vocabulary of all bytes and one end-of-sequence token."""
 
     eos_token_id = 256
     bos_token_id = None
@@ -33,11 +33,11 @@ class _Bytes:
 
 
 def error_of(schema: str) -> str | None:
-    """Why this schema cannot be followed; None if it can."""
+    """The reason why answers cannot follow this schema; None if they can."""
     try:
-        from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 (its absence is an answer)
+        from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 (it may be missing, which is reported)
     except ImportError:
-        return f"{FIELD}: this server cannot follow a grammar, because llguidance is not installed"
+        return f"{FIELD}: structured output is not available on this server: llguidance is not installed"
     try:
         compile_schema(LLTokenizer(TokenizerWrapper(_Bytes())), schema)
     except RequestError as error:
@@ -52,7 +52,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     schema = sys.stdin.read()
     threading.stack_size(_STACK_BYTES)
-    thread = threading.Thread(target=lambda: print(json.dumps({"error": error_of(schema)})))  # noqa: T201 (its answer)
+    thread = threading.Thread(target=lambda: print(json.dumps({"error": error_of(schema)})))  # noqa: T201 (the result)
     thread.start()
     thread.join()
 

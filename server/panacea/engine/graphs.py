@@ -1,6 +1,7 @@
-"""CUDA graphs of decode steps: all layers of a forward replayed with one launch.
+"""CUDA graphs of decode steps: one launch replays all layers of a forward.
 
-The output head is not recorded: each graph would keep its own logits for good, gigabytes where batches are large.
+The output head is not recorded, because each graph would keep its own logits in memory. For large batches these are
+gigabytes.
 """
 
 from collections.abc import Callable
@@ -16,45 +17,45 @@ from panacea.engine.slot_tables import SlotTables
 
 @dataclass(frozen=True)
 class StepInputs:
-    """A step's inputs on the device, a row for each token."""
+    """A step's inputs on the device, one row per token."""
 
     given: torch.Tensor
-    """(rows,) int32: the token, or `PENDING_TOKEN` where `SlotTables.last_tokens` has it."""
+    """(rows,) int32: the token, or `PENDING_TOKEN` if only `SlotTables.last_tokens` has it."""
     positions: torch.Tensor
-    """(rows,) int32"""
+    """(rows,) int32: each token's position in its sequence."""
     slots: torch.Tensor
-    """(rows,) int32"""
+    """(rows,) int32: the slot of each token's sequence."""
 
     @classmethod
     def of(cls, packed: torch.Tensor) -> "StepInputs":
-        """From (3, rows) int32."""
+        """From one tensor (3, rows) int32: tokens, positions, slots."""
         return cls(packed[0], packed[1], packed[2])
 
     def token_ids(self, tables: SlotTables) -> torch.Tensor:
-        """(rows,) int64, whoever knows them."""
+        """(rows,) int64: tokens that the host gave, and the others from `tables.last_tokens`."""
         return torch.where(self.given == PENDING_TOKEN, tables.last_tokens[self.slots], self.given)
 
 
 Forward = Callable[[StepInputs], torch.Tensor]
-"""States (rows, hidden) of a decode step, which depend on nothing that the host holds."""
+"""Computes the states (rows, hidden) of a decode step. It reads only tensors on the device."""
 
 
 class Recorder(Protocol):
-    """Records what a function does on the device, and does it again."""
+    """Records the device work of a function, so that it can be replayed."""
 
     def __call__(self, function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], object]]:
-        """Runs `function` once; returns its result and what writes a new result into the same tensor."""
+        """Runs `function` and records it. Returns its result, and a replay that writes into the same tensor."""
         ...
 
 
 class CudaGraphRecorder:
-    """Records CUDA graphs that share one pool of memory: no two of them run at the same time."""
+    """Records CUDA graphs. They share one memory pool, because no two of them run at the same time."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], object]]:
-        function()  # compiles kernels and makes the workspaces, none of which may happen while recording
+        function()  # compiles kernels and allocates workspaces, which is not allowed while recording
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
@@ -66,8 +67,8 @@ class DecodeGraphs:
     """Decode steps of up to `most_rows` requests, recorded at padded batch sizes."""
 
     def __init__(self, forward: Forward, most_rows: int, device: torch.device, recorder: Recorder) -> None:
-        """Records all sizes, the largest first, so that the smaller ones find room in its memory."""
-        # Every line begins at a multiple of 16 bytes, which kernels are compiled for.
+        """Records all sizes. The largest comes first, so that the smaller ones reuse its memory."""
+        # Every row begins at a multiple of 16 bytes, because kernels are compiled for that alignment.
         self._packed = torch.zeros(3, -(-most_rows // 4) * 4, dtype=torch.int32, device=device)
         self._graphs: dict[int, tuple[torch.Tensor, Callable[[], object]]] = {}
         sizes = padded_sizes(most_rows)
@@ -82,7 +83,8 @@ class DecodeGraphs:
     def replay(self, packed: torch.Tensor) -> torch.Tensor:
         """packed (3, rows) int32 on the host or the device (see `StepInputs`) -> states (rows, hidden).
 
-        The states are overwritten by the next replay. Padding rows are requests without a slot, at position 0.
+        The next replay overwrites the states. Padding rows have token 0, position 0 and slot 0, which belongs to no
+        request.
         """
         rows = packed.shape[1]
         size = next(size for size in self._sizes if size >= rows)
@@ -94,6 +96,7 @@ class DecodeGraphs:
 
 
 def padded_sizes(most_rows: int) -> list[int]:
-    """Batch sizes that graphs are recorded at: close together where padding would cost much, 16 apart above 32."""
+    """Batch sizes at which graphs are recorded. They are 16 apart from 32 on, and closer together below, where padding
+    costs more."""
     sizes = [1, 2, 4, 8, 16, 24, *range(32, most_rows, 16)]
     return [*(size for size in sizes if size < most_rows), most_rows]

@@ -1,4 +1,4 @@
-"""The paged KV cache's tensors, and one step's view of them."""
+"""The tensors of the paged KV cache, and the view of them that one step uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ class LayerShape:
 
 
 class KVCache:
-    """Keys and values of every layer, in blocks. Starts as zeros: padding is read and weighted with zero.
+    """Keys and values of every layer, in blocks.
 
-    One block more than asked for, `scratch_block`, takes what nobody wants: the rows that pad a CUDA graph's batch.
+    It starts as zeros, because kernels read padding and weight it with zero. There is one block more than asked for:
+    the rows that pad the batch of a CUDA graph write into `scratch_block`.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class KVCache:
         ]
 
     def step(self, layout: PagedLayout) -> "CachedAttention":
-        """The view of a step with this layout."""
+        """The view of the cache for a step with this layout."""
         return CachedAttention(self.layers, layout)
 
 
@@ -67,7 +68,7 @@ class CachedAttention:
 
 
 class _Probe:
-    """Stands in for the attention of one forward and notes what each layer brings along."""
+    """Replaces the attention in one forward, and records the shapes of each layer's keys and values."""
 
     def __init__(self) -> None:
         self.shapes: dict[int, LayerShape] = {}
@@ -83,17 +84,17 @@ class _Probe:
         softcap: float | None,
     ) -> torch.Tensor:
         if layer in self.shapes:
-            raise CheckpointError(f"layer {layer} attends twice in one forward, which is not supported")
+            raise CheckpointError(f"this model is not supported: layer {layer} computes attention twice in one forward")
         self.shapes[layer] = LayerShape(k.shape[1], k.shape[2], v.shape[2])
         return q.new_zeros(q.shape[0], q.shape[1], v.shape[2])
 
 
 def probe_layers(model: LoadedModel) -> list[LayerShape]:
-    """The shapes of every layer's keys and values, found by one forward of three tokens of which one samples.
+    """The shapes of every layer's keys and values, found by one forward of three tokens that samples one.
 
-    Raises `CheckpointError` if the model has layers that keep their state elsewhere (Mamba, linear attention, ...) or
-    passes attention something that changes its numbers and is not implemented, or if an adapted layer does not see
-    every token.
+    Raises `CheckpointError` in three cases: a layer keeps its state elsewhere (Mamba, linear attention, ...); the model
+    passes the attention an argument that changes its result and is not implemented; an adapted layer does not get every
+    token.
     """
     probe = _Probe()
     model.steering.slots = torch.zeros(3, dtype=torch.int32, device=model.device)
@@ -115,5 +116,5 @@ def probe_layers(model: LoadedModel) -> list[LayerShape]:
 
 
 def block_bytes(shapes: Sequence[LayerShape], block_size: int, dtype: torch.dtype) -> int:
-    """Size of one block over all layers."""
+    """Size in bytes of one block over all layers."""
     return block_size * dtype.itemsize * sum(shape.kv_heads * (shape.k_dim + shape.v_dim) for shape in shapes)

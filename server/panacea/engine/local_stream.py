@@ -9,9 +9,9 @@ from panacea.errors import PanaceaError
 
 
 class LocalStream:
-    """Iterates over the tokens of one request; asking for a token that is not there yet runs steps of the engine.
+    """Iterates over the tokens of one request. If no token is waiting, it runs steps of the engine until one arrives.
 
-    Several streams may be open: each step computes all of them, and every token waits in its own stream.
+    Several streams may be open. Each step computes tokens for all of them, and each token waits in its own stream.
     """
 
     def __init__(self, request_id: str, advance: Callable[[], object], abort: Callable[[str], None]) -> None:

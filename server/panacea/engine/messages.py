@@ -33,21 +33,21 @@ class EngineLaunch(msgspec.Struct, frozen=True):
 def _decode_path(kind: type, value: object) -> Path:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(f"no message carries {kind}")
+    raise NotImplementedError(f"messages cannot contain {kind}")
 
 
 # Server to engine.
 
 
 class Open(EngineMessage, frozen=True):
-    """Start to answer a request, whole as the route made it."""
+    """Start to answer a request, as the route made it."""
 
     request_id: str
     request: Request
 
 
 class Abort(EngineMessage, frozen=True):
-    """End a request and free all it holds. Unknown ids are ignored, because the request may just have finished."""
+    """End a request and free all it holds. The engine ignores unknown ids, because the request may have finished."""
 
     request_id: str
 
@@ -60,7 +60,7 @@ class Shutdown(EngineMessage, frozen=True):
 
 
 class Ready(EngineMessage, frozen=True):
-    """The model is loaded; requests may come."""
+    """The model is loaded, and the engine accepts requests."""
 
     info: EngineInfo
 
@@ -72,7 +72,7 @@ class StepOutput(EngineMessage, frozen=True):
 
 
 class Refused(EngineMessage, frozen=True):
-    """A request that can never be served, or cannot be served to its end. A good request never gets this."""
+    """A request that is itself at fault: the engine can never serve it, or cannot serve it to its end."""
 
     request_id: str
     message: str
@@ -80,7 +80,7 @@ class Refused(EngineMessage, frozen=True):
 
 
 class RequestFailed(EngineMessage, frozen=True):
-    """A request that was accepted and could not be computed. Nobody else is affected."""
+    """A valid request that could not be computed. Other requests are not affected."""
 
     request_id: str
     message: str

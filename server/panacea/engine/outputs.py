@@ -1,4 +1,4 @@
-"""What an engine reports: plain dataclasses, for callers in its process and for messages alike."""
+"""Results of an engine: plain dataclasses, for callers in its process and for messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,33 +10,35 @@ FinishReason = Literal["stop", "length"]
 
 
 NO_TOKEN = -1
-"""Stands in the only output of a request that generates none (`max_tokens` 0)."""
+"""`token_id` in the only output of a request that generates no token (`max_tokens` 0)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLogprob:
-    """How likely a token of the prompt was behind those before it, and the most likely ones there."""
+    """Log probability of a prompt token given the tokens before it, and the most likely tokens at its position."""
 
     logprob: float
+    """Natural log of the token's probability."""
     top_logprobs: tuple[tuple[int, float], ...]
+    """Token ids and log probabilities, the most likely first."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartTimes:
-    """What a request waited for its first token, by the engine's clock."""
+    """How long a request waited for its first token, in seconds of the engine's clock."""
 
     queue_s: float
     """From its arrival until it was first given a slot."""
     prefill_s: float
-    """From there until its first token was known."""
+    """From its first slot until its first token was known."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenOutput:
     """One token of one request. When `finish_reason` is set, this is the request's last token.
 
-    With `finish_reason` "stop" the token is the end-of-sequence or stop token itself and no part of the text, unless
-    `completes` says that it is.
+    If `finish_reason` is "stop", this token is the end-of-sequence or stop token and not part of the text, unless
+    `completes` is true.
     """
 
     request_id: str
@@ -46,26 +48,26 @@ class TokenOutput:
     """Natural log of the token's probability under the model, before temperature, top-k and top-p."""
     top_logprobs: tuple[tuple[int, float], ...] = ()
     start: StartTimes | None = None
-    """With a request's first token alone."""
+    """Set in a request's first output only."""
     cached_tokens: int = 0
-    """With a request's first token: tokens of its prompt whose keys and values were in the prefix cache."""
+    """In a request's first output: prompt tokens whose keys and values were in the prefix cache."""
     prompt_logprobs: tuple[PromptLogprob, ...] | None = None
-    """With the first output of a request that wants them: one for each token of the prompt but the first."""
+    """In the first output, if the request asks for them: one for each prompt token but the first."""
     completes: bool = False
-    """With `finish_reason` "stop": this is the text's own last token, because its grammar lets nothing more come."""
+    """If `finish_reason` is "stop": this token is the last one of the text, because the grammar allows no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """A request that ended because it alone could not be computed."""
+    """A request that ended because it could not be computed. Other requests are not affected."""
 
     request_id: str
     message: str
     param: str | None = None
-    """The field at fault. None: the request itself was good."""
+    """The request field at fault; None if the request was valid."""
 
     def as_error(self) -> RequestError | RequestFailedError:
-        """The error that the caller gets."""
+        """The error to raise for the caller."""
         return RequestFailedError(self.message) if self.param is None else RequestError(self.message, self.param)
 
 
@@ -74,15 +76,15 @@ class Completion:
     """A finished answer of `Engine.generate`."""
 
     token_ids: list[int]
-    """With `finish_reason` "stop" the last one is the end-of-sequence or stop token, or completes a grammar."""
+    """If `finish_reason` is "stop", the last one is the end-of-sequence or stop token, or completes a grammar."""
     finish_reason: FinishReason
     logprobs: list[float]
     """One per token if the request asked for logprobs, else empty."""
     top_logprobs: list[tuple[tuple[int, float], ...]]
     cached_tokens: int = field(default=0, compare=False)
-    """Prompt tokens found in the prefix cache. Equal answers may differ in it."""
+    """Prompt tokens found in the prefix cache. It does not count when two completions are compared."""
     prompt_logprobs: tuple[PromptLogprob, ...] | None = None
-    """One for each token of the prompt but the first, if the request asked for them."""
+    """One for each prompt token but the first, if the request asked for them."""
     has_end_token: bool = False
     """Whether the last token ended the answer and is not part of its text."""
 
@@ -93,7 +95,7 @@ class Completion:
 
     @classmethod
     def of(cls, tokens: Sequence[TokenOutput]) -> "Completion":
-        """From all of a request's outputs."""
+        """From all outputs of one request."""
         last = tokens[-1]
         assert last.finish_reason is not None
         return cls(
@@ -109,10 +111,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What a server needs to know of a loaded engine."""
+    """Properties of a loaded engine that the server needs."""
 
     context_length: int
-    """Most tokens of prompt and answer together, by the model and by the KV cache."""
+    """Most tokens of prompt and answer together, as limited by the model and by the KV cache."""
     vocab_size: int
     eos_token_ids: tuple[int, ...]
     block_size: int
@@ -125,21 +127,21 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """The engine's state after a step. Counters grow from the engine's start."""
+    """The engine's state after a step. Counters start at 0 when the engine starts."""
 
     steps: int
     """Forward passes so far."""
     running: int
     waiting: int
     free_blocks: int
-    """Blocks that no request holds, whether the prefix cache keeps something in them or not."""
+    """Blocks that no request holds, including those that the prefix cache keeps."""
     free_slots: int
     preemptions: int
     max_step_requests: int
-    """Most requests that ever shared one step."""
+    """Most requests in one step so far."""
     max_step_preferences: int
-    """Most different preferences (the base counts as one) that ever shared one step."""
+    """Most different preferences in one step so far. The base counts as one."""
     prefix_queries: int = 0
-    """Tokens of all admitted prompts that were looked for in the prefix cache, once for each request."""
+    """Tokens of admitted prompts that were looked up in the prefix cache, once for each request."""
     prefix_hits: int = 0
-    """How many of these tokens were found, and not computed again."""
+    """Tokens of these that were found, and not computed again."""

@@ -1,4 +1,4 @@
-"""Which blocks hold which prefix: full blocks get a key, and later sequences find them by it."""
+"""The prefix cache: full blocks get a key, and later sequences find them by it."""
 
 from panacea.engine.block_pool import BlockPool
 from panacea.engine.prefix_keys import ModelIdentity, next_key, root_key
@@ -8,17 +8,17 @@ from panacea.engine.sequence import Sequence
 class PrefixCache:
     """Publishes the full blocks of running sequences, and finds the longest cached prefix of a new one.
 
-    A block is published once it is computed and the host knows all its tokens. Its key stands for everything that its
+    A block is published once it is computed and the host knows all its tokens. Its key covers everything that its
     keys and values depend on (`prefix_keys`). The last token of a sequence is never taken from the cache, because its
     logits give the next token. A published block is therefore never written again.
     """
 
     def __init__(self, blocks: BlockPool, block_size: int, identity: ModelIdentity | None) -> None:
-        """`identity`: of the model whose prefixes are cached. None turns the cache off."""
+        """`identity` names the model whose prefixes are cached. None turns the cache off."""
         self.queries = 0
         """Prompt tokens that were looked up, once for each request."""
         self.hits = 0
-        """How many of these tokens were found."""
+        """Tokens of these that were found."""
         self._blocks = blocks
         self._block_size = block_size
         self._identity = identity
@@ -42,7 +42,7 @@ class PrefixCache:
         return blocks
 
     def admitted(self, sequence: Sequence, cached: list[int]) -> None:
-        """The sequence was admitted with the blocks that `find` returned."""
+        """Records that the sequence was admitted with the blocks that `find` returned."""
         sequence.published = len(cached)
         if sequence.prefix_root is not None and sequence.admissions == 1:
             self.queries += len(sequence.request.prompt_ids)

@@ -48,9 +48,9 @@ HEARTBEAT_INTERVAL_S = 0.5
 
 
 class Pulses:
-    """Says twice a second that this process lives and how long its step takes, from a thread of its own.
+    """Sends a `Pulse` twice a second from a thread of its own, with the running time of the current step.
 
-    A long step is thus no silence, and a process that is stopped or stuck is.
+    A process is therefore silent only if it is stopped or stuck, and not during a long step.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> None:
@@ -70,7 +70,7 @@ class Pulses:
 
     @contextmanager
     def step(self) -> Generator[None]:
-        """Around each step."""
+        """The context of one step, whose running time the pulses report."""
         self._step_began = time.monotonic()
         yield
         self._step_began = None
@@ -82,7 +82,7 @@ class Pulses:
             while not self._ended.wait(HEARTBEAT_INTERVAL_S):
                 began = self._step_began
                 step_s = 0.0 if began is None else time.monotonic() - began
-                with suppress(zmq.Again):  # a server that takes nothing in has no use for one more
+                with suppress(zmq.Again):  # the queue is full: the server does not read, so this pulse is dropped
                     events.send(msgspec.msgpack.encode(Pulse(step_s)), zmq.NOBLOCK)
 
 
@@ -122,11 +122,11 @@ class EngineProcess:
                 return self._engine.step()
         except Exception as error:
             logger.exception("a step failed")
-            # All clients hear of it, and the exception's own message may repeat what one of them sent.
+            # All clients get this message. The exception's own text could repeat what one of them sent.
             raise EngineError(f"a step raised {type(error).__name__}") from error
 
     def _receive(self) -> bool:
-        """Takes in all messages that wait; without work, waits for one until the next heartbeat. False: shut down."""
+        """Handles all waiting messages. Without work, waits for one until the next heartbeat. False: shut down."""
         patience_ms = 0 if self._engine.has_work else round(HEARTBEAT_INTERVAL_S * 1000)
         while self._commands.poll(patience_ms):
             patience_ms = 0
@@ -155,7 +155,7 @@ class EngineProcess:
 
 def leave_with_the_server(launch: EngineLaunch) -> None:
     """Ends this process as soon as the server's end of standard input closes."""
-    while os.read(sys.stdin.fileno(), 1):  # no buffered reader: its lock would stand in the way of a normal exit
+    while os.read(sys.stdin.fileno(), 1):  # not a buffered reader, because its lock would block a normal exit
         pass
     shutil.rmtree(Path(launch.commands.removeprefix("ipc://")).parent, ignore_errors=True)
     os._exit(1)
@@ -164,14 +164,14 @@ def leave_with_the_server(launch: EngineLaunch) -> None:
 def main() -> None:
     launch = EngineLaunch.from_line(sys.stdin.buffer.readline())
     threading.Thread(target=leave_with_the_server, args=[launch], daemon=True).start()
-    from panacea.engine.engine import Engine  # noqa: PLC0415 (seconds of imports, during which the server may die)
+    from panacea.engine.engine import Engine  # noqa: PLC0415 (takes seconds; the server may die meanwhile)
 
     configure_logs(launch.config.logs)
     context = zmq.Context()
     commands = context.socket(zmq.PULL)
     commands.connect(launch.commands)
     events = context.socket(zmq.PUSH)
-    events.set_hwm(0)  # nothing is dropped: a slow server is the server's to bound
+    events.set_hwm(0)  # no limit, so that no message is dropped: the server limits its own backlog
     events.connect(launch.events)
     try:
         with Pulses(context, launch.events) as pulses:

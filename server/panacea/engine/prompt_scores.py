@@ -1,4 +1,4 @@
-"""Log probabilities of a prompt's own tokens, collected while it is computed in chunks."""
+"""Log probabilities of a prompt's own tokens, collected while the prompt is computed in chunks."""
 
 import math
 from collections import abc
@@ -16,15 +16,16 @@ from panacea.engine.transfer import to_device, to_host
 
 @dataclass(frozen=True)
 class WantedRows:
-    """Rows of a step whose logits say how likely their successors in the prompt were."""
+    """Rows of a step whose logits score the next tokens of a prompt."""
 
     sequence: Sequence
     rows: range
     successors: abc.Sequence[int]
+    """For each row, the prompt token after it."""
 
 
 def wanted_rows(work: abc.Iterable[Work]) -> list[WantedRows]:
-    """What a step has to score. Rows that were scored before their request was preempted are left out."""
+    """The rows that a step has to score. Rows that were scored before a preemption are left out."""
     wanted: list[WantedRows] = []
     first = 0
     for item in work:
@@ -41,7 +42,7 @@ def wanted_rows(work: abc.Iterable[Work]) -> list[WantedRows]:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Of some rows, on the host or on its way there."""
+    """Log probabilities of some rows, on the host or being copied to it."""
 
     own: torch.Tensor  # (rows,)
     top_values: torch.Tensor  # (rows, most)
@@ -56,13 +57,16 @@ class _Scored:
 
 
 class PromptScores:
-    """What was scored of each prompt so far. Of requests that nobody else holds, nothing is kept."""
+    """Log probabilities of each prompt so far. They are freed together with their sequence."""
 
     def __init__(self) -> None:
         self._scored: WeakKeyDictionary[Sequence, list[_Scored]] = WeakKeyDictionary()
 
     def add(self, wanted: abc.Sequence[WantedRows], logits: abc.Iterable[torch.Tensor], device: torch.device) -> None:
-        """`logits` are the wanted rows', in parts (some rows, vocabulary), each looked at before the next is made."""
+        """Scores the wanted rows. `logits` yields their logits in parts (some rows, vocabulary).
+
+        Each part is scored before the next one is computed, so only one of them takes memory.
+        """
         if not wanted:
             return
         successors = to_device([token for each in wanted for token in each.successors], torch.int64, device)
@@ -85,20 +89,20 @@ class PromptScores:
             first += len(each.rows)
 
     def take(self, sequence: Sequence) -> list[_Scored]:
-        """All of a request's, of which there are none behind a prompt of one token; they are not kept."""
+        """Removes and returns all log probabilities of a prompt. A prompt of one token has none."""
         return self._scored.pop(sequence, [])
 
 
 @dataclass(frozen=True)
 class ScoringStep:
-    """A launched step in which prompts were finished that want scores."""
+    """A launched step that finishes at least one prompt whose log probabilities are wanted."""
 
     tokens: PendingTokens
     prompts: abc.Mapping[int, abc.Sequence[_Scored]]
-    """By number of the item of work that samples."""
+    """By index among the items of work that sample."""
 
     def result(self) -> list[Sampled]:
-        """See `PendingTokens.result`; what was scored in this step or before has arrived with it."""
+        """As `PendingTokens.result`. The log probabilities of this step and earlier ones arrive before the tokens."""
         sampled = self.tokens.result()
         for line, parts in self.prompts.items():
             alternatives = self.tokens.rows[line].params.prompt_logprobs or 0
@@ -109,8 +113,9 @@ class ScoringStep:
 
 
 def _score(logits: torch.Tensor, successors: torch.Tensor, most: int) -> _Scored:
-    """logits (rows, vocabulary) float32, successors (rows,) int64."""
-    # Not logsumexp: on CUDA its sums are cut up by the number of rows, so a row's bits would depend on its company.
+    """Log probabilities of `successors` (rows,) int64 and of the `most` likely tokens, by logits (rows, vocabulary)
+    float32."""
+    # Not logsumexp: on CUDA it splits its sums by the number of rows, so a row's bits would depend on the batch.
     logprobs = logits.log_softmax(dim=-1)
     top_ids = logits.topk(min(most, logits.shape[-1]), dim=-1).indices
     return _Scored(logprobs.gather(-1, successors[:, None])[:, 0], logprobs.gather(-1, top_ids), top_ids)

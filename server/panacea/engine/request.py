@@ -1,4 +1,4 @@
-"""What is asked of the engine: one frozen message, which travels whole from the route to the engine."""
+"""The request: one frozen message that travels whole from the route to the engine."""
 
 from collections import abc
 from dataclasses import dataclass

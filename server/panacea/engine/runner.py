@@ -1,4 +1,4 @@
-"""Runs a step's work through the model. Owns the tensors: cache, tables of the slots, graphs."""
+"""Runs a step's work through the model. Owns the tensors: KV cache, slot tables, CUDA graphs."""
 
 from collections import abc
 from contextlib import nullcontext
@@ -24,24 +24,24 @@ from panacea_kernels import PagedLayout, Span, batch_invariant
 
 CPU_CACHE_BYTES = 1 << 30
 WARM_UP_ROWS = (16, 32, 64, 128, 256)
-"""Steps of other sizes take other tiles, each of which is a compilation."""
+"""Numbers of rows to warm up. Steps of different sizes use different tiles, and each tile is compiled once."""
 USUAL_SAMPLING = SamplingRow(SamplingParams(max_tokens=1, top_k=20, top_p=0.9), 0, ())
 LARGEST_SAMPLING = SamplingRow(
     SamplingParams(max_tokens=1, top_k=1000, top_p=0.9, min_p=0.1, presence_penalty=1, logprobs=20), 0, ()
 )
-"""What takes the most memory of all that a request may ask of the sampler."""
+"""The sampling that takes the most memory of all that a request may ask for."""
 
 
 class Runner:
-    """A loaded model and its KV cache. Raises `ConfigError` if they do not fit the device together."""
+    """A loaded model and its KV cache. Raises `ConfigError` if the device's memory cannot hold both."""
 
     def __init__(self, model: LoadedModel, config: EngineConfig, recorder: Recorder | None = None) -> None:
-        """`recorder` records decode steps; None is CUDA graphs on CUDA, and no recording elsewhere."""
+        """`recorder` records decode steps. None means CUDA graphs on CUDA, and no recording elsewhere."""
         self.model = model
         self.steps_ahead = int(model.device.type == "cuda")
         self._deterministic = config.deterministic
         self._scores = PromptScores()
-        self._score_rows = config.max_batch  # as many rows of logits as sampling may take memory for
+        self._score_rows = config.max_batch  # scoring prompts takes no more memory for logits than sampling does
         shapes = probe_layers(model)
         self.num_blocks = _num_blocks(config, model, shapes)
         try:
@@ -60,7 +60,7 @@ class Runner:
 
     @torch.inference_mode()
     def warm_up(self, most_rows: int) -> None:
-        """Runs prompts of up to `most_rows` tokens, of no request, so that none waits while kernels are compiled."""
+        """Runs made-up prompts of up to `most_rows` tokens, so that no request waits while kernels are compiled."""
         room = min(most_rows, self.model.context_length - 1, self._tables.blocks.shape[1] * self.cache.block_size)
         for rows in tqdm(
             [*(rows for rows in WARM_UP_ROWS if rows < room), room], desc="Kernels", unit="size", leave=False
@@ -89,10 +89,10 @@ class Runner:
 
     @torch.inference_mode()
     def forward(self, work: abc.Sequence[Work]) -> torch.Tensor:
-        """The next-token logits (items that sample, vocabulary); one meaningless row if none does.
+        """The next-token logits (items that sample, vocabulary); one meaningless row if no item samples.
 
-        Prompt tokens in `work` whose sequence wants them scored are scored on the way, from `_score_rows` rows of
-        logits at a time.
+        Also scores the prompt tokens in `work` whose log probabilities are wanted. Their logits are computed for
+        `_score_rows` rows at a time.
         """
         self._tables.update(work)
         token_ids = [token for item in work for token in item.sequence.tokens(item.start, item.count)]
@@ -122,7 +122,7 @@ class Runner:
         return StepInputs(to_device(token_ids, torch.int32, self.model.device), layout.positions, layout.slots), layout
 
     def _decode(self, inputs: StepInputs) -> torch.Tensor:
-        """The states of a step of single tokens. All inputs are on the device; the host knows only their number."""
+        """The states of a decode step. All inputs are on the device; the host knows only their number."""
         layout = PagedLayout.of_decode(
             inputs.positions, inputs.slots, self._tables.blocks, self.cache.block_size, decode=not self._deterministic
         )
@@ -146,12 +146,12 @@ class Runner:
         if sequence.grammar is not None:
             allowed = sequence.grammar.mask()
             if sequence.grammar.has_ended:
-                banned = ()  # only the end is left
+                banned = ()  # the mask allows only the end of sequence
         return SamplingRow(params, position, banned, sequence.slot or 0, allowed)
 
 
 def _ends(work: abc.Sequence[Work]) -> list[int]:
-    """The rows of a step that sample: the last of every item that does."""
+    """The rows of a step that sample: the last row of each item that samples."""
     ends: list[int] = []
     rows = 0
     for item in work:
@@ -162,7 +162,7 @@ def _ends(work: abc.Sequence[Work]) -> list[int]:
 
 
 def _num_blocks(config: EngineConfig, model: LoadedModel, shapes: abc.Sequence[LayerShape]) -> int:
-    """As many blocks as asked for, else as the memory limit allows and `max_batch` full contexts can use."""
+    """The configured number of blocks. None: as many as the memory limit allows and `max_batch` full contexts use."""
     if config.num_blocks is not None:
         return config.num_blocks
     size_bytes = block_bytes(shapes, config.block_size, model.dtype)
@@ -173,13 +173,14 @@ def _num_blocks(config: EngineConfig, model: LoadedModel, shapes: abc.Sequence[L
     affordable = limit // size_bytes - 1  # the scratch block
     if affordable < 1:
         raise ConfigError(
-            f"a KV cache of {max(limit, 0)} bytes cannot hold one block of {size_bytes} bytes beside the scratch block"
+            f"a KV cache of {max(limit, 0)} bytes cannot hold one block of {size_bytes} bytes and the scratch block: "
+            f"give a larger cache or a smaller block_size"
         )
     return min(useful, affordable)
 
 
 def _free_bytes(config: EngineConfig, model: LoadedModel, shapes: abc.Sequence[LayerShape]) -> int:
-    """What `gpu_memory_share` leaves for the cache beside the weights and the activations of the largest step."""
+    """Bytes that `gpu_memory_share` leaves for the cache after the weights and the activations of the largest step."""
     rows = min(config.max_step_tokens, model.context_length - 1)
     cache = KVCache(shapes, 1, config.block_size, model.device, model.dtype)
     blocks = torch.zeros(1, -(-rows // config.block_size), dtype=torch.int32, device=model.device)
@@ -195,11 +196,11 @@ def _free_bytes(config: EngineConfig, model: LoadedModel, shapes: abc.Sequence[L
             choose(logits, [LARGEST_SAMPLING] * len(last), adjustments).result()
     except torch.OutOfMemoryError:
         raise ConfigError(
-            f"the model fits the GPU, but a step of {rows} tokens does not beside it: give a smaller max_step_tokens, "
-            f"dtype or model"
+            f"the model fits the GPU, but a step of {rows} tokens does not fit beside it: give a smaller "
+            f"max_step_tokens, dtype or model"
         ) from None
     peak = torch.cuda.max_memory_allocated()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
-    others = total - free - torch.cuda.memory_reserved()  # the driver's own, and other programs'
+    others = total - free - torch.cuda.memory_reserved()  # memory of the driver and of other programs
     return int(total * config.gpu_memory_share) - others - peak

@@ -1,6 +1,6 @@
-"""Choosing the next token of each row, on the device that computed the logits.
+"""Chooses the next token of each row, on the device that computed the logits.
 
-The host starts all of it and waits for none of it until the tokens are asked for.
+The host launches this work without waiting. It waits only when the caller asks for the tokens.
 """
 
 import math
@@ -22,20 +22,19 @@ _GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB13311
 
 @dataclass(frozen=True)
 class Sampled:
-    """The chosen token of one row, with log probabilities if the request wants any."""
+    """The chosen token of one row, with log probabilities if the request asks for them."""
 
     token_id: int
     logprob: float | None
     top_logprobs: tuple[tuple[int, float], ...]
     prompt_logprobs: tuple[PromptLogprob, ...] | None = None
-    """With the first token of a request that wants its prompt scored."""
+    """Set with the first token, if the request asks for them."""
     finite: bool = True
-    """Whether the token's logit and all log probabilities are finite. If not, the request's numbers are broken and the
-    token means nothing."""
+    """Whether the token's logit and all log probabilities are finite. If not, the token is meaningless."""
 
 
 class PendingTokens:
-    """One token per row, chosen on the device and on its way to the host."""
+    """One token per row, chosen on the device and being copied to the host."""
 
     def __init__(
         self,
@@ -44,7 +43,7 @@ class PendingTokens:
         logprobs: "_LogProbs | None",
         rows: Sequence[SamplingRow],
     ) -> None:
-        """`chosen` (rows,) are the tokens' logits."""
+        """`token_ids` (rows,) int64, `chosen` (rows,): the logits of these tokens."""
         self.token_ids = token_ids
         """(rows,) int64 on the device."""
         self.rows = rows
@@ -76,7 +75,7 @@ class PendingTokens:
 
 @dataclass(frozen=True)
 class _LogProbs:
-    """Log probabilities of the rows that want them."""
+    """Log probabilities of the rows whose requests ask for them."""
 
     lines: list[int]
     own: torch.Tensor  # (lines,)
@@ -91,8 +90,8 @@ class _LogProbs:
 def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjustments) -> PendingTokens:
     """One token per row of `logits` (rows, vocabulary), any floating dtype. See `Adjustments`, `panacea_kernels.draw`.
 
-    Log probabilities are the model's own, before biases, penalties, temperature and the rest. `logits` may be
-    overwritten by whatever is launched after this.
+    Log probabilities are the model's own, before all adjustments and the temperature. Work that is launched after this
+    call may overwrite `logits`.
     """
     device = logits.device
     if not rows:
@@ -129,7 +128,8 @@ def _mix(state: int) -> int:
 
 
 def _key(seed: int, choice: int, position: int) -> int:
-    """64 bits of (seed, choice, position), signed. Each is mixed in turn: sums of small numbers would collide."""
+    """A signed 64-bit hash of (seed, choice, position). Each part is mixed in turn, because sums of small numbers would
+    collide."""
     key = 0
     for part in (seed, choice, position):
         key = _mix((key + (part & _MASK) + _GAMMA) & _MASK)

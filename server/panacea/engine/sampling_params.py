@@ -1,4 +1,4 @@
-"""How one request wants its tokens chosen. A plain dataclass: the in-process engine needs no msgspec."""
+"""The sampling parameters of one request. A plain dataclass, because the in-process engine needs no msgspec."""
 
 import math
 from dataclasses import dataclass
@@ -6,70 +6,70 @@ from dataclasses import dataclass
 from panacea.errors import RequestError
 
 MAX_LOGPROBS = 20
-"""Alternatives per position that a request may ask for (OpenAI's limit)."""
+"""Most alternatives per position that a request may ask for (OpenAI's limit)."""
 MAX_BIASES = 1024
-"""Tokens whose logits a request may shift."""
+"""Most tokens in one request's `logit_bias`."""
 MAX_BIAS = 100
 MAX_PENALTY = 2
-"""Of frequency and presence, either way (OpenAI's)."""
+"""Largest absolute value of `frequency_penalty` and `presence_penalty` (OpenAI's limit)."""
 REPETITION_PENALTIES = (0.01, 100.0)
-"""The smallest and the largest."""
+"""Smallest and largest `repetition_penalty`."""
 MAX_SCHEMA_CHARS = 1 << 16
-"""Of a JSON schema that an answer has to follow."""
+"""Most characters of a JSON schema that an answer must follow."""
 
 
 @dataclass(frozen=True)
 class SamplingParams:
     """Sampling of one request.
 
-    Noise is a function of (`seed`, `choice`, output position) alone, so a request gives the same tokens alone and in
-    any batch. Raises `RequestError` that names the field when built from a value that means nothing.
+    Noise is a function of (`seed`, `choice`, output position) alone. A request therefore gets the same tokens alone and
+    in any batch. The constructor raises `RequestError` with the field's name if a value is not valid.
     """
 
     max_tokens: int
-    """Most tokens to generate; at least 1, or 0 to score the prompt alone (`prompt_logprobs`)."""
+    """Most tokens to generate: at least 1, or 0 to only score the prompt (`prompt_logprobs`)."""
     temperature: float = 1.0
-    """0 is greedy: the most likely token, the lowest id on a tie."""
+    """0 is greedy: the most likely token, and the lowest id on a tie."""
     top_p: float = 1.0
-    """Keep the most likely tokens until their probability reaches this; in (0, 1]."""
+    """Keep the most likely tokens until their summed probability reaches this; in (0, 1]."""
     top_k: int = 0
     """Keep at most this many tokens; 0 keeps all."""
     min_p: float = 0.0
-    """Keep tokens that are at least this share as likely as the most likely one; 0 keeps all."""
+    """Keep tokens whose probability is at least this fraction of the most likely token's; 0 keeps all."""
     frequency_penalty: float = 0.0
-    """Taken from a token's logit for each time that the answer has it already; -2 to 2."""
+    """Subtracted from a token's logit once for each time that the answer contains it; -2 to 2."""
     presence_penalty: float = 0.0
-    """Taken from a token's logit if the answer has it already; -2 to 2."""
+    """Subtracted from a token's logit if the answer contains it; -2 to 2."""
     repetition_penalty: float = 1.0
-    """Divides the logits above 0 of tokens that prompt or answer have already, and multiplies those below."""
+    """For tokens that prompt or answer contain: divides logits above 0 and multiplies all others; 0.01 to 100."""
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """Token ids and what is added to their logits (-100 to 100); no id twice."""
+    """Token ids and the numbers that are added to their logits (-100 to 100). No id occurs twice."""
     seed: int = 0
     """Any 64-bit integer. Callers that want fresh noise draw one."""
     choice: int = 0
-    """Which of a request's `n` answers this is: answers of one seed differ by it."""
+    """Index of this answer among the request's `n` answers. Answers of the same seed differ by it."""
     min_tokens: int = 0
-    """No end-of-sequence or stop token before this many tokens."""
+    """Number of tokens before which no end-of-sequence or stop token is allowed."""
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end the answer, besides the model's own end-of-sequence tokens."""
     ignore_eos: bool = False
-    """Go on after an end-of-sequence token (benchmarks want answers of equal length)."""
+    """Continue after an end-of-sequence token. Benchmarks use this for answers of equal length."""
     logprobs: int | None = None
-    """None: none. Otherwise the chosen token's log probability and this many alternatives (0 to 20)."""
+    """Return the log probability of each token and of this many alternatives (0 to 20). None returns none."""
     prompt_logprobs: int | None = None
     """The same for each token of the prompt but the first."""
 
     json_schema: str | None = None
-    """JSON schema, as JSON, that the answer follows. Its text ends where the schema lets nothing more come."""
+    """JSON schema, as JSON text, that the answer follows. The answer ends where the schema allows nothing more."""
 
     @property
     def penalises(self) -> bool:
-        """Whether it matters which tokens there are already."""
+        """Whether a penalty depends on the tokens of prompt or answer."""
         return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
 
     @property
     def adjusts(self) -> bool:
-        """Whether a token is drawn from other logits than the model's."""
+        """Whether tokens are drawn from adjusted logits instead of the model's own."""
         return self.min_p > 0 or bool(self.logit_bias) or self.penalises
 
     def __post_init__(self) -> None:

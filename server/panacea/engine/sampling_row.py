@@ -1,4 +1,4 @@
-"""What the sampler needs to know of the request behind a row of logits."""
+"""The sampler's input for one row of logits, besides the logits."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from panacea.engine.sampling_params import SamplingParams
 
 @dataclass(frozen=True)
 class SamplingRow:
-    """A request whose next token is chosen now."""
+    """A request whose next token this step samples."""
 
     params: SamplingParams
     position: int
-    """How many tokens the answer has already."""
+    """Number of tokens in the answer before this one."""
     banned: tuple[int, ...]
-    """Tokens that may not come now (those that end an answer, before `min_tokens`)."""
+    """Tokens that are not allowed here: those that end an answer, before `min_tokens`."""
     slot: int = 0
-    """Its line in `Adjustments`; of no matter to requests that ask for no bias and no penalty."""
+    """The request's row in the tables of `Adjustments`. Only biases and penalties read it."""
     allowed: bytes | None = None
-    """A bit for each token, 1 where it may come now (see `Grammar.mask`); None: all may."""
+    """One bit per token, 1 if the token is allowed here (see `Grammar.mask`). None allows all."""

@@ -1,4 +1,4 @@
-"""Which sequence runs when. Owns the queues, the blocks and the slots; touches no tensor."""
+"""Decides which sequences each step computes. Owns the queues, the blocks and the slots; uses no tensors."""
 
 import time
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class Work:
 
 
 class Scheduler:
-    """Every running sequence's next token comes before any prompt. Prompts are admitted by turns (`WaitingQueue`).
+    """Schedules the next token of every running sequence before any prompt. Tenants take turns (`WaitingQueue`).
 
     A sequence is admitted when a slot and the blocks for all its present tokens are free. When a running sequence
     needs a block and none is free, the youngest running sequence is preempted. It loses its blocks and its slot, goes
@@ -47,7 +47,7 @@ class Scheduler:
         context_length: int,
         identity: ModelIdentity | None = None,
     ) -> None:
-        """`identity`: of the model whose prefixes are cached. None turns the prefix cache off."""
+        """`identity` names the model whose prefixes are cached. None turns the prefix cache off."""
         self.block_size = block_size
         self.max_step_tokens = max_step_tokens
         self.context_length = min(context_length, num_blocks * block_size)
@@ -69,14 +69,14 @@ class Scheduler:
             raise RequestError("the prompt is empty", "prompt")
         if prompt + min(1, max_tokens) > self.context_length:
             raise RequestError(
-                f"the prompt has {prompt} tokens, but this server's context of {self.context_length} "
-                f"tokens must hold prompt and answer",
+                f"the prompt has {prompt} tokens, but prompt and answer must fit into this server's context of "
+                f"{self.context_length} tokens: shorten the prompt",
                 "prompt",
             )
         if sequence.most_tokens > self.context_length:
             raise RequestError(
-                f"a prompt of {prompt} tokens and max_tokens {max_tokens} do not fit "
-                f"into this server's context of {self.context_length} tokens",
+                f"a prompt of {prompt} tokens and max_tokens {max_tokens} do not fit into this server's context of "
+                f"{self.context_length} tokens: shorten the prompt or lower max_tokens",
                 "max_tokens",
             )
 
@@ -95,7 +95,7 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def schedule(self) -> list[Work]:
-        """The next step's work, single tokens first. Empty if every running sequence only awaits its last token."""
+        """The next step's work, single tokens first. Empty if no sequence can run before a pending token is known."""
         work: list[Work] = []
         decoding = sum(
             sequence.num_tokens - sequence.computed == 1 and not sequence.awaits_token for sequence in self.running
@@ -121,7 +121,7 @@ class Scheduler:
         return work
 
     def advance(self, work: Iterable[Work]) -> None:
-        """A step that computes this work was launched. Its sampled tokens are pending until `append_token`.
+        """Records that a step with this work was launched. Its sampled tokens are pending until `append_token`.
 
         Steps run in the order of their launch, so every later step can read what this one computes.
         """
@@ -134,7 +134,7 @@ class Scheduler:
             self.prefix_cache.publish(sequence)
 
     def append_token(self, sequence: Sequence, token_id: int) -> None:
-        """The host has learned the sequence's oldest pending token."""
+        """Records the sequence's oldest pending token, which has arrived on the host."""
         sequence.num_pending -= 1
         sequence.output_ids.append(token_id)
         self.prefix_cache.publish(sequence)
@@ -160,7 +160,7 @@ class Scheduler:
         if not len(self.slots):
             return False
         cached = self.prefix_cache.find(sequence)
-        kept = sum(self.blocks.holders(block) == 0 for block in cached)  # counted as free, but not for other tokens
+        kept = sum(self.blocks.holders(block) == 0 for block in cached)  # free now, but this sequence will hold them
         if len(self.blocks) - kept < self._blocks_for(sequence.num_tokens) - len(cached):
             return False
         self.blocks.share(cached)

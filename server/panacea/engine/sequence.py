@@ -1,4 +1,4 @@
-"""The engine's mutable record of one request, and what it holds while it runs. No tensors."""
+"""The engine's mutable record of one request and of the resources that it holds. No tensors."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,21 +7,21 @@ from panacea.engine.grammar import Grammar
 from panacea.engine.request import Request
 
 PENDING_TOKEN = -1
-"""Stands for a sampled token that is known on the device and not yet on the host."""
+"""Placeholder for a sampled token that is known on the device and not yet on the host."""
 
 
 @dataclass(eq=False)
 class Sequence:
     """One request from its arrival to its last token.
 
-    Who may change what:
+    Each field has one writer:
 
     - `Engine`: `grammar`, before the sequence is queued.
     - `Scheduler`: `output_ids`, `num_pending`, `computed`, `scored`, `blocks`, `slot`, `admissions`, `started_at`,
       `cached_tokens`.
     - `PrefixCache`: `prefix_root`, `keys`, `published`.
 
-    Everyone else only reads. `request` never changes.
+    All other code only reads them. `request` never changes.
     """
 
     request_id: str
@@ -35,8 +35,8 @@ class Sequence:
     computed: int = 0
     """Tokens whose keys and values are in the KV cache."""
     scored: int = 0
-    """Tokens at the start of the prompt whose successors' log probabilities are computed or launched, if the request
-    wants them. Preemption resets `computed` and keeps this."""
+    """Tokens at the start of the prompt for which the next token's log probability is computed or launched, if the
+    request asks for it. Preemption resets `computed` and keeps this."""
     blocks: list[int] = field(default_factory=list[int])
     """Blocks of the KV cache, in the order of the tokens."""
     prefix_root: bytes | None = None
@@ -44,11 +44,11 @@ class Sequence:
     keys: list[bytes] = field(default_factory=list[bytes])
     """Keys of the first full blocks, computed on demand and kept after the blocks are freed."""
     published: int = 0
-    """How many blocks, from the first, other sequences can find: those that are computed and full of known tokens."""
+    """Number of blocks, from the first, that other sequences can find: computed, and full of known tokens."""
     slot: int | None = None
     """Row in the device's tables of preferences, blocks and last tokens while it runs. Row 0 belongs to no sequence."""
     admissions: int = 0
-    """How often it was given a slot."""
+    """How many times it was given a slot."""
     arrived_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     """Time of the first slot, by the same clock."""
@@ -70,30 +70,30 @@ class Sequence:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last token that it may have is sampled, known or not."""
+        """Whether the last token that `max_tokens` allows is sampled, known or not."""
         return self.num_outputs >= max(1, self.request.params.max_tokens)  # max_tokens 0: one is drawn and dropped
 
     @property
     def awaits_token(self) -> bool:
-        """Whether no step can do anything for it until a running step has returned its token.
+        """Whether no step can compute anything for it until a running step has returned its token.
 
-        That token is its last, or decides what its grammar allows next. Where steps are launched ahead, a sequence
-        with a grammar is therefore in every second step. Other sequences do not wait for it.
+        That token is its last one, or decides what its grammar allows next. If steps are launched ahead, a sequence
+        with a grammar is therefore in every second step only. Other sequences do not wait for it.
         """
         return self.is_complete or (self.grammar is not None and self.num_pending > 0)
 
     @property
     def needs_prompt_logits(self) -> bool:
-        """Whether prompt tokens must go through the model for their successors' log probabilities.
+        """Whether prompt tokens must still go through the model because the prompt's log probabilities are wanted.
 
-        Until then the sequence must not take its prompt's keys and values from the prefix cache: a token that is not
+        Such a sequence must not take its prompt's keys and values from the prefix cache, because a token that is not
         computed gives no logits.
         """
         return self.request.params.prompt_logprobs is not None and self.scored < len(self.request.prompt_ids) - 1
 
     @property
     def most_tokens(self) -> int:
-        """Tokens whose keys and values the cache must hold at the very end."""
+        """Most tokens of prompt and answer together. The KV cache must have space for all of them."""
         return len(self.request.prompt_ids) + self.request.params.max_tokens
 
     def tokens(self, start: int, count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Who owns which slot of the preference table. Plain integers, no tensors."""
+"""The free slots of the preference table. Plain integers, no tensors."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ class SlotPool:
         self._is_free = set(numbers)
 
     def __len__(self) -> int:
-        """How many are free."""
+        """How many slots are free."""
         return len(self._free)
 
     @property
@@ -31,10 +31,10 @@ class SlotPool:
         return number
 
     def release(self, numbers: Iterable[int]) -> None:
-        """Takes slots back. Raises `ValueError` for a slot that is free already or not of this pool."""
+        """Takes slots back. Raises `ValueError` for a slot that is free already or not in this pool."""
         for number in numbers:
             if number in self._is_free or number not in self._all:
-                raise ValueError(f"{number} was released, but nobody holds it")
+                raise ValueError(f"slot {number} was released, but no sequence holds it")
             self._is_free.add(number)
             self._free.append(number)
 
@@ -42,4 +42,4 @@ class SlotPool:
         """Raises `ValueError` unless every slot is either free or in `owned`, exactly once."""
         everything = sorted([*self._free, *owned])
         if everything != list(self._all):
-            raise ValueError(f"lost or owned twice: {everything} is not {self._all}")
+            raise ValueError(f"a slot is lost or owned twice: {everything} is not {self._all}")

@@ -1,4 +1,4 @@
-"""What the device knows of each running request: its preference, its blocks, its last token. A line per slot."""
+"""The device's tables of running requests: preferences, blocks, last tokens. Each has one row per slot."""
 
 from collections import abc
 
@@ -12,28 +12,28 @@ from panacea.model.loader import LoadedModel
 
 
 class SlotTables:
-    """Tables on the device that a step finds a request's state in by its slot.
+    """Tables on the device. A step reads a request's state in the row of its slot.
 
-    They stay at their place for good, so that CUDA graphs may read them, and only what changed is written: a
-    preference at admission, a block when the request gets it, the last token on the device itself. Line 0 is nobody's:
-    the bare base, and the scratch block.
+    The tables never move in memory, so that CUDA graphs can read them. Only changes are written: a preference at
+    admission, a block when the sequence gets it. The device itself writes the last token. Row 0 belongs to no request:
+    it holds the bare base and the scratch block.
     """
 
     def __init__(self, model: LoadedModel, num_slots: int, most_blocks: int, scratch_block: int) -> None:
         self.preferences = model.steering.table
-        """(slots, rank) float32: the column weights. A line of zeros is exactly the base."""
+        """(slots, rank) float32: the column weights. A row of zeros is exactly the base."""
         self.blocks = torch.full((num_slots, most_blocks), scratch_block, dtype=torch.int32, device=model.device)
         """(slots, most blocks) int32: each sequence's blocks, in order."""
         self.last_tokens = torch.zeros(num_slots, dtype=torch.int64, device=model.device)
         """(slots,) int64: the token that was sampled last."""
         self.adjustments = Adjustments(num_slots, model.vocab_size, model.device)
-        """What requests change about their logits."""
+        """Tables of biases and penalties."""
         self._model = model
         self._owners: dict[int, tuple[Sequence, int]] = {}
         self._num_blocks: dict[int, int] = {}
 
     def update(self, work: abc.Sequence[Work]) -> None:
-        """Writes what is new of the sequences in `work`."""
+        """Writes the changes of the sequences in `work`."""
         entries: list[tuple[int, int, int]] = []
         for item in work:
             sequence = item.sequence
@@ -56,6 +56,6 @@ class SlotTables:
         if sequence.request.preference is None:
             self.preferences[sequence.slot] = 0
             return
-        assert self._model.adapter is not None, "the engine refuses preferences without an adapter"
+        assert self._model.adapter is not None, "the engine rejects preferences without an adapter"
         weights = self._model.adapter.config.column_weights(sequence.request.preference)
         self.preferences[sequence.slot] = to_device(weights, torch.float32, self.preferences.device)

@@ -1,4 +1,4 @@
-"""What the engine needs of a runner."""
+"""The interface of a runner, as the engine uses it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -10,20 +10,22 @@ if TYPE_CHECKING:
 
 
 class RunningStep(Protocol):
-    """A step that was launched."""
+    """A launched step."""
 
     def result(self) -> "list[Sampled]":
-        """One token for each item of work that samples, in their order. Waits until the step is done."""
+        """One token for each item of work that samples, in the same order. Waits until the step is done."""
         ...
 
 
 class StepRunner(Protocol):
-    """`Runner`, or a model of a few lines in a test."""
+    """`Runner`, or a small fake in a test."""
 
     @property
     def steps_ahead(self) -> int:
-        """How many steps are launched before the engine waits for the oldest one's tokens. 1 where a device works
-        beside the host: the host then prepares step n + 1 while step n runs."""
+        """How many further steps are launched before the engine waits for the oldest one's tokens.
+
+        0 on a CPU. 1 on a GPU, where the host prepares step n + 1 while step n runs.
+        """
         ...
 
     def launch(self, work: Sequence[Work]) -> RunningStep:

@@ -1,4 +1,4 @@
-"""Starts another engine process when one has died, hung or failed. asyncio, no torch."""
+"""Restarts the engine's process after it has died, hung or failed. asyncio, no torch."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ Launcher = Callable[[], Awaitable[EngineClient]]
 
 
 class Supervisor:
-    """One engine process after the other, behind the interface of a single one. Made by `start`.
+    """Runs one engine process after another, with the interface of a single `EngineClient`. Made by `start`.
 
     While no process serves, requests fail at once and `alive` is false. A process that fails soon after its start is
-    restarted after a back-off, which doubles each time. A model that has loaded once is tried without end, because a
-    disk or a device may come back.
+    restarted after a back-off, which doubles each time. If the model has loaded once, there is no limit on restarts,
+    because a disk or a device may come back.
     """
 
     info: EngineInfo
@@ -43,7 +43,7 @@ class Supervisor:
     async def start(
         cls, config: EngineConfig, supervision: Supervision | None = None, launch: Launcher | None = None
     ) -> "Supervisor":
-        """Starts the first engine. Raises its `EngineError` if it cannot load: another process would fail alike."""
+        """Starts the first engine. Raises its `EngineError` if it cannot load: another process would fail too."""
         supervision = supervision or Supervision()
         supervisor = cls(launch or (lambda: EngineClient.start(config, supervision)), supervision)
         supervisor._serve_with(await supervisor._timed_launch())
@@ -56,22 +56,22 @@ class Supervisor:
 
     @property
     def heartbeat_age_s(self) -> float:
-        """Seconds since the engine's last message; infinite while there is none."""
+        """Seconds since the engine's last message; infinite while no engine serves."""
         return math.inf if self._engine is None else self._engine.heartbeat_age_s
 
     @property
     def stats(self) -> EngineStats | None:
-        """The present engine's state at its last heartbeat. Counters start at 0 with each process."""
+        """The current engine's state at its last heartbeat. Counters start at 0 with each process."""
         return None if self._engine is None else self._engine.stats
 
     @property
     def restarts(self) -> int:
-        """How often another process took the place of one that had failed."""
+        """How many times a new process replaced a failed one."""
         return self._restarts
 
     @property
     def pid(self) -> int | None:
-        """The present process; None while none serves."""
+        """Id of the current process; None while none serves."""
         return None if self._engine is None else self._engine.pid
 
     def open(self, request: Request) -> TokenStream:
@@ -110,7 +110,7 @@ class Supervisor:
             try:
                 await engine.close()
             except Exception:
-                logger.exception("the engine left something behind")
+                logger.exception("the failed engine could not be cleaned up")
             self._engine = None
             self._serve_with(await self._replacement())
             self._restarts += 1
@@ -126,7 +126,7 @@ class Supervisor:
                 return await self._timed_launch()
             except PanaceaError as error:
                 logger.error("the engine could not be started: %s", error)
-            except Exception:  # no memory for a process, no room for its sockets: that may pass as well
+            except Exception:  # too little memory for a process, or no space for its sockets: that may change
                 logger.exception("the engine could not be started")
 
     def _next_delay_s(self) -> float:
@@ -136,6 +136,6 @@ class Supervisor:
         return min(limits.backoff_s * 2.0 ** min(self._failures - 2, 30), limits.backoff_limit_s)
 
     def _absent(self) -> EngineDeadError:
-        error = EngineDeadError("it is being started again")
+        error = EngineDeadError("its process is being restarted; try again later")
         error.retry_after_s = max(1.0, self._back_at - time.monotonic())
         return error

@@ -8,9 +8,12 @@ from panacea.engine.outputs import TokenOutput
 class TokenStream(Protocol):
     """Iterates over one request's tokens as they arrive. The last one has a finish reason.
 
-    Iteration raises `RequestError` before the first token if the request could never be served, `QueueTimeoutError`
-    if its turn did not come in time, `RequestFailedError` if this request alone cannot be computed, and another
-    `EngineError` if the engine fails.
+    Iteration raises one of these:
+
+    - `RequestError` if the request could never be served (before the first token), or cannot be served to its end;
+    - `QueueTimeoutError` if it waited too long for its first step;
+    - `RequestFailedError` if this request cannot be computed, and others can;
+    - another `EngineError` if the engine fails.
     """
 
     def __aiter__(self) -> Self: ...

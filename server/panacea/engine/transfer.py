@@ -1,4 +1,4 @@
-"""Numbers to the device and back, without waiting for what it is doing."""
+"""Copies numbers to the device and back, without waiting for the work that runs there."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 
 
 def to_device(values: Sequence[object], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Numbers as a tensor on `device`."""
+    """Numbers, possibly nested, as a tensor of `dtype` on `device`."""
     if device.type != "cuda":
         return torch.tensor(values, dtype=dtype, device=device)
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
@@ -19,7 +19,7 @@ def bytes_to_device(rows: Sequence[bytes], device: torch.device) -> torch.Tensor
 
 
 def to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy that has arrived once the device is done with all that was launched so far."""
+    """A copy on the host. It is valid once the device has finished all work that was launched so far."""
     if not tensor.is_cuda:
         return tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

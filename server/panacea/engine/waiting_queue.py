@@ -31,7 +31,7 @@ class WaitingQueue:
         return (self._preempted or next(iter(self._lines.values())))[0]
 
     def append(self, sequence: Sequence) -> None:
-        """Queues a new sequence last in its tenant's line. A new tenant gets the last turn."""
+        """Queues a new sequence behind the others of its tenant. A new tenant gets the last turn."""
         self._lines.setdefault(sequence.request.tenant, deque()).append(sequence)
 
     def requeue(self, sequence: Sequence) -> None:
