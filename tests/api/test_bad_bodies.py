@@ -114,7 +114,7 @@ def test_errors_of_completions_say_what_would_be_right(sender: httpx2.Client) ->
             "1",
         ): "prompt must be a string, an array of strings, an array of token ids or an array of such arrays",
         ("prompt", "[]"): "prompt must have at least 1 item",
-        ("prompt", '""'): "prompt must not be empty: this model has no token that begins a text",
+        ("prompt", '""'): "prompt must not be empty: this model has no beginning-of-sequence token",
         ("prompt", "[5, true]"): "prompt[1] must be a valid integer",
         ("prompt", "[5, 354]"): "prompt: token ids must be below 354",
         ("prompt", '["a", 5]'): "prompt[1] must be a valid string",

@@ -1,4 +1,4 @@
-"""What the HTTP half needs of an engine."""
+"""The interface of an engine, as the HTTP routes use it."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ from panacea.engine.token_stream import TokenStream
 
 
 class EngineLike(Protocol):
-    """`panacea.engine.supervisor.Supervisor`, one `EngineClient`, or a few lines that stand in for it in a test."""
+    """`panacea.engine.supervisor.Supervisor`, one `EngineClient`, or a small fake in a test."""
 
     @property
     def info(self) -> EngineInfo: ...
@@ -26,7 +26,7 @@ class EngineLike(Protocol):
 
     @property
     def restarts(self) -> int:
-        """How often another process replaced one that had failed."""
+        """How many times a new process replaced a failed one."""
         ...
 
     def open(self, request: Request) -> TokenStream:

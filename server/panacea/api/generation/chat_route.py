@@ -68,7 +68,7 @@ class _ChatJob(Job[ChatRequest]):
 def chat_router(
     limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
 ) -> APIRouter:
-    """The route, over these parts."""
+    """A router with the chat completions route."""
     router = APIRouter(tags=["chat"])
 
     async def prepare(http: Request, chat: ChatRequest) -> _ChatJob:
@@ -105,9 +105,9 @@ def chat_router(
         ),
     )
     async def create_chat_completion(request: Request) -> Response:
-        """OpenAI's chat completions. `preference` says what the answer should be like; weights are relative.
+        """OpenAI's chat completions. `preference` weighs the adapter's dimensions; weights are relative.
 
-        With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
+        With `stream: true` the answer arrives as server-sent events. Each event is a chunk; the last is `data: [DONE]`.
         """
         chat = await read_generation_request(request, ChatRequest, limits.max_body_bytes, catalog)
         job = await prepare(request, chat)

@@ -28,11 +28,11 @@ from panacea.config import Limits
 from panacea.text import GrammarChecks, ModelText, Piece, PromptTokens
 
 _CHARS_PER_TOKEN = 10
-"""Placing a token in its prompt's text takes as long as encoding so many characters."""
+"""Finding the place of one token in its prompt's text takes as long as encoding this many characters."""
 
 
 class _Echo(NamedTuple):
-    """What a choice's text begins with, and its tokens if they are scored."""
+    """The text before a choice's own text, and the prompt's tokens if they are scored."""
 
     text: str
     tokens: PromptTokens | None
@@ -53,7 +53,7 @@ class _CompletionJob(Job[CompletionRequest]):
         )
 
     def opening(self, index: int) -> TextCompletion | None:
-        # A scored prompt is said with its scores, which come with the first piece.
+        # A scored prompt is sent with its scores, which arrive with the first piece.
         if not self.wanted.echo or self.wanted.scores_prompt:
             return None
         return self._completion([self._choice(index, self.echoes[index].text, [])])
@@ -91,7 +91,7 @@ def _text(pieces: list[Piece]) -> str:
 def completions_router(
     limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
 ) -> APIRouter:
-    """The route, over these parts."""
+    """A router with the completions route."""
     router = APIRouter(tags=["completions"])
 
     async def prepare(http: Request, wanted: CompletionRequest) -> _CompletionJob:
@@ -113,7 +113,7 @@ def completions_router(
 
     def check(ids: list[int]) -> None:
         if not ids:
-            raise ApiError(400, "prompt must not be empty: this model has no token that begins a text", "prompt")
+            raise ApiError(400, "prompt must not be empty: this model has no beginning-of-sequence token", "prompt")
         if max(ids) >= engine.info.vocab_size:
             raise ApiError(400, f"prompt: token ids must be below {engine.info.vocab_size}", "prompt")
 
@@ -140,13 +140,13 @@ def completions_router(
             CompletionRequest,
             catalog,
             example_prompt(catalog),
-            {"How likely the prompt itself is": {"echo": True, "logprobs": 1, "max_tokens": 0}},
+            {"Log probabilities of the prompt": {"echo": True, "logprobs": 1, "max_tokens": 0}},
         ),
     )
     async def create_completion(request: Request) -> Response:
-        """OpenAI's text completions: raw prompts, without a chat template. `preference` as in chat completions.
+        """OpenAI's text completions: raw prompts, without a chat template. `preference` works as in chat completions.
 
-        With `stream: true` the answer arrives as server-sent events, each a chunk, and ends with `data: [DONE]`.
+        With `stream: true` the answer arrives as server-sent events. Each event is a chunk; the last is `data: [DONE]`.
         """
         wanted = await read_generation_request(request, CompletionRequest, limits.max_body_bytes, catalog)
         job = await prepare(request, wanted)

@@ -1,4 +1,4 @@
-"""From a checked HTTP request to the engine's requests."""
+"""Makes the engine's requests from a checked HTTP request."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,7 +24,7 @@ def engine_requests(
     info: EngineInfo,
     limits: Limits,
 ) -> tuple[Request, ...]:
-    """One request for each of the `n` answers to each prompt, those to the first prompt first.
+    """One request for each of the `n` answers to each prompt, beginning with the first prompt's.
 
     Raises `ApiError` (400) or `RequestError` for fields that do not fit a prompt or the model.
     """

@@ -1,4 +1,4 @@
-"""From a checked request to its answer, whole or as a stream. The routes define the shape of each part."""
+"""Turns a checked request into its answer, whole or as a stream. The routes define the shape of each part."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ Wanted = TypeVar("Wanted", bound=GenerationRequest)
 
 
 class Head(TypedDict):
-    """What a whole answer and each of its chunks carry."""
+    """Fields of a whole answer and of each of its chunks."""
 
     id: str
     created: int
@@ -58,10 +58,10 @@ async def encoded(encode: Callable[[], Encoded], chars: int) -> Encoded:
 
 @dataclass(frozen=True)
 class Job(ABC, Generic[Wanted]):
-    """A checked request, and what all parts of its answer have in common."""
+    """A checked request, and the fields that all parts of its answer share."""
 
     continues: ClassVar[bool]
-    """Whether an answer's text continues its prompt's text, as in the middle of a sentence, or begins anew."""
+    """Whether the answer's text continues the prompt's text, possibly within a sentence, or begins a new text."""
 
     wanted: Wanted
     requests: tuple[Request, ...]
@@ -75,7 +75,7 @@ class Job(ABC, Generic[Wanted]):
 
     @property
     def engine_tokens(self) -> int:
-        """Prompt tokens that the engine gets: every choice brings its own prompt."""
+        """Prompt tokens that the engine gets. Each choice counts its prompt again."""
         return sum(len(request.prompt_ids) for request in self.requests)
 
     def new_answer(self, text: ModelText, request: Request) -> Answer:
@@ -89,7 +89,7 @@ class Job(ABC, Generic[Wanted]):
 
     @abstractmethod
     def opening(self, index: int) -> BaseModel | None:
-        """The chunk that opens a choice, if there is anything to say before its first token."""
+        """The chunk before a choice's first token; None if the format has none."""
 
     @abstractmethod
     def part(self, index: int, piece: Piece) -> BaseModel:
@@ -97,7 +97,7 @@ class Job(ABC, Generic[Wanted]):
 
     @abstractmethod
     def closing(self, usage: Usage) -> BaseModel:
-        """The chunk behind all choices."""
+        """The chunk after all choices, with the usage."""
 
     def event(self, chunk: BaseModel) -> bytes:
         hidden = None if self.wanted.includes_usage else {"usage"}
@@ -115,7 +115,7 @@ class _TokenCount:
 
     def add(self, choice: int, piece: Piece) -> None:
         self._completion_tokens += piece.tokens
-        if self._requests[choice].params.choice == 0:  # the first answer to its prompt
+        if self._requests[choice].params.choice == 0:  # each prompt counts once
             self._cached_tokens += piece.cached_tokens
 
     @property
@@ -129,15 +129,15 @@ class _TokenCount:
 
 
 async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted], ticket: Ticket) -> Response:
-    """The answer, whole or as a stream. Raises what the engine raises before the first byte, and `ApiError` (429) if
-    there is no room for the request to wait in."""
+    """The answer, whole or as a stream. Before the first byte, raises the engine's errors, and `ApiError` (429) if too
+    many requests are waiting."""
     ticket.hold_answers(len(job.requests))
     ticket.hold_tokens(job.engine_tokens)
     backlog = Backlog[Arrived](ticket.limits.max_unread_tokens * len(job.requests))
     pieces = generate(engine, job.requests, partial(job.new_answer, text), ticket, backlog)
     if not job.wanted.stream:
         return await _complete(job, pieces)
-    # Waiting for the first token keeps the status open: until then an error is a 400 or 503.
+    # The status line is sent after the first token, so an error before it can still be a 400 or 503.
     first = await anext(pieces)
     return EventStream(_events(job, first, pieces), pieces, backlog)
 
@@ -168,7 +168,7 @@ async def _events(
         if job.wanted.includes_usage:
             yield job.event(job.closing(count.usage))
         yield sse(b"[DONE]")
-    # The status line is sent, so the stream is the only place left for an error of any kind.
+    # The status line is sent already, so the stream must carry any error.
     except Exception as error:
         yield sse(as_api_error(error).body(), "error")
 

@@ -1,4 +1,4 @@
-"""The answers to a request's prompts, generated side by side."""
+"""Generates all choices of a request concurrently."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -13,7 +13,7 @@ from panacea.errors import EngineError, QueueTimeoutError
 from panacea.text import Answer, Piece
 
 Arrived = tuple[int, Piece | Exception]
-"""A choice, and its next piece or the error that ended it."""
+"""The index of a choice, and its next piece or the error that ended it."""
 
 
 async def generate(
@@ -23,11 +23,11 @@ async def generate(
     ticket: Ticket,
     arrived: Backlog[Arrived],
 ) -> AsyncGenerator[tuple[int, Piece]]:
-    """Each token's choice and the piece that it adds to that choice, until all choices are finished.
+    """Yields (choice, piece) for each token, until all choices are finished.
 
-    Choice i is the answer to `requests[i]`. Pieces that the reader has not taken yet wait in `arrived`. Raises what the
-    engine raises, and `ApiError` if a limit of the ticket ends the request. Closing the generator ends all requests in
-    the engine at once, and so does an error in one choice.
+    Choice i is the answer to `requests[i]`. Pieces that the reader has not taken yet wait in `arrived`. Raises the
+    engine's errors, and `ApiError` if a limit of the ticket ends the request. Closing the generator ends all requests
+    in the engine at once. An error in one choice does the same.
     """
 
     async def run(choice: int, request: Request) -> None:
@@ -37,7 +37,7 @@ async def generate(
                 async for token in tokens:
                     piece = answer.push(token)
                     arrived.put((choice, piece))
-                    if piece.finish_reason is not None:  # the engine's, or a stop string
+                    if piece.finish_reason is not None:  # set by the engine, or by a stop string
                         return
             raise EngineError("the engine's stream ended before the answer was complete")
         except Exception as error:

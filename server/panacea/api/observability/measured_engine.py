@@ -1,4 +1,4 @@
-"""The engine as the routes see it: each request that goes through is measured."""
+"""Wraps the engine for the routes, and measures each request."""
 
 import asyncio
 from typing import Self
@@ -13,7 +13,7 @@ from panacea.errors import EngineError, RequestError
 
 
 class MeasuredEngine:
-    """Another engine, with its requests entered into metrics and into the request's line in the log."""
+    """Passes requests to another engine, and records them in the metrics and in the HTTP request's log line."""
 
     def __init__(self, engine: EngineLike, metrics: Metrics) -> None:
         self._engine = engine
@@ -52,9 +52,10 @@ class MeasuredEngine:
 
 
 class MeasuredStream:
-    """The stream of another engine. Its request is counted once: when it finishes, fails, or is closed or cancelled.
+    """Wraps the stream of another engine. Counts its request once: when it finishes, fails, is closed or is cancelled.
 
-    Closed before its last token, it counts as stopped (by a stop string). A cancelled one counts as aborted.
+    A stream that is closed before its last token counts as stopped (by a stop string). A cancelled one counts as
+    aborted.
     """
 
     def __init__(self, tokens: TokenStream, measurement: RequestMeasurement, outcome: RequestOutcome) -> None:
@@ -73,7 +74,7 @@ class MeasuredStream:
             self._count("abort")
             raise
         except RequestError:
-            self._counted = True  # it was refused and never ran
+            self._counted = True  # the engine rejected it, so it is not measured
             raise
         except Exception:
             self._count("error")
