@@ -78,6 +78,7 @@ class _LogProbs:
     """Log probabilities of the rows whose requests ask for them."""
 
     lines: list[int]
+    """Indices of these rows among the rows of the step."""
     own: torch.Tensor  # (lines,)
     top_values: torch.Tensor  # (lines, most)
     top_ids: torch.Tensor  # (lines, most)
