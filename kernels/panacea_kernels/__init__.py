@@ -1,4 +1,4 @@
-"""The operators of Panacea: linear layers steered row by row, and what a decoder needs around them."""
+"""Panacea's operators: linear layers steered row by row, and the other operators of a decoder layer."""
 
 from panacea_kernels.backend import (
     MAX_RANK,
@@ -12,7 +12,7 @@ from panacea_kernels.backend import (
     record_launches,
     use_backend,
 )
-from panacea_kernels.layout import TILE_QUERIES, Chunk, PagedLayout, Span
+from panacea_kernels.layout import TILE_QUERIES, PagedLayout, QueryChunk, Span
 from panacea_kernels.operators import (
     add_rms_norm,
     draw,
@@ -29,8 +29,8 @@ __all__ = [
     "TILE_QUERIES",
     "Backend",
     "BackendError",
-    "Chunk",
     "PagedLayout",
+    "QueryChunk",
     "Span",
     "add_rms_norm",
     "batch_invariant",

@@ -1,8 +1,9 @@
-"""Compiles every kernel ahead of time, for chips that need not be here: `python -m panacea_kernels.aot`.
+"""Compiles every kernel ahead of time, without a GPU: `python -m panacea_kernels.aot`.
 
-The operators are called as the engine calls them, with tensors that have shapes and no data; every launch they would
-make is compiled for each chip instead, with the tiles that the launchers chose. The report shows registers, stack and
-shared memory. Exit code 1 if a kernel does not compile, spills, or needs more shared memory than the chip has.
+The operators are called as the engine calls them, but with meta tensors, which have shapes and no data. Each launch is
+compiled for each chip instead of being run, with the tiles that the launcher chose. The report shows registers, stack
+and shared memory. The exit code is 1 if a kernel does not compile, spills, or needs more shared memory than the chip
+has.
 """
 
 import argparse
@@ -32,10 +33,10 @@ import panacea_kernels as pk
 from panacea_kernels.chip import REFERENCE_CHIP, Chip
 
 SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-"""Shared memory that a program may have, by chip (CUDA C++ programming guide, technical specifications)."""
+"""Maximum shared memory of a program, by chip (CUDA C++ programming guide, technical specifications)."""
 SMALLER = {89: 80}
-"""Chips that compute as another one, with less shared memory: only what is cut otherwise for it is compiled again. 86
-grants as much as 89."""
+"""Maps a chip to one with the same instructions and more shared memory. Only kernels whose tiles differ between the two
+are compiled again. 86 has as much shared memory as 89."""
 
 _POINTERS = {
     torch.bfloat16: "*bf16",
@@ -49,7 +50,7 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of one kernel on one chip."""
+    """The compiler's report on one kernel for one chip."""
 
     case: str
     kernel: str
@@ -62,19 +63,19 @@ class Compiled:
 
     @property
     def fault(self) -> str:
-        """Why this kernel must not ship, or nothing."""
+        """Why this kernel must not ship. Empty if it may."""
         if self.error:
             return self.error
         if self.stack_bytes:
             return f"spills: {self.stack_bytes} bytes of stack"
         if self.shared_bytes > SHARED_BYTES[self.chip]:
-            return f"needs {self.shared_bytes} bytes of shared memory, the chip grants {SHARED_BYTES[self.chip]}"
+            return f"needs {self.shared_bytes} bytes of shared memory, but the chip has {SHARED_BYTES[self.chip]}"
         return ""
 
 
 @dataclass(frozen=True)
 class Specialisation:
-    """A kernel with the types and constants of one launch, as Triton's own just-in-time compiler would make it."""
+    """A kernel with the types and constants of one launch, specialised as Triton's just-in-time compiler does it."""
 
     kernel: Any
     signature: dict[str, str]
@@ -116,7 +117,7 @@ class Specialisation:
 
 
 def cases() -> Iterator[tuple[str, Callable[[], object]]]:
-    """Operator calls of a Llama-3.1-8B step, and of the other paths, that between them launch every kernel."""
+    """Operator calls that together launch every kernel: those of a Llama-3.1-8B step, and one for each other path."""
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
         every = dtype == torch.bfloat16
@@ -171,7 +172,7 @@ def _layout(rows: int, decode: int) -> pk.PagedLayout:
         block_size=16,
         decode_rows=decode,
         longest_decode=8192,
-        chunks=() if decode else (pk.Chunk(0, rows, 1, 0),),
+        chunks=() if decode else (pk.QueryChunk(0, rows, 1, 0),),
         tiles=_empty(0 if decode else -(-rows // pk.TILE_QUERIES), 2, dtype=torch.int32),
     )
 
@@ -213,7 +214,7 @@ def _draw(dtype: torch.dtype) -> object:
 
 
 def specialisations(chip: int) -> list[tuple[str, Specialisation]]:
-    """All that must compile for a chip, each once, with the first case that launches it."""
+    """Every distinct specialisation that must compile for a chip, with the first case that launches it."""
     known = Chip(REFERENCE_CHIP.multiprocessors, min(REFERENCE_CHIP.shared_bytes, SHARED_BYTES[chip]))
     found: dict[str, tuple[str, Specialisation]] = {}
     for name, call in cases():
@@ -228,19 +229,19 @@ def specialisations(chip: int) -> list[tuple[str, Specialisation]]:
 
 
 def own_indices(chip: int) -> list[int]:
-    """Those of `specialisations(chip)` that are not compiled for a chip that computes in the same way."""
+    """The indices into `specialisations(chip)` that the chip of `SMALLER` with the same instructions does not cover."""
     others = {made.key for _, made in specialisations(SMALLER[chip])} if chip in SMALLER else set[str]()
     return [index for index, (_, made) in enumerate(specialisations(chip)) if made.key not in others]
 
 
 def compile_one(index: int, chip: int) -> Compiled:
-    """Compiles one of `specialisations(chip)` for a chip (80, say: its compute capability times ten)."""
+    """Compiles `specialisations(chip)[index]`. `chip` is the compute capability times ten, such as 80."""
     case, made = specialisations(chip)[index]
     start = time.perf_counter()
     try:
         source = ASTSource(made.kernel, made.signature, made.constants, made.attributes)
         compiled = triton.compile(source, target=GPUTarget("cuda", chip, 32), options=dict(made.options))
-    except Exception as error:  # whatever the compiler throws belongs into the report, beside the other kernels
+    except Exception as error:  # any compiler error is reported, and the other kernels are still compiled
         message = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         return Compiled(case, made.kernel.__name__, chip, 0, 0, 0, time.perf_counter() - start, message)
     seconds = time.perf_counter() - start
@@ -249,7 +250,7 @@ def compile_one(index: int, chip: int) -> Compiled:
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    """(registers of a thread, bytes of its stack) as the disassembler that Triton brings reads them."""
+    """(registers of a thread, bytes of its stack), read by the cuobjdump that Triton ships."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -257,7 +258,7 @@ def _resources(cubin: bytes) -> tuple[int, int]:
         usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
-        raise RuntimeError(f"cuobjdump says nothing of registers: {usage!r}")
+        raise RuntimeError(f"cuobjdump reported no registers: {usage!r}")
     return int(found[1]), int(found[2])
 
 
@@ -268,7 +269,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the report to this file too")
     options = parser.parse_args()
     if pk.interpreting():
-        parser.error("unset TRITON_INTERPRET: the interpreter compiles nothing")
+        parser.error("TRITON_INTERPRET=1 is set, and the interpreter compiles nothing: unset it")
     work = [(index, chip) for chip in options.chips for index in own_indices(chip)]
     report: list[Compiled] = []
     print(f"{'kernel':<22}{'chip':>6}{'registers':>11}{'stack':>7}{'shared':>9}{'s':>6}  case")

@@ -1,4 +1,4 @@
-"""Which path an operator takes, and a record of the kernels that were launched."""
+"""Selects the path of an operator, and launches, intercepts and records kernels."""
 
 import functools
 import importlib.util
@@ -11,30 +11,31 @@ from typing import Any, Literal
 import torch
 
 Backend = Literal["torch", "triton", "triton_fused", "triton_expand"]
-"""torch: the reference. triton: the kernels, whichever suits. triton_fused and triton_expand: that path of
-`steered_linear`; for every other operator the same as triton."""
+"""torch: the reference. triton: the kernels, chosen by the inputs. triton_fused and triton_expand: one path of
+`steered_linear`; every other operator treats them as triton."""
 
 MAX_RANK = 256
-"""The largest rank that Triton's kernels are built and checked for; beyond it the reference runs."""
+"""The largest rank that the Triton kernels are compiled and tested for. Larger ranks run the reference."""
 
-Launch = Callable[[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]], None]
-"""Takes (kernel, grid, arguments, constants and launch options)."""
+LaunchHandler = Callable[[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]], None]
+"""Called with (kernel, grid, arguments, constants and launch options)."""
 
 
 class BackendError(RuntimeError):
-    """A path was forced that cannot run here, or an input that no path takes."""
+    """The forced path cannot run here, or no path supports the input."""
 
 
 _forced: ContextVar[Backend | None] = ContextVar("panacea_forced_backend", default=None)
 _invariant: ContextVar[bool] = ContextVar("panacea_batch_invariant", default=False)
-_launch: ContextVar[Launch | None] = ContextVar("panacea_launch", default=None)
+_handler: ContextVar[LaunchHandler | None] = ContextVar("panacea_launch_handler", default=None)
 
 
 @contextmanager
 def use_backend(backend: Backend) -> Generator[None]:
     """Forces a path for every operator called inside. An operator that cannot take it raises `BackendError`."""
-    if backend not in ("torch", "triton", "triton_fused", "triton_expand"):
-        raise BackendError(f"there is no backend {backend!r}")
+    backends = ("torch", "triton", "triton_fused", "triton_expand")
+    if backend not in backends:
+        raise BackendError(f"unknown backend {backend!r}; use one of {', '.join(backends)}")
     token = _forced.set(backend)
     try:
         yield
@@ -45,27 +46,27 @@ def use_backend(backend: Backend) -> Generator[None]:
 def choose_backend(x: torch.Tensor) -> Backend:
     """The path for an operator whose input is `x`: the forced one, else Triton on CUDA and torch elsewhere.
 
-    Raises `BackendError` if Triton is forced and cannot run on x's device, or if CUDA tensors come without Triton.
+    Raises `BackendError` if Triton is forced and cannot run on x's device, or if x is on CUDA and Triton is missing.
     """
     forced = _forced.get()
     if forced == "torch" or (forced is None and x.device.type != "cuda"):
         return "torch"
     if not _has_triton():
-        raise BackendError("Triton is not installed (pip install 'triton>=3.6'; Linux only)")
+        raise BackendError("Triton is not installed: pip install 'triton>=3.6' (Linux only)")
     if x.device.type == "cpu" and not interpreting():
         raise BackendError(
-            "Triton runs on CPU tensors only in its interpreter: set TRITON_INTERPRET=1 before the start"
+            "Triton runs on CPU tensors only in its interpreter: set TRITON_INTERPRET=1 before the process starts"
         )
     if x.device.type not in ("cpu", "cuda", "meta"):
-        raise BackendError(f"the kernels do not run on {x.device.type}")
+        raise BackendError(f"the Triton kernels do not run on {x.device.type}: use cuda, or the backend 'torch'")
     return forced or "triton"
 
 
 @contextmanager
 def batch_invariant() -> Generator[None]:
-    """Inside, a row's result does not depend, to the last bit, on which other rows are computed with it.
+    """Inside, a row's result is bitwise independent of the other rows of its batch.
 
-    Slower: tiles no longer follow the number of rows, and on a CPU every row is computed by itself.
+    This is slower: tiles do not adapt to the number of rows, and a CPU computes each row separately.
     """
     token = _invariant.set(True)
     try:
@@ -75,12 +76,12 @@ def batch_invariant() -> Generator[None]:
 
 
 def batch_invariant_now() -> bool:
-    """Whether `batch_invariant` is in force."""
+    """Whether the caller is inside `batch_invariant`."""
     return _invariant.get()
 
 
 def interpreting() -> bool:
-    """Whether Triton's kernels are interpreted on the CPU."""
+    """Whether the Triton kernels are interpreted on the CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -90,29 +91,29 @@ def _has_triton() -> bool:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    """Launches a Triton kernel; the only place of this package that does. No launch for an empty grid."""
+    """Launches a Triton kernel. All launches of this package go through here. An empty grid launches nothing."""
     if 0 in grid:
         return
-    handle = _launch.get()
-    if handle is None:
+    handler = _handler.get()
+    if handler is None:
         kernel[grid](*args, **options)
     else:
-        handle(kernel, grid, args, options)
+        handler(kernel, grid, args, options)
 
 
 @contextmanager
-def intercept_launches(handle: Launch) -> Generator[None]:
-    """Every launch inside calls `handle` and nothing else."""
-    token = _launch.set(handle)
+def intercept_launches(handler: LaunchHandler) -> Generator[None]:
+    """Inside, every launch calls `handler` instead of the kernel."""
+    token = _handler.set(handler)
     try:
         yield
     finally:
-        _launch.reset(token)
+        _handler.reset(token)
 
 
 @contextmanager
 def record_launches() -> Generator[list[str]]:
-    """A list that the names of the kernels launched inside are appended to."""
+    """Yields a list. The name of each kernel launched inside is appended to it."""
     names: list[str] = []
 
     def note(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], options: dict[str, Any]) -> None:

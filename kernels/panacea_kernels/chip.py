@@ -1,4 +1,4 @@
-"""What the launchers need to know of a GPU to choose their tiles."""
+"""The properties of a GPU from which the launchers choose their tiles."""
 
 import functools
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ import torch
 
 @dataclass(frozen=True)
 class Chip:
-    """A GPU's number of multiprocessors and the shared memory that one program may have."""
+    """A GPU's number of multiprocessors, and the bytes of shared memory available to one program."""
 
     multiprocessors: int
     shared_bytes: int
 
 
-# Stands in where there is no GPU to ask: in the interpreter, and for the ahead-of-time check, whose kernels must fit
-# the smallest of the data-center chips (an A100 grants 163 KiB to a program).
+# Used without a GPU: in the interpreter and in the ahead-of-time check. The check's kernels must fit the smallest
+# data-center chip (an A100 grants 163 KiB to a program).
 REFERENCE_CHIP = Chip(multiprocessors=132, shared_bytes=163 * 1024)
 
 
 def chip_of(device: torch.device) -> Chip:
-    """The chip behind a device. Asks the driver once; safe while a CUDA graph is captured."""
+    """The chip of a device. The driver is queried once per device, so this is safe while a CUDA graph is captured."""
     return _ask(device.index or 0) if device.type == "cuda" else REFERENCE_CHIP
 
 
 @functools.cache
 def _ask(index: int) -> Chip:
     properties = torch.cuda.get_device_properties(index)
-    # Absent from torch's stubs and from older builds; 99 KiB is the least of all chips that the kernels are made for.
+    # Absent from torch's stubs and from older builds. 99 KiB is the minimum over all supported chips.
     shared_bytes: int = getattr(properties, "shared_memory_per_block_optin", 99 * 1024)
     return Chip(properties.multi_processor_count, shared_bytes)

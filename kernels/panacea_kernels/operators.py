@@ -1,4 +1,4 @@
-"""The public operators: each has the signature of its definition in `reference` and takes the path that suits."""
+"""The public operators. Each has the signature of its definition in `reference` and dispatches to a backend."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ def steered_linear(
 ) -> torch.Tensor:
     """y = x weight^T + bias + ((x a^T) * table[slots]) b^T: see `reference.steered_linear`.
 
-    Ranks above `MAX_RANK` take the reference. Raises `BackendError` if a forced path cannot take these inputs.
+    Ranks above `MAX_RANK` run the reference. Raises `BackendError` if the forced path does not support these inputs.
     """
     backend = choose_backend(x)
     if backend == "triton" and b.shape[1] > MAX_RANK:
@@ -40,7 +40,7 @@ def steered_linear(
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x weight^T + bias. Torch's own, but where `batch_invariant` is in force or a path is forced."""
+    """x weight^T + bias. Runs torch's own layer, except inside `batch_invariant` or with triton_fused forced."""
     backend = choose_backend(x)
     if batch_invariant_now() and backend == "torch":
         each = [F.linear(row, weight, bias) for row in torch.split(x, 1)]

@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="Triton is for Linux on x86-64 alone")
 from panacea.errors import ConfigError
 from panacea_kernels import record_launches, reference
 from panacea_kernels.chip import Chip
-from panacea_kernels.triton_kernels import linear
+from panacea_kernels.triton_kernels import linear_tiles
 from panacea_lab.bench import projection_kernels, projections, tile_sweep
 from panacea_lab.bench.generic_lora import generic_lora
 from panacea_lab.bench.measurement import BenchError
@@ -85,9 +85,9 @@ def test_the_generic_competitor_computes_the_reference_in_two_launches(
 
 
 def test_a_sweep_tries_what_fits_and_puts_everything_back() -> None:
-    heuristic: Any = linear.fused_tiles
+    heuristic: Any = linear_tiles.fused_tiles
     result = KernelsSweep(KernelsBench("tiny", rows=(5,), ranks=(3,), rounds=1), most_tiles=2).run()
-    assert linear.fused_tiles is heuristic
+    assert linear_tiles.fused_tiles is heuristic
     assert_says_where_it_ran(result)
     for cell in result["cells"]:
         assert not cell["failed"]

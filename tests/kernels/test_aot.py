@@ -47,9 +47,9 @@ def test_a_kernel_that_spills_or_wants_too_much_is_a_fault() -> None:
     code = """
 from dataclasses import replace
 from panacea_kernels import aot
-from panacea_kernels.triton_kernels import linear
-plain = linear.fused_tiles
-linear.fused_tiles = lambda *args: replace(plain(*args), block_rows=128, block_out=128, num_warps=4)
+from panacea_kernels.triton_kernels import linear_tiles
+plain = linear_tiles.fused_tiles
+linear_tiles.fused_tiles = lambda *args: replace(plain(*args), block_rows=128, block_out=128, num_warps=4)
 aot.cases = lambda: [("too large", lambda: aot._linear(128, 256, aot.torch.bfloat16))]
 print(aot.compile_one(0, 80).fault)
 """

@@ -1,4 +1,4 @@
-"""The definition of every operator in plain torch: what the kernels are tested against, and the path on a CPU."""
+"""The definition of every operator in plain torch. The kernels are tested against it, and a CPU runs it."""
 
 from panacea_kernels.reference.attention import paged_attention, store
 from panacea_kernels.reference.decoder import add_rms_norm, rms_norm, rotate_and_store, silu_mul

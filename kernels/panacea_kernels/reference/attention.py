@@ -1,4 +1,4 @@
-"""Storing keys and values in the paged cache, and attending to them, in plain torch."""
+"""Writes to the paged KV cache and attention over it, in plain torch."""
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,9 @@ def store(k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torc
     """Writes a step's keys and values into the cache.
 
     Shapes: k (rows, kv_heads, dim), v (rows, kv_heads, v_dim), k_cache (blocks, block_size, kv_heads, dim), v_cache
-    (blocks, block_size, kv_heads, v_dim), all of one floating dtype. What is not finite is written as zero: what lies
-    beyond a sequence's end is read and weighted with zero by others, so that one sequence's overflow stays its own.
+    (blocks, block_size, kv_heads, v_dim), all of one floating dtype. Values that are not finite are written as zero.
+    Attention reads stale entries beyond a sequence's end with weight zero, and 0 * inf would be NaN. So an overflow in
+    one sequence cannot reach another one that reuses its blocks.
     """
     k_cache.view(-1, *k_cache.shape[2:]).index_copy_(0, layout.write_positions, _finite(k))
     v_cache.view(-1, *v_cache.shape[2:]).index_copy_(0, layout.write_positions, _finite(v))
@@ -26,13 +27,13 @@ def paged_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """Attention of a step's tokens, causal within each sequence, to keys and values that were stored before.
+    """Causal attention of a step's tokens to the keys and values of their own sequences. `store` must run before it.
 
         softmax(softcap(q K^T * scaling)) V,   softcap(s) = c tanh(s / c)
 
     Shapes: q (rows, heads, dim), k_cache (blocks, block_size, kv_heads, dim), v_cache (blocks, block_size, kv_heads,
-    v_dim), all of one floating dtype; heads is a multiple of kv_heads. With `sliding_window` a token sees itself and
-    the `sliding_window - 1` tokens before it. Returns (rows, heads, v_dim).
+    v_dim), all of one floating dtype; heads is a multiple of kv_heads. With `sliding_window` a token attends to itself
+    and the `sliding_window - 1` tokens before it. Returns (rows, heads, v_dim).
     """
     out = q.new_empty(q.shape[0], q.shape[1], v_cache.shape[3])
     if layout.decode_rows:
@@ -65,10 +66,10 @@ def _finite(states: torch.Tensor) -> torch.Tensor:
 
 
 def _gather(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """The tokens (sequences, tokens, kv_heads, dim) that lie in `blocks` (sequences, blocks).
+    """The cache entries (sequences, tokens, kv_heads, dim) of `blocks` (sequences, blocks).
 
-    index_select copies whole blocks; `cache[blocks]` takes twice as long on a CPU (105 us against 56 us for 16 x 8
-    blocks of 8 KiB, one Xeon core).
+    index_select copies whole blocks. `cache[blocks]` takes twice as long on a CPU: 105 us instead of 56 us for 16 x 8
+    blocks of 8 KiB on one Xeon core.
     """
     return cache.index_select(0, blocks.flatten()).view(blocks.shape[0], -1, *cache.shape[2:])
 

@@ -1,4 +1,4 @@
-"""What a decoder layer computes between its projections, in plain torch."""
+"""The operators between a decoder layer's projections, in plain torch."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from panacea_kernels.reference.attention import store
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """weight * (x / sqrt(mean(x^2) + eps)) over the last dimension, normalised in float32.
 
-    As in transformers' Llama the normalised values are rounded to x's dtype before they meet the weight.
+    As in transformers' Llama, the normalised values are rounded to x's dtype before they are multiplied by the weight.
     Shapes: x (..., size), weight (size,), one floating dtype. Source: Zhang and Sennrich, arXiv 1910.07467.
     """
     if x.dtype == torch.float32:
@@ -21,7 +21,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor | None, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The residual stream with `x` added, and its `rms_norm`: returns (normed, stream).
+    """Adds `x` to the residual stream and normalises the sum with `rms_norm`. Returns (normed, stream).
 
     Shapes: x and residual (rows, size), weight (size,), one floating dtype. Without `residual` the stream is x itself.
     """
@@ -50,10 +50,10 @@ def rotate_and_store(
 
     Shapes and dtypes (one floating dtype for all but the layout):
         qkv (rows, (heads + 2 * kv_heads) * dim): queries, keys and values of each row, side by side
-        cos, sin (positions, dim): what transformers' rotary embedding gives for each position; the two halves of a
-        head are a pair: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)
+        cos, sin (positions, dim): the output of transformers' rotary embedding for each position. The two halves of a
+        head form pairs: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)
         k_cache, v_cache (blocks, block_size, kv_heads, dim); see `store`
-        q_norm, k_norm (dim,): with them every head is `rms_norm`ed before it is rotated (Qwen3)
+        q_norm, k_norm (dim,): weights of an `rms_norm` applied to every head before the rotation (Qwen3)
     Returns q (rows, heads, dim).
     Source: Su et al., arXiv 2104.09864, in the half-split form of GPT-NeoX.
     """

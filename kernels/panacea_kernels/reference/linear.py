@@ -23,8 +23,8 @@ def steered_linear(
         a (g * r, in), b (out, r); b carries the learned singular values and the adapter's scaling
         table (number of slots, r) float32: one row of column weights per slot; a zero row is exactly the base layer
         slots (n,) integer: the slot of each row of x
-        sections: None (g = 1), or the g row counts that sum to out. Section i of the output is steered by its own r
-        rows of a: projections that read the same input, fused into one weight.
+        sections: None (g = 1), or the g row counts that sum to out. Section i of the output uses its own r rows of a.
+        This fuses projections that read the same input into one weight.
     Returns y (n, out).
     """
     rank = b.shape[1]

@@ -1,4 +1,4 @@
-"""Attention over the paged cache: one kernel for single tokens and pieces of prompts, and one that merges splits."""
+"""Attention over the paged cache: one kernel for decode and prefill, and one that merges splits."""
 
 # Triton's functions have no types.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
@@ -16,9 +16,10 @@ from panacea_kernels.chip import REFERENCE_CHIP, Chip, chip_of
 from panacea_kernels.layout import TILE_QUERIES, PagedLayout
 
 MOST_SPLITS = 32
-"""More parts of one context than this cost more to merge than they gain (by reasoning, not measured on a GPU yet)."""
+"""With more splits of one context than this, merging costs more than the splits gain (by reasoning, not measured on a
+GPU yet)."""
 
-# Powers of two are what the GPU computes: the logarithm's change of base is a factor of the scores, free of charge.
+# The GPU computes powers of two. The change of base is folded into the factor of the scores, so it costs nothing.
 LOG2_E = 1.4426950408889634
 
 
@@ -56,19 +57,20 @@ def _attention_kernel(
     SPLITS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Up to QUERIES consecutive queries of one sequence, HEADS of the GROUP heads that share keys, one split.
+    """One program: up to QUERIES consecutive queries of one sequence, HEADS of the GROUP heads that share keys, and one
+    split of the keys.
 
     The queries and their heads are the rows of one product: row m is query m // HEADS and head m % HEADS. A tile of
-    queries is PIECES programs. Keys are walked in tiles of TILE that begin at multiples of TILE, so that a query's
-    numbers do not depend on which others share its program: of a tile of keys that it sees nothing of, they stay as
-    they are. With SPLITS every program leaves an unnormalised part for `_merge_kernel`. Scores are logarithms to the
-    base 2: q k factor, or cap tanh(q k factor).
+    queries takes PIECES programs. Keys are read in tiles of TILE that start at multiples of TILE. A tile of keys that
+    is masked for a query leaves the query's sums unchanged, so a query's result does not depend on the other queries of
+    its program. If SPLITS > 1, every program writes an unnormalised part for `_merge_kernel`. Scores are logarithms to
+    the base 2: q k factor, or cap tanh(q k factor).
     """
     number = tl.program_id(0)
     head_parts: tl.constexpr = (GROUP + HEADS - 1) // HEADS
     kv_head = tl.program_id(1) // head_parts
     split = tl.program_id(2)
-    if tiles is None:  # single tokens: one tile each
+    if tiles is None:  # decode: one query per program
         first = number
         count = 1
     else:
@@ -99,7 +101,7 @@ def _attention_kernel(
     if window is not None:
         start = tl.maximum(oldest - window + 1, 0) // TILE * TILE
     end = oldest + count
-    if SPLITS > 1:  # whole tiles for every split
+    if SPLITS > 1:  # each split takes whole tiles
         length = tl.cdiv(tl.cdiv(end - start, TILE), SPLITS) * TILE
         start += split * length
         end = tl.minimum(end, start + length)
@@ -120,17 +122,17 @@ def _attention_kernel(
         )
         scores = tl.dot(queries, keys, input_precision=PRECISION) * factor
         if cap is not None:
-            # tanh by the exponential of a number that is not positive: nothing overflows
+            # tanh from exp of a number <= 0, which cannot overflow
             power = tl.exp(-2 * tl.abs(scores))
             tanh = (1 - power) / (1 + power)
             scores = cap * tl.where(scores < 0, -tanh, tanh)
-        # What lies beyond the end is also beyond every row's own position; rows beyond the last query are not stored.
+        # Tokens beyond `end` are also beyond each row's own position. Rows beyond the last query are not stored.
         seen = token[None, :] <= own[:, None]
         if window is not None:
             seen &= token[None, :] > own[:, None] - window
         scores = tl.where(seen, scores, float("-inf"))
         new_most = tl.maximum(most, tl.max(scores, axis=1))
-        base = tl.where(new_most == float("-inf"), 0.0, new_most)  # nothing seen yet: -inf - -inf is no number
+        base = tl.where(new_most == float("-inf"), 0.0, new_most)  # all masked so far, and -inf - -inf is NaN
         weights = tl.exp2(scores - base[:, None])
         shrink = tl.exp2(most - base)
         total = total * shrink + tl.sum(weights, axis=1)
@@ -159,14 +161,14 @@ def _attention_kernel(
 def _merge_kernel(
     partial, partial_max, partial_sum, out, V_DIM: tl.constexpr, BLOCK_V: tl.constexpr, SPLITS: tl.constexpr
 ):
-    """The parts of one row and head, added in the order of the splits. A split that saw nothing weighs nothing."""
+    """Adds the parts of one row and head in the order of the splits. A split whose keys are all masked has weight 0."""
     target = tl.program_id(0).to(tl.int64)
     split = tl.arange(0, SPLITS)
     column = tl.arange(0, BLOCK_V)
     part = target * SPLITS + split
     most = tl.load(partial_max + part)
     largest = tl.max(most)
-    weight = tl.exp2(most - tl.where(largest == float("-inf"), 0.0, largest))  # as above: a row that sees nothing
+    weight = tl.exp2(most - tl.where(largest == float("-inf"), 0.0, largest))  # a fully masked row, as above
     total = tl.sum(tl.load(partial_sum + part) * weight)
     values = tl.load(partial + part[:, None] * V_DIM + column[None, :], mask=column[None, :] < V_DIM, other=0.0)
     result = tl.sum(values * weight[:, None], axis=0) / tl.where(total == 0, 1.0, total)
@@ -182,7 +184,7 @@ def paged_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """See `reference.paged_attention`. The last dimension of q is contiguous, and so are the caches."""
+    """See `reference.paged_attention`. The caches must be contiguous, and so must the last dimension of q."""
     rows, heads, _ = q.shape
     _, _, kv_heads, v_dim = v_cache.shape
     out = q.new_empty(rows, heads, v_dim)
@@ -195,10 +197,10 @@ def paged_attention(
 
 
 def decode_splits(device: torch.device, layout: PagedLayout, kv_heads: int, sliding_window: int | None) -> int:
-    """How many programs share the context of one single token: a power of two that fills the chip twice over.
+    """Number of programs that share the context of one decode row: a power of two that fills the chip twice.
 
-    Known without a look at the sequences, whose lengths only the device knows while a CUDA graph is replayed. Not more
-    than there are 64 tokens in the longest context that the tables can hold, or in the window.
+    It does not depend on the sequences' lengths, because only the device knows them when a CUDA graph is replayed. Each
+    split has at least 64 tokens of the longest context that the block tables can hold, or of the window.
     """
     programs = layout.decode_rows * kv_heads
     longest = layout.block_tables.shape[1] * layout.block_size
@@ -212,26 +214,27 @@ def decode_splits(device: torch.device, layout: PagedLayout, kv_heads: int, slid
 
 @dataclass(frozen=True)
 class AttentionTiles:
-    """How much one program takes, and how it is compiled."""
+    """The tile sizes of one program, and its compile options."""
 
     queries: int
     heads: int
-    """Of those that share keys: all of them, but for very large groups."""
+    """Heads that share keys and are computed together: the whole group, unless it is very large."""
     lines: int
-    """Rows of the product: queries times heads, padded to what tensor cores take."""
+    """Rows of the product: queries times heads, padded to a size that tensor cores support."""
     keys: int
-    """Tokens at a time."""
+    """Keys per tile."""
     num_warps: int
     num_stages: int
 
 
 def attention_tiles(chip: Chip, most_queries: int, group: int, dim: int, itemsize: int) -> AttentionTiles:
-    """The tiles for up to `most_queries` queries of `group` heads that share keys of `dim` (a power of two) numbers.
+    """The tiles for up to `most_queries` queries of `group` heads that share keys. `dim` is a power of two.
 
-    Chosen by reasoning and by what the compilers of Triton 3.6 and 3.9 report, not measured on a GPU yet: the most that
-    registers hold, and float32, without tensor cores, spills sooner. 64 lines have four warps where those suffice:
-    Hopper's products give 16 lines to a warp, and eight would do the same work twice. With five stages the keys of one
-    tile arrive while another is computed; with three or four there is one buffer, as blocks are looked up first.
+    Chosen by reasoning and from the reports of Triton 3.6 and 3.9's compilers, not measured on a GPU yet. The tiles are
+    as large as the registers allow. float32 does not use tensor cores and spills sooner. 64 lines get four warps where
+    four suffice: a warp of Hopper's matrix product takes 16 lines, so eight warps would do the same work twice. With
+    five stages the keys of one tile are loaded while another is computed. With three or four stages there is only one
+    buffer, because the blocks are looked up first.
     """
     most_lines = max(16, min(32, 32 * 128 // dim) if itemsize == 4 else min(128, 128 * 128 // dim))
     if dim > 256:
@@ -246,8 +249,8 @@ def attention_tiles(chip: Chip, most_queries: int, group: int, dim: int, itemsiz
     else:
         keys = 32 if dim <= 256 else 16
         warps = 8 if lines >= 128 or lines * dim >= 64 * 256 or dim > 256 else 4
-        buffers = 3 if lines >= 64 else 2  # Hopper's asynchronous products hold on to one more
-    # Not more than all the chips of the ahead-of-time check have, so that what it compiles is what runs; some to spare.
+        buffers = 3 if lines >= 64 else 2  # Hopper's asynchronous products keep one more in use
+    # Limited to the reference chip of the ahead-of-time check, so that the check compiles what runs. 4 KiB are spare.
     shared_bytes = min(chip.shared_bytes, REFERENCE_CHIP.shared_bytes) - 4096
     needed = (2 * buffers * keys + lines) * dim * itemsize
     return AttentionTiles(queries, heads, lines, keys, warps, 5 if needed <= shared_bytes else 3)

@@ -1,4 +1,4 @@
-"""What a decoder layer computes between its projections: one launch each."""
+"""The operators between a decoder layer's projections, one launch each."""
 
 # Triton's functions have no types.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
@@ -12,7 +12,7 @@ import triton.language as tl
 from panacea_kernels.backend import launch
 from panacea_kernels.layout import PagedLayout
 
-# A program of `silu_mul` takes this many columns of one row: 16 bytes a thread and load with four warps of bfloat16.
+# Columns of one row per program of `silu_mul`: each load is 16 bytes a thread with four warps and bfloat16.
 SILU_COLUMNS = 1024
 
 
@@ -29,8 +29,8 @@ def _add_rms_norm_kernel(
     stride_residual,
     BLOCK: tl.constexpr,
 ):
-    """One row: the stream is rounded to the dtype before it is normalised, and the normalised row before it is
-    weighted, as transformers' layers round them."""
+    """One row per program. As in transformers' layers, the stream is rounded to the dtype before it is normalised, and
+    the normalised row is rounded before it is multiplied by the weight."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     ok = column < size
@@ -55,19 +55,19 @@ def _silu_mul_kernel(gate_up, out, size, stride_gate_up, BLOCK: tl.constexpr):
     dtype = out.dtype.element_ty
     gate = tl.load(gate_up + row * stride_gate_up + column, mask=ok, other=0.0).to(tl.float32)
     up = tl.load(gate_up + row * stride_gate_up + size + column, mask=ok, other=0.0).to(tl.float32)
-    activated = (gate / (1 + tl.exp(-gate))).to(dtype).to(tl.float32)  # rounded as torch's silu is
+    activated = (gate / (1 + tl.exp(-gate))).to(dtype).to(tl.float32)  # rounded as by torch's silu
     tl.store(out + row * size + column, (activated * up).to(dtype), mask=ok)
 
 
 @triton.jit
 def _finite(values):
-    """Zero in place of what is not finite (a NaN is no number below infinity)."""
+    """Replaces values that are not finite by zero (NaN < inf is false)."""
     return tl.where(tl.abs(values.to(tl.float32)) < float("inf"), values, 0.0).to(values.dtype)
 
 
 @triton.jit
 def _cache_place(positions, slots, block_tables, stride_tables, block_size, row):
-    """Where a row's keys and values lie in the cache: block * block_size + offset."""
+    """(block * block_size + offset of a row's key and value in the cache, the row's position)."""
     position = tl.load(positions + row)
     slot = tl.load(slots + row).to(tl.int64)
     block = tl.load(block_tables + slot * stride_tables + position // block_size).to(tl.int64)
@@ -95,7 +95,7 @@ def _store_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):
-    """One row and head."""
+    """One row and one head per program."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     place, _ = _cache_place(positions, slots, block_tables, stride_tables, block_size, row)
@@ -110,7 +110,7 @@ def _store_kernel(
 
 @triton.jit
 def _half_norm(first, second, weight, eps, column, ok, HALF: tl.constexpr):
-    """`rms_norm` of a head that is held in two halves, rounded as `reference.rms_norm` rounds."""
+    """`rms_norm` of a head given as two halves, rounded as in `reference.rms_norm`."""
     dtype = first.dtype
     x, y = first.to(tl.float32), second.to(tl.float32)
     scale = tl.rsqrt((tl.sum(x * x) + tl.sum(y * y)) / (2 * HALF) + eps)
@@ -142,7 +142,7 @@ def _rotate_and_store_kernel(
     HALF: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row and one head of q, k or v, which it tells by its number."""
+    """One row and one head per program. The head's index selects q, k or v."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     place, position = _cache_place(positions, slots, block_tables, stride_tables, block_size, row)
@@ -180,7 +180,7 @@ def _rotate_and_store_kernel(
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor | None, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `reference.add_rms_norm`. Rows up to 64k values."""
+    """See `reference.add_rms_norm`. A row has at most 64k values."""
     rows, size = x.shape
     normed = x.new_empty(rows, size)
     stream = x if residual is None else x.new_empty(rows, size)
@@ -213,7 +213,7 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
 
 
 def store(k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, layout: PagedLayout) -> None:
-    """See `reference.store`. The last dimension of k and v is contiguous."""
+    """See `reference.store`. The last dimension of k and v must be contiguous."""
     rows, kv_heads, k_dim = k.shape
     v_dim = v.shape[2]
     launch(

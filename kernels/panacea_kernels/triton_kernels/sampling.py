@@ -1,4 +1,4 @@
-"""Drawing the next token of each row: three launches, the same ones whatever the rows ask for."""
+"""Samples the next token of each row in three launches, which do not depend on the rows' sampling parameters."""
 
 # Triton's functions have no types.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
@@ -11,21 +11,21 @@ import triton.language as tl
 
 from panacea_kernels.backend import launch
 
-# By reasoning and the compiler's reports, not measured on a GPU yet. A vocabulary of 128k is 63 programs a row, so that
-# a single row keeps half of an H200 busy.
+# Chosen by reasoning and from the compiler's reports, not measured on a GPU yet. A vocabulary of 128k takes 63 programs
+# a row, so a single row uses half of an H200.
 SCORE_TOKENS = 2048
-# One program walks a whole row when it looks for the row's threshold, so it is as large as fits: 2048 tokens against 8
-# pivots are 32 sums a thread (82 to 88 registers of 128); twice the warps, or twice the tokens, spill.
+# One program scans a whole row to find its threshold, so it is as large as fits. 2048 tokens against 8 pivots are 32
+# sums a thread (82 to 88 of 128 registers). Twice the warps, or twice the tokens, spill.
 THRESHOLD_TOKENS = 2048
 THRESHOLD_WARPS = 16
 PIVOTS = 8
-# The lowest bits of a float32 that are zero in every value of these dtypes: the search need not tell them apart.
+# The number of low bits of a float32 that are zero for every value of these dtypes. The search skips them.
 ZERO_BITS = {torch.bfloat16: 16, torch.float16: 13}
 
 
 @triton.jit
 def _order(values, ZERO_BITS: tl.constexpr):
-    """int32 in the order of these float32, equal where they are equal (both zeros are 0), NaN beyond infinity."""
+    """int32 keys that sort and compare as these float32 do. Both zeros map to 0, and NaN lies beyond infinity."""
     bits = values.to(tl.int32, bitcast=True)
     magnitude = (bits & 0x7FFFFFFF) >> ZERO_BITS
     return tl.where(bits < 0, -magnitude, magnitude)
@@ -45,10 +45,11 @@ def _search(
     PIVOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The largest value from `floor` to `ceiling`, as `_order` counts, with at least `target` tokens at or above it.
+    """The largest `_order` key in [floor, ceiling] with at least `target` tokens at or above it.
 
-    With MASS it is their unnormalised probability that is to reach `target`. Taken for granted of `floor`. Every pass
-    over the row tries several pivots and leaves a ninth of the interval: at most 6 passes for bfloat16, 11 for float32.
+    With MASS, the unnormalised probability of these tokens must reach `target` instead of their number. `floor` is
+    assumed to reach it. Each pass over the row tests several pivots and reduces the interval to a ninth: at most 6
+    passes for bfloat16, 11 for float32.
     """
     low = floor.to(tl.int64)  # the interval is up to 2^32 wide
     high = ceiling.to(tl.int64) + 1
@@ -56,7 +57,7 @@ def _search(
     while high - low > 1:
         pivots = low + (high - low) * (pivot_number + 1) // (PIVOTS + 1)
         least = pivots.to(tl.int32)[:, None]
-        sums = tl.zeros((PIVOTS, BLOCK), dtype=tl.float32)  # a thread has all pivots of its tokens
+        sums = tl.zeros((PIVOTS, BLOCK), dtype=tl.float32)  # a thread holds all pivots of its tokens
         for start in range(0, size, BLOCK):
             token = start + tl.arange(0, BLOCK)
             values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
@@ -72,7 +73,7 @@ def _search(
     return low.to(tl.int32)
 
 
-# One compilation wherever the numbers of the rows lie, who may be the second line of a tensor.
+# One compilation for any alignment: the rows' parameters may be the second row of a tensor.
 @triton.jit(do_not_specialize_on_alignment=["temperatures", "top_ks", "top_ps"])
 def _threshold_kernel(
     logits,
@@ -86,7 +87,7 @@ def _threshold_kernel(
     PIVOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The least logit that a row keeps; -inf, and no look at the row, where nothing is to be cut."""
+    """The smallest logit that a row keeps. It is -inf, without reading the row, if the row has no cut."""
     line = tl.program_id(0)
     row = logits + line.to(tl.int64) * stride
     temperature = tl.load(temperatures + line)
@@ -100,7 +101,8 @@ def _threshold_kernel(
             values = tl.load(row + token, mask=token < size, other=float("-inf")).to(tl.float32)
             largest = tl.maximum(largest, values)
         most = tl.max(largest)
-        # Nothing above it: the most likely token stays even if top_p is 0, as 1e-50 is in float32.
+        # The threshold cannot exceed the largest logit, so the most likely token stays even if top_p is 0. It may be:
+        # 1e-50 is 0 in float32.
         ceiling = _order(most, ZERO_BITS)
         lowest = tl.full((), -(0x7FFFFFFF >> ZERO_BITS), tl.int32)
         low = lowest
@@ -131,14 +133,14 @@ def _gumbel_noise(key, token):
     state = state ^ (state >> 31)
     v = ((state ^ 0xFFFFFFFFFFFFFFFF) >> 11).to(tl.float32) + 0.5
     v = tl.minimum(v * 1.1102230246251565e-16, 0.99999994)
-    series = v * (1 + v * (0.5 + v * (1 / 3 + v * 0.25)))  # -log1p(-v), which Triton lacks, where 1 - v would round
+    series = v * (1 + v * (0.5 + v * (1 / 3 + v * 0.25)))  # -log1p(-v) for small v; Triton has no log1p
     exponential = tl.where(v < 0.01, series, -tl.log(1 - v))
     return -tl.log(exponential)
 
 
 @triton.jit
 def _best(scores, token):
-    """(the best score, the lowest token that has it)."""
+    """(the best score, the lowest token id with that score)."""
     best = tl.max(scores)
     return best, tl.min(tl.where(scores == best, token, 0x7FFFFFFF))
 
@@ -155,7 +157,7 @@ def _score_kernel(
     stride,
     BLOCK: tl.constexpr,
 ):
-    """The best of BLOCK tokens of a row."""
+    """The best score and token of one part of a row: BLOCK tokens."""
     line = tl.program_id(0)
     part = tl.program_id(1)
     token = part * BLOCK + tl.arange(0, BLOCK)
@@ -163,7 +165,7 @@ def _score_kernel(
     values = values.to(tl.float32)
     temperature = tl.load(temperatures + line)
     scores = values + temperature * _gumbel_noise(tl.load(keys + line), token.to(tl.int64))
-    # No comparison holds of a NaN: it is never chosen.
+    # Every comparison with NaN is false, so a NaN is never chosen.
     kept = (values >= tl.load(thresholds + line)) & (values > float("-inf")) & (scores <= float("inf"))
     best, best_token = _best(tl.where(kept, scores, float("-inf")), token)
     place = line * tl.num_programs(1) + part
@@ -173,7 +175,7 @@ def _score_kernel(
 
 @triton.jit
 def _pick_kernel(best_scores, best_tokens, chosen, parts, BLOCK: tl.constexpr):
-    """The best of a row's parts."""
+    """The best token over the parts of a row."""
     line = tl.program_id(0)
     part = tl.arange(0, BLOCK)
     scores = tl.load(best_scores + line * parts + part, mask=part < parts, other=float("-inf"))
@@ -185,7 +187,7 @@ def _pick_kernel(best_scores, best_tokens, chosen, parts, BLOCK: tl.constexpr):
 def draw(
     logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, keys: torch.Tensor
 ) -> torch.Tensor:
-    """See `reference.draw`. The last dimension of logits is contiguous."""
+    """See `reference.draw`. The last dimension of logits must be contiguous."""
     rows, size = logits.shape
     parts = -(-size // SCORE_TOKENS)
     thresholds = logits.new_empty(rows, dtype=torch.float32)

@@ -15,8 +15,8 @@ from tqdm import tqdm
 import panacea_kernels as pk
 from panacea.errors import first_line
 from panacea_kernels.chip import Chip, chip_of
-from panacea_kernels.triton_kernels import linear
-from panacea_kernels.triton_kernels.linear import FusedTiles
+from panacea_kernels.triton_kernels import linear_tiles
+from panacea_kernels.triton_kernels.linear_tiles import FusedTiles
 from panacea_lab.bench.compile_ahead import empty_inputs, in_parallel, warm_up
 from panacea_lab.bench.measurement import (
     BenchError,
@@ -90,7 +90,7 @@ class KernelsSweep:
 
 def candidates(group: Group, rows: int, rank: int, itemsize: int, chip: Chip, most: int) -> list[FusedTiles]:
     """The heuristic's choice, and others that fit the chip's shared memory and a thread's registers."""
-    heuristic = linear.fused_tiles(rows, group.in_features, group.sections, rank, itemsize, chip, invariant=False)
+    heuristic = linear_tiles.fused_tiles(rows, group.in_features, group.sections, rank, itemsize, chip, invariant=False)
     all_rows = min(128, max(16, 1 << (rows - 1).bit_length()))
     grid = itertools.product(
         sorted({all_rows, max(16, all_rows // 2)}), (32, 64, 128), (64, 128, 256), (1, 2, 4, 8), (4, 8), (2, 3, 4, 5)
@@ -119,7 +119,7 @@ def forced_tiles(tiles: FusedTiles) -> Generator[None]:
     def choose(*_args: object) -> FusedTiles:
         return tiles
 
-    with patch.object(linear, "fused_tiles", choose), pk.use_backend("triton_fused"):
+    with patch.object(linear_tiles, "fused_tiles", choose), pk.use_backend("triton_fused"):
         yield
 
 
