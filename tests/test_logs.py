@@ -116,7 +116,7 @@ def test_a_process_logs_from_its_level_on_and_all_that_nobody_caught(level: str,
     assert result.returncode == 1
     assert "canary" not in result.stderr
     lines = [json.loads(line) for line in result.stderr.splitlines()]
-    uncaught = ["an exception that nobody caught"] * 2
+    uncaught = ["uncaught exception"] * 2
     warning = [] if level == "error" else ["<string>:10: UserWarning: deprecated"]
     assert [line["message"] for line in lines] == [*expected, *warning, *uncaught]
     assert all("builtins.ValueError" in line["exception"] for line in lines[-2:])

@@ -1,1 +1,1 @@
-"""Panacea: a language model server in which every request chooses its own alignment."""
+"""Panacea: a language-model server in which every request brings its own preference."""

@@ -1,4 +1,4 @@
-"""Where the embedded demo model is: a base of 2.2 M parameters and an adapter with three dimensions."""
+"""Paths of the embedded demo model: a base of 2.2 M parameters and an adapter with three dimensions."""
 
 from pathlib import Path
 

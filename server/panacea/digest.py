@@ -1,4 +1,4 @@
-"""Hashes of several values, such that two digests are equal if and only if all values are. Plain Python."""
+"""Hashes of several values. Two digests are equal if and only if all values are equal. Plain Python."""
 
 import hashlib
 
@@ -6,19 +6,19 @@ SIZE_BYTES = 32
 
 
 class Digest:
-    """BLAKE2b over fields, in a domain of its own.
+    """BLAKE2b over fields, within a domain.
 
-    The domain enters as BLAKE2b's personalisation, so that equal fields mean different things in different domains. A
-    field is a byte that says whether it is there, its length in eight bytes, and its bytes: no two lists of fields are
-    the same string of bytes, as they would be if values were glued together.
+    The domain is BLAKE2b's personalisation, so equal fields in different domains have different digests. A field is
+    encoded as a presence byte, its length in eight bytes, and its bytes. So two different lists of fields never have
+    the same encoding, which plain concatenation would not guarantee.
     """
 
     def __init__(self, domain: bytes) -> None:
-        """`domain`: at most 16 bytes."""
+        """`domain` has at most 16 bytes."""
         self._hash = hashlib.blake2b(digest_size=SIZE_BYTES, person=domain)
 
     def add(self, *fields: bytes | None) -> "Digest":
-        """The same with more fields. None is a field that is absent, which an empty one is not."""
+        """Adds fields and returns this digest. None is an absent field, which differs from an empty one."""
         for field in fields:
             if field is None:
                 self._hash.update(b"\0")
@@ -29,5 +29,5 @@ class Digest:
 
     @property
     def value(self) -> bytes:
-        """`SIZE_BYTES` bytes that stand for all fields so far."""
+        """The digest (`SIZE_BYTES` bytes) of all fields so far."""
         return self._hash.digest()

@@ -2,18 +2,18 @@
 
 PanaceaError
 ├── ConfigError        a flag, variable or configuration file is wrong; the command ends with exit code 2
-├── CheckpointError    a base model or adapter on disk cannot be served as it is
-├── PreferenceError    weights that are no preference in this preference space
-├── RequestError       a request that this engine can never serve (too long, unknown token, ...)
-└── EngineError        the engine failed under a request that was good
-    ├── EngineDeadError    its process is gone; another one may be on its way
-    ├── QueueTimeoutError  a request waited too long for its turn
-    └── RequestFailedError this one request could not be computed; the engine goes on
+├── CheckpointError    a base model or adapter on disk is damaged or not supported
+├── PreferenceError    the weights are not a valid preference in this preference space
+├── RequestError       this engine can never serve the request (too long, unknown token, ...)
+└── EngineError        the engine failed on a valid request
+    ├── EngineDeadError    the engine's process has ended; the supervisor may start another one
+    ├── QueueTimeoutError  the request waited too long in the queue
+    └── RequestFailedError this request could not be computed; the engine continues
 """
 
 
 class PanaceaError(Exception):
-    """Base of all errors below; `str(error)` is one line that a user can act on."""
+    """Base of all errors below. `str(error)` is one line that a user can act on."""
 
 
 class ConfigError(PanaceaError):
@@ -21,17 +21,17 @@ class ConfigError(PanaceaError):
 
 
 class CheckpointError(PanaceaError):
-    """A base model or adapter on disk is damaged, or of a kind that is not supported."""
+    """A base model or adapter on disk is damaged or not supported."""
 
 
 class PreferenceError(PanaceaError):
-    """Weights that are no preference in this preference space."""
+    """The weights are not a valid preference in this preference space."""
 
 
 class RequestError(PanaceaError):
-    """A request that the engine refuses at once, because it could never be served.
+    """The engine rejects this request at once, because it can never serve it.
 
-    `param` is the request's field at fault, in the words of the HTTP contract.
+    `param` is the request's field at fault, as the HTTP API names it.
     """
 
     def __init__(self, message: str, param: str | None = None) -> None:
@@ -40,29 +40,29 @@ class RequestError(PanaceaError):
 
 
 class EngineError(PanaceaError):
-    """The engine failed under a request that was good."""
+    """The engine failed on a valid request."""
 
     retry_after_s = 1.0
-    """When it may be worth to try again."""
+    """Seconds to wait before another attempt."""
 
 
 class EngineDeadError(EngineError):
-    """The engine's process is gone. Another one may be on its way."""
+    """The engine's process has ended. The supervisor may start another one."""
 
 
 class QueueTimeoutError(EngineError):
-    """A request waited too long for its turn. Nothing was computed for it."""
+    """The request waited too long in the queue. Nothing was computed for it."""
 
 
 class RequestFailedError(EngineError):
-    """This one request could not be computed. The engine and all other requests go on."""
+    """This request could not be computed. The engine continues with all others."""
 
     def __init__(self, message: str, index: int | None = None) -> None:
-        """`index`: of the request, if it was one of several in a call."""
+        """`index` is the position of the request, if it was one of several in a call."""
         super().__init__(message)
         self.index = index
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's `error` says in one line; its type's name if it says nothing."""
+    """The first line of another library's error message, or the name of its type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,8 +1,8 @@
-"""What the server and its engine write on standard error: a line per event, as text or as JSON.
+"""The logs that the server and its engine write to standard error: one line per event, as text or as JSON.
 
-A line holds what this project's code puts into it, and never a prompt, an answer or a key. Exceptions are therefore
-shown as types and places in the code, without their messages: "could not convert 'my secret' to a number" would be one
-too many. Of other packages' messages only the first line is shown, as asyncio repeats exceptions in the second.
+A line never contains a prompt, an answer or a key. So an exception is logged as its type and its places in the code,
+without its message: "could not convert 'my secret' to a number" would reveal the secret. Only the first line of other
+packages' messages is logged, because asyncio repeats exceptions in the second.
 """
 
 import json
@@ -20,16 +20,17 @@ from typing import Any
 from panacea.config import LogConfig, LogFormat
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""`x-request-id` of the request that this task works for: every line of a request carries it."""
+"""`x-request-id` of the request that the current task serves. Every log line of a request carries it."""
 
 _WORD = re.compile(r"[^\s\"=]+")
 _ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 def configure_logs(config: LogConfig) -> None:
-    """All logs of this process go to standard error, in one format, and so do exceptions that nobody catches.
+    """Sends all logs of this process, and all uncaught exceptions, to standard error in one format.
 
-    Other packages' are shown from warnings on. Call it again when transformers is imported, for it has its own handler.
+    Other packages' logs are shown from level warning on. Call it again after the import of transformers, which installs
+    its own handler.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(config.format))
@@ -46,12 +47,12 @@ def configure_logs(config: LogConfig) -> None:
 
 
 def logs_json() -> bool:
-    """Whether this process was told to write JSON alone."""
+    """Whether the logs of this process are JSON."""
     return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)
 
 
 def formatter(kind: LogFormat) -> logging.Formatter:
-    """Of a record's message, its `extra={"fields": {...}}`, the request's id, and what an exception may tell."""
+    """Formats a record: its message, its `extra={"fields": {...}}`, the request's id, and its exception's places."""
     return _JsonFormatter() if kind == "json" else _TextFormatter()
 
 
@@ -96,7 +97,7 @@ class _JsonFormatter(_Formatter):
 
 
 def _word(value: Any) -> str:
-    """A value that cannot be taken for two fields."""
+    """The value as one word. It is quoted if it could be read as two fields."""
     text = str(value)
     return text if _WORD.fullmatch(text) else json.dumps(value, default=str)
 
@@ -104,7 +105,7 @@ def _word(value: Any) -> str:
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
         return
-    logging.getLogger("panacea").critical("an exception that nobody caught", exc_info=(kind, error, trace))
+    logging.getLogger("panacea").critical("uncaught exception", exc_info=(kind, error, trace))
 
 
 def _level(config: LogConfig) -> int:
@@ -112,7 +113,7 @@ def _level(config: LogConfig) -> int:
 
 
 def _described(error: BaseException) -> Iterator[str]:
-    """Types and places of an exception and of those it came from, the first one first."""
+    """Types and places of an exception and of its causes. The first cause comes first."""
     seen: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in seen:

@@ -1,4 +1,4 @@
-"""Preferences and the space they live in. Plain Python: no torch, no HTTP."""
+"""Preferences and the preference space. Plain Python, without torch and HTTP."""
 
 import math
 import re
@@ -8,24 +8,25 @@ from dataclasses import dataclass, field
 from panacea.errors import PreferenceError
 
 MAX_WEIGHT = 1e6
-"""Largest weight that a request may name. Weights are relative, so nobody needs more, and a sum stays finite."""
+"""Maximum weight in a request. Weights are relative, so larger ones are never needed, and their sum stays finite."""
 
 _ROUNDING = 1e-15
-"""A sum this close to 1 is 1. Quotients are rounded, so the sum of normalised weights may be off by 2.3e-16; dividing
-them once more would make another preference, with its own prefix cache, out of one that an answer reported."""
+"""A sum within this distance of 1 counts as 1. Quotients are rounded, so the sum of normalised weights may be off by
+2.3e-16. If a client sends back a preference that an answer reported, another division would change it, and the changed
+preference would not share its prefix cache."""
 
 BASE_NAME = "base"
-"""The model id `<name>:base` is the bare base model, so no preset may take this name."""
+"""The model id `<name>:base` is the bare base model, so a preset cannot have this name."""
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 Preference = tuple[float, ...]
-"""One weight per dimension, in the space's order; not negative, with sum 1 (no weights at all without dimensions)."""
+"""One weight per dimension, in the space's order. Weights are not negative and sum to 1. Without dimensions: ()."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One thing that an answer can be more or less of, such as `concise`."""
+    """A property that answers are steered towards, such as `concise`."""
 
     name: str
     description: str = ""
@@ -33,9 +34,9 @@ class Dimension:
 
 @dataclass(frozen=True)
 class PreferenceSpace:
-    """The dimensions an adapter was trained for, its default preference and its named preferences.
+    """The dimensions that an adapter was trained for, its default preference and its presets.
 
-    Raises `PreferenceError` when built from names or weights that make no sense.
+    The constructor raises `PreferenceError` for invalid names or weights.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -62,13 +63,13 @@ class PreferenceSpace:
         return tuple(dimension.name for dimension in self.dimensions)
 
     def resolve(self, weights: object) -> Preference:
-        """The normalised preference that a client's `weights` mean.
+        """The normalised preference of a client's `weights`.
 
         `weights` is a mapping from dimension name to weight (absent dimensions are 0) or a sequence with one weight per
         dimension. Weights are relative: `{"helpful": 2, "concise": 1}` is two thirds and one third.
 
-        Raises `PreferenceError`, whose text lists the dimensions and never repeats a value, unless every weight is a
-        finite number between 0 and 1e6 and at least one is above 0.
+        Raises `PreferenceError` unless every weight is a finite number between 0 and 1e6 and at least one is above 0.
+        The message lists the dimensions and never repeats a value.
         """
         if isinstance(weights, Mapping):
             return self._normalise(self._ordered(weights))  # pyright: ignore[reportUnknownArgumentType]
@@ -82,12 +83,12 @@ class PreferenceSpace:
         raise PreferenceError(f"preference must be an object or an array of weights ({self.listed})")
 
     def as_dict(self, preference: Preference) -> dict[str, float]:
-        """`preference` with its dimensions' names, as answers carry it."""
+        """`preference` as {dimension: weight}, the form of the API's answers."""
         return dict(zip(self.names, preference, strict=True))
 
     @property
     def listed(self) -> str:
-        """The dimensions in words, as error messages name them."""
+        """The dimensions in words, for error messages."""
         return "dimensions: " + ", ".join(self.names) if self.names else "this adapter has no dimensions"
 
     def _ordered(self, weights: Mapping[object, object]) -> Sequence[object]:
@@ -103,10 +104,10 @@ class PreferenceSpace:
         for name, weight in zip(self.names, weights, strict=True):
             if isinstance(weight, bool) or not isinstance(weight, int | float):
                 raise PreferenceError(f"preference.{name} is not a number ({self.listed})")
-            # A comparison with NaN is false, so this one test refuses it too.
+            # A comparison with NaN is false, so this test rejects NaN too.
             if not 0 <= weight <= MAX_WEIGHT:
                 raise PreferenceError(f"preference.{name} must be between 0 and 1e6 ({self.listed})")
-            # Adding 0.0 turns -0.0 into 0.0: equal preferences have equal bytes.
+            # Adding 0.0 turns -0.0 into 0.0, so that equal preferences have equal bytes.
             numbers.append(float(weight) + 0.0)
         if not numbers:
             return ()

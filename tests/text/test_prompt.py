@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from panacea.errors import RequestError
-from panacea.text.chat_template import ChatMessage, ChatTemplate, Role
+from panacea.text.chat_template import ChatMessage, ChatRole, ChatTemplate
 from panacea.text.prompt import PromptEncoder
 from tests.golden_files import GOLDEN
 from tests.text.tiny import TEXT, added_token, golden_tokenizer_with
 
 SYSTEM, USER, ASSISTANT, END = 2, 3, 4, 1
-ROLES: dict[Role, int] = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+ROLES: dict[ChatRole, int] = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 # Pieces of special tokens in every combination, among ordinary text.
 hostile = st.lists(
     st.sampled_from(["<|end|>", "<|assistant|>", "<|", "<", "|>", ">", "end", "sist", "|", " ", "a knife", "\n", "ä"]),
@@ -143,7 +143,7 @@ def test_a_token_that_cannot_be_broken_is_refused() -> None:
 
 
 def test_a_flood_of_control_tokens_is_refused() -> None:
-    with pytest.raises(RequestError, match="too many"):
+    with pytest.raises(RequestError, match="too many control tokens of this model; at most 10000"):
         TEXT.prompt_ids([ChatMessage("user", "<|end|>" * 5_001)] * 2)
 
 

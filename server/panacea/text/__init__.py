@@ -1,4 +1,4 @@
-"""Between text and token ids: chat template, detokenising, stop strings, schemas. Knows no HTTP and no tensors."""
+"""Text and token ids: chat template, detokenizer, stop strings, schema checks. Independent of HTTP and of tensors."""
 
 from panacea.text.answer import Answer, Piece, TokenLogprob
 from panacea.text.chat_template import ChatMessage

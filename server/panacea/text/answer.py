@@ -1,4 +1,4 @@
-"""One answer's text as its tokens arrive."""
+"""Turns the tokens of one answer into text as they arrive."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from panacea.text.stop_strings import StopStrings
 
 
 class Alternative(NamedTuple):
-    """A token and how likely it was."""
+    """A token's bytes and its log probability."""
 
     token: bytes
     logprob: float
@@ -20,28 +20,28 @@ class Alternative(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """The token that was chosen at a position of the answer, and the most likely ones there."""
+    """The chosen token at a position of the answer, and the most likely tokens there."""
 
     chosen: Alternative
     top: tuple[Alternative, ...]
     start: int
-    """Where in the answer's text its own begins; of a token within a character, where that character does."""
+    """Offset of the token's text in the answer's text. For a token inside a character: the offset of that character."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one token added to an answer: nothing, or text that may span several tokens."""
+    """What one token adds to an answer: no text, or text that may span several tokens."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...]
-    """Of the tokens that lie in the text returned so far and were not reported yet."""
+    """Log probabilities of the tokens whose text has been returned, each reported once."""
     finish_reason: FinishReason | None
     cached_tokens: int = 0
-    """With an answer's first piece: tokens of its prompt that were in the prefix cache."""
+    """In an answer's first piece: the prompt tokens found in the prefix cache."""
     prompt_logprobs: tuple[PromptLogprob, ...] | None = None
-    """The engine's, with the first piece of an answer whose request wants its prompt scored."""
+    """The prompt's scores, in the first piece of an answer whose request asked for them."""
     tokens: int = 1
-    """How many the model generated for it: 0 where only the prompt is scored."""
+    """Tokens generated for this piece: 0 if only the prompt is scored."""
 
 
 class _Pending(NamedTuple):
@@ -50,29 +50,29 @@ class _Pending(NamedTuple):
 
 
 class Answer:
-    """Detokenises one request's output and ends it at a stop string.
+    """Detokenises the output of one request and ends it at a stop string.
 
-    All pieces' texts together are the answer. Neither a stop string nor an end token is part of it, and log
-    probabilities are reported only for tokens that have a share in the text.
+    The texts of all pieces, joined, are the answer. It contains neither a stop string nor an end token. Log
+    probabilities are reported only for tokens that contribute to the text.
     """
 
     def __init__(
         self, text: ModelText, stops: Sequence[str] = (), min_tokens: int = 0, context: Sequence[int] = ()
     ) -> None:
-        """Stop strings count only behind the first `min_tokens` tokens. The answer's text continues `context`'s."""
+        """Stop strings are ignored within the first `min_tokens` tokens. The answer continues the text of `context`."""
         self._vocabulary = text.vocabulary
         self._detokenizer = Detokenizer(text.tokenizer, text.vocabulary.special_ids, context)
         self._stops = StopStrings(stops)
         self._min_tokens = min_tokens
         self._tokens = 0
         self._decoded = 0
-        """Characters that came out of the detokenizer."""
+        """Characters that the detokenizer has produced."""
         self._shown = 0
-        """Characters that were returned."""
+        """Characters that have been returned."""
         self._pending: deque[_Pending] = deque()
 
     def push(self, output: TokenOutput) -> Piece:
-        """What the request's next token adds. The last piece has a finish reason; nothing may follow it."""
+        """The piece that the request's next token adds. The last piece has a finish reason; do not push after it."""
         if output.token_id == NO_TOKEN:
             return Piece("", (), output.finish_reason, output.cached_tokens, output.prompt_logprobs, tokens=0)
         self._tokens += 1
@@ -93,7 +93,7 @@ class Answer:
         if output.logprob is not None:
             chosen = self._alternative(output.token_id, output.logprob)
             top = tuple(self._alternative(token_id, logprob) for token_id, logprob in output.top_logprobs)
-            # A token without text of its own belongs to what comes next: it may be a part of that character.
+            # A token without text is reported with the next text, because it may be a part of that character.
             self._pending.append(_Pending(max(self._decoded, start + 1), TokenLogprob(chosen, top, start)))
         return text
 

@@ -1,4 +1,4 @@
-"""A model's chat template, rendered in jinja's sandbox as transformers does it."""
+"""Renders a model's chat template in jinja's sandbox, as transformers does."""
 
 import json
 import logging
@@ -20,24 +20,24 @@ logger = logging.getLogger(__name__)
 
 MAX_RENDERED_CHARS = 1 << 24
 RENDER_LIMIT_S = 10.0
-"""A conversation of 4 MB takes 15 ms with a simple template. Both are looked at whenever the template has written
-something."""
+"""A conversation of 4 MB takes 15 ms with a simple template. Both limits are checked after each part that the template
+writes."""
 
-Role = Literal["system", "user", "assistant"]
+ChatRole = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)
 class ChatMessage:
     """One turn of a conversation."""
 
-    role: Role
+    role: ChatRole
     content: str
 
 
 class ChatTemplate:
-    """Turns messages into the text that a model was trained on.
+    """Renders messages in the text format that a model was trained on.
 
-    Raises `CheckpointError` when built from a template that does not compile.
+    The constructor raises `CheckpointError` if the template does not compile.
     """
 
     def __init__(self, source: str, variables: Mapping[str, str]) -> None:
@@ -52,7 +52,7 @@ class ChatTemplate:
             raise CheckpointError(f"the chat template does not compile: {error}") from error
         own = {*self._own, *_FUNCTIONS, *environment.globals}
         self.free_variables = frozenset(name for name in read - own if not name.endswith("_token"))
-        """What it reads beyond what it always gets, such as `enable_thinking`: requests may say what these are."""
+        """Variables that the template reads and a request may set, such as `enable_thinking`."""
 
     def render(
         self,
@@ -61,10 +61,11 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = True,
     ) -> str:
-        """The conversation's text, up to where the assistant's next answer begins if `add_generation_prompt`.
+        """The text of the conversation.
 
-        `variables` are JSON values of some of `free_variables`. Raises `RequestError` (param "messages") if the
-        template refuses the messages, fails on them, or makes too much of them.
+        With `add_generation_prompt` it ends where the assistant's next answer begins. `variables` maps some of
+        `free_variables` to JSON values. Raises `RequestError` (param "messages") if the template rejects the messages,
+        fails on them, or exceeds the limits on text and time.
         """
         own = {
             "messages": [{"role": message.role, "content": message.content} for message in messages],
@@ -74,13 +75,13 @@ class ChatTemplate:
             return _bounded(self._template.generate({**(variables or {}), **self._own, **own}))
         except RequestError:
             raise
-        # A template is a program that came with the model: it may fail in any way on messages it did not expect.
+        # A template is a program that comes with the model. It may raise any exception on unexpected messages.
         except Exception as error:
-            logger.info("the chat template refused a conversation: %s", type(error).__name__)
+            logger.info("the chat template rejected a conversation: %s", type(error).__name__)
             raise RequestError(f"messages: {self._reason(error)}", "messages") from error
 
     def _reason(self, error: Exception) -> str:
-        # Only words that stand in the template itself are shown: others could carry a message's content.
+        # Only text that occurs in the template's source is shown. Any other text could contain a message's content.
         said = str(error)
         if isinstance(error, TemplateError) and said and said in self.source:
             return said
@@ -95,7 +96,11 @@ def _bounded(parts: Iterable[str]) -> str:
         written.append(part)
         left -= len(part)
         if left < 0 or time.monotonic() > deadline:
-            raise RequestError("messages: the model's chat template makes too much of this conversation", "messages")
+            raise RequestError(
+                "messages: the model's chat template exceeds its limits on text or time for this conversation; "
+                "shorten it",
+                "messages",
+            )
     return "".join(written)
 
 
@@ -111,8 +116,8 @@ def read_chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str
     return entry if isinstance(entry, str) else None
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks what an assistant said, for training; a prompt just contains it."""
+class _GenerationTag(Extension):
+    """`{% generation %}` marks an assistant's words for training. In a prompt the tag has no effect."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own declaration
 
@@ -123,7 +128,7 @@ class _Generation(Extension):
 
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
     )
     environment.filters["tojson"] = _tojson
     return environment

@@ -1,4 +1,4 @@
-"""Text from tokens, one at a time."""
+"""Incremental detokenization: text from tokens, one token at a time."""
 
 from collections.abc import Container, Sequence
 from itertools import islice
@@ -8,45 +8,46 @@ from tokenizers import Tokenizer
 _REPLACEMENT = "\ufffd"
 
 _LONGEST_TAIL = 3
-"""Most bytes, and so most tokens, of an unfinished UTF-8 character; some decoders show each as one U+FFFD."""
+"""Maximum number of bytes, and so of tokens, of an unfinished UTF-8 character. Some decoders show each as one
+U+FFFD."""
 
 _WINDOW = 32
 _CONTEXT = 16
-"""Tokens kept when a window full of broken characters is cut. Each has a byte or more: 3 to find the next character's
-start again, and 3 times 3 for the characters that are still held back."""
+"""Tokens kept when a window full of broken characters is cut. Each has at least one byte. 3 find the next character's
+start again, and 3 times 3 cover the characters that are still held back."""
 
 
 class Detokenizer:
-    """Decodes one answer incrementally: all that `push` and `flush` return is what decoding the whole answer gives.
+    """Decodes one answer incrementally. The results of `push` and `flush`, joined, equal the decoded whole answer.
 
-    A token's text depends on its neighbours (a leading space, a character spread over tokens), so a window is decoded
-    that begins with the tokens of the last finished character. It is a handful of tokens long, so a push takes constant
-    time. Text is held back while its last character may be unfinished.
+    A token's text depends on its neighbours (a leading space, a character spread over tokens). So `push` decodes a
+    window that begins with the tokens of the last finished character. The window is a few tokens long, so `push` takes
+    constant time. Text is held back while its last character may be unfinished.
     """
 
     def __init__(self, tokenizer: Tokenizer, skipped: Container[int], context: Sequence[int] = ()) -> None:
-        """`skipped` are tokens that are no text (special tokens).
+        """`skipped` are tokens without text (special tokens).
 
-        Behind `context` the text goes on, instead of beginning: SentencePiece's decoder drops a text's first space.
-        Behind a context that ends within a character (token ids may be cut there) it begins anew.
+        The text continues `context`. Without a context it begins, and SentencePiece's decoder drops its first space.
+        If the context ends inside a character, because its token ids were cut there, the text begins too.
         """
         self._tokenizer = tokenizer
         self._skipped = skipped
         self._window = self._last_character(context)
         self._finished = len(self._window)
-        """How many of the window's tokens end in a finished character."""
+        """Number of leading tokens of the window whose last character is finished."""
         self._given = len(self._decode())
-        """How many characters of the window's text were returned."""
+        """Number of characters of the window's text that have been returned."""
 
     def push(self, token_id: int) -> str:
-        """The text that this token finishes; often all of its own."""
+        """The text that is complete with this token: usually the token's own text."""
         if token_id in self._skipped:
             return ""
         self._window.append(token_id)
         text = self._decode()
         held = _unfinished(text)
         if held and len(self._window) - self._finished <= _LONGEST_TAIL:
-            # Until the character is finished, SentencePiece's decoder shows its finished neighbours as broken too.
+            # SentencePiece's decoder shows finished neighbours of an unfinished character as broken too.
             return ""
         settled = text[self._given : len(text) - held]
         self._given += len(settled)
@@ -61,13 +62,13 @@ class Detokenizer:
         return settled
 
     def flush(self) -> str:
-        """The rest of the text, when no token will follow."""
+        """The rest of the text. Call it after the last token."""
         rest = self._decode()[self._given :]
         self._given += len(rest)
         return rest
 
     def _last_character(self, context: Sequence[int]) -> list[int]:
-        """The fewest last tokens of `context` that end in a finished character; none if they do not."""
+        """The shortest end of `context` that decodes to finished characters. Empty if there is none."""
         shown = (token_id for token_id in reversed(context) if token_id not in self._skipped)
         window: list[int] = []
         for token_id in islice(shown, _LONGEST_TAIL + 1):

@@ -1,4 +1,4 @@
-"""Sampling fields that a model's `generation_config.json` sets for requests that leave them out."""
+"""Defaults of sampling fields, read from a model's `generation_config.json`."""
 
 import logging
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from panacea.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 _NEUTRAL = {"typical_p": 1.0}
-"""Fields that change the sampling of other programs and are not supported here, with the value that asks nothing."""
+"""Fields that other programs apply and this server does not support, with the value that has no effect."""
 
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """OpenAI's defaults, where the model does not say otherwise."""
+    """Values of the sampling fields that a request leaves out. They are OpenAI's unless the model sets others."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -29,7 +29,7 @@ class GenerationDefaults:
 def generation_defaults(config: Mapping[str, Any]) -> GenerationDefaults:
     """The defaults in a parsed `generation_config.json`. An explicit `do_sample: false` means greedy.
 
-    Raises `CheckpointError` for values that no request could ask for either.
+    Raises `CheckpointError` for values outside the ranges that a request may use.
     """
     defaults = GenerationDefaults(
         temperature=0.0 if config.get("do_sample") is False else _number(config, "temperature", 1.0, 0.0, 2.0),

@@ -1,4 +1,4 @@
-"""All that the server knows about a model's text."""
+"""Everything about a model's text: tokenizer, vocabulary, chat template, sampling defaults."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ModelText:
 
     @property
     def template_variables(self) -> frozenset[str]:
-        """What a request may tell the chat template, beside the messages."""
+        """Names of the chat template's variables that a request may set."""
         return self.prompts.variables if self.prompts else frozenset()
 
     def prompt_ids(
@@ -38,38 +38,40 @@ class ModelText:
         add_generation_prompt: bool = True,
         add_special_tokens: bool = False,
     ) -> list[int]:
-        """The token ids that ask the model for the assistant's next answer. Safe to call in any thread.
+        """The token ids of a conversation, ready for the assistant's next answer. Safe to call in any thread.
 
-        See `PromptEncoder.encode`. Raises `RequestError` if the model cannot take the conversation.
+        See `PromptEncoder.encode`. Raises `RequestError` if the model does not support the conversation.
         """
         if self.prompts is None:
-            raise RequestError("messages: this model has no chat template", "messages")
+            raise RequestError(
+                "messages: this model has no chat template; use POST /v1/completions with a prompt", "messages"
+            )
         return self.prompts.encode(
             messages, variables, add_generation_prompt=add_generation_prompt, add_special_tokens=add_special_tokens
         )
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
-        """The token ids of each text, as transformers' `tokenizer(text)` gives them. Safe to call in any thread.
+        """The token ids of each text, equal to those of transformers' `tokenizer(text)`. Safe to call in any thread.
 
-        The tokens that the tokenizer adds are among them, such as one that begins a text, and the name of a special
-        token is that token: unlike a message, a raw prompt may write everything.
+        They include the tokens that the tokenizer adds, such as a begin-of-text token. The name of a special token
+        becomes that token, because a raw prompt may contain any token, unlike a message.
         """
-        # Unlike `encode`, the batch call lets other threads run.
+        # Unlike `encode`, the batch call releases the GIL.
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones by name. Safe to call in any thread."""
-        # Unlike `decode`, the batch call lets other threads run.
+        """The text of these tokens, with special tokens by name. Safe to call in any thread."""
+        # Unlike `decode`, the batch call releases the GIL.
         return self.tokenizer.decode_batch([list(token_ids)], skip_special_tokens=False)[0]
 
     def token_strings(self, token_ids: Sequence[int]) -> list[str]:
-        """Each token as the vocabulary writes it, such as "\u0120the"; empty for ids that no token has."""
+        """Each token as the vocabulary spells it, such as "\u0120the". Empty for ids outside the vocabulary."""
         return [self.tokenizer.id_to_token(token_id) or "" for token_id in token_ids]
 
 
 def load_model_text(folder: Path) -> ModelText:
-    """Read everything from a local model folder, as transformers saves it.
+    """Reads tokenizer, chat template and defaults from a local model folder in transformers' layout.
 
     Raises `CheckpointError` if a file is missing or damaged.
     """

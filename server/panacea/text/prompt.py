@@ -1,4 +1,4 @@
-"""From messages to token ids, so that nobody's text can pass for a special token."""
+"""Encodes messages to token ids such that a message's text never becomes a control token."""
 
 import re
 import secrets
@@ -13,11 +13,11 @@ from panacea.errors import RequestError
 from panacea.text.chat_template import ChatMessage, ChatTemplate
 
 MAX_CONTROL_TOKENS = 10_000
-"""Most control tokens that the text of one conversation may name. Each costs 50 us, and 4 MB could hold 280,000."""
+"""Maximum number of control tokens in the text of one conversation. Each costs 50 us, and 4 MB could hold 280,000."""
 
 
 class _Marks(NamedTuple):
-    """Two strings that nobody can guess. Each is a place where the rendered text is cut."""
+    """Two random strings that a client cannot guess. The rendered text is cut at each of them."""
 
     open: str
     close: str
@@ -31,22 +31,24 @@ class _Marks(NamedTuple):
 class PromptEncoder:
     """Renders conversations and encodes them.
 
-    A control token is one that the template writes to say who speaks, such as `<|end|>`: every special token, and every
-    other added token that occurs in the template's source. In a message those characters are only text. So they are put
-    between marks before the template runs, and the rendered text is cut: at every mark, and behind the first character
-    of each control token between two marks. The pieces are encoded one by one. None of them holds all characters of a
-    control token from a message, so no such token comes out, whatever stands around. The template still sees a
-    message's own words, so its trimming and its conditions work as in training; and a conversation without such
-    characters is encoded in one piece, exactly as transformers does it.
+    Control tokens mark the turns of a conversation, such as `<|end|>`. They are all special tokens, and every other
+    added token that occurs in the template's source. In a message the same characters are only text.
+
+    So the encoder puts these characters between marks before the template runs. Then it cuts the rendered text at every
+    mark, and after the first character of each control token between two marks. It encodes the pieces one by one. No
+    piece holds all characters of a control token from a message, so no such token results in any context.
+
+    The template still gets the message's own words, so its trimming and its conditions work as in training. A
+    conversation without such characters is encoded in one piece, exactly as by transformers.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, named: Iterable[str]) -> None:
-        """`named` are tokens that the model's configuration gives a role to, such as end of sequence."""
+        """`named` are the tokens with a role in the model's configuration, such as end of sequence."""
         self._tokenizer = tokenizer
         self._template = template
         added = tokenizer.get_added_tokens_decoder().values()
         special = {token.content for token in added if token.special} | set(named)
-        # Line breaks and the like are added tokens in some vocabularies, and everybody's to write.
+        # Some vocabularies have line breaks and similar text as added tokens. Messages may contain those.
         written = {token.content for token in added if token.content.strip() and token.content in template.source}
         self._control = sorted(special | written, key=len, reverse=True)
         self._occurrences = _any_of(self._control)
@@ -57,7 +59,7 @@ class PromptEncoder:
 
     @property
     def variables(self) -> frozenset[str]:
-        """What a request may tell the template, beside the messages."""
+        """Names of the template's variables that a request may set."""
         return self._template.free_variables
 
     def encode(
@@ -68,29 +70,35 @@ class PromptEncoder:
         add_generation_prompt: bool = True,
         add_special_tokens: bool = False,
     ) -> list[int]:
-        """The token ids of the conversation, up to where the assistant's next answer begins.
+        """The token ids of the conversation.
 
-        `variables` are JSON values by name (see `variables`). `add_special_tokens` puts those of the tokenizer around
-        it, which most templates write themselves.
+        With `add_generation_prompt` they end where the assistant's next answer begins. `variables` maps names of
+        `self.variables` to JSON values. `add_special_tokens` adds the tokenizer's own special tokens, which most
+        templates write themselves.
 
-        Raises `RequestError` (param "messages" or "chat_template_kwargs") if the template or the tokenizer cannot take
-        them.
+        Raises `RequestError` (param "messages" or "chat_template_kwargs") if the template or the tokenizer does not
+        support them.
         """
-        # Marks would change what the template compares these with; so they may not hold what needs any.
+        # The template may compare these values with constants, so they must not contain marks, and thus nothing that
+        # needs marks.
         if any(self._touches_control(text) for text in _strings(variables)):
             raise RequestError(
-                "chat_template_kwargs: the text contains a control token of this model, or a part of one",
+                "chat_template_kwargs: the text contains a control token of this model, or a part of one; remove it",
                 "chat_template_kwargs",
             )
         for message in messages:
             if self._is_unbreakable(message.content):
-                raise RequestError("messages: the text contains a control token of this model", "messages")
+                raise RequestError("messages: the text contains a control token of this model; remove it", "messages")
         if sum(self._count(message.content) for message in messages) > MAX_CONTROL_TOKENS:
-            raise RequestError("messages: the text names too many control tokens of this model", "messages")
+            raise RequestError(
+                f"messages: the text contains too many control tokens of this model; at most {MAX_CONTROL_TOKENS} "
+                "are allowed",
+                "messages",
+            )
         marks = _Marks.draw()
         marked = [replace(message, content=self._marked(message.content, marks)) for message in messages]
         rendered = self._template.render(marked, variables, add_generation_prompt=add_generation_prompt)
-        # Unlike `encode`, the batch call lets other threads run.
+        # Unlike `encode`, the batch call releases the GIL.
         encodings = self._tokenizer.encode_batch_fast(list(self._pieces(rendered, marks)), add_special_tokens=False)
         if add_special_tokens:
             return self._tokenizer.post_process(Encoding.merge(encodings)).ids
@@ -99,10 +107,10 @@ class PromptEncoder:
     def _marked(self, content: str, marks: _Marks) -> str:
         regions = self._regions(content)
         inserted = [(start, marks.open) for start, _ in regions] + [(end, marks.close) for _, end in regions]
-        # A region is recognised by standing between its own two marks, with no other inside.
+        # A region is recognised by its own two marks, so no other mark may lie inside it.
         ends = (place for place in self._open_ends(content) if not any(start < place < end for start, end in regions))
         inserted += [(place, marks.close) for place in ends]
-        # Where one region follows another, the first is closed before the second is opened.
+        # If one region directly follows another, the first is closed before the second is opened.
         inserted.sort(key=lambda item: (item[0], item[1] == marks.open))
         parts: list[str] = []
         last = 0
@@ -114,7 +122,7 @@ class PromptEncoder:
     def _pieces(self, rendered: str, marks: _Marks) -> Iterator[str]:
         for before, text, after in _between(rendered, marks):
             cuts: list[int] = []
-            # A template may have put words of its own between two halves of a message.
+            # A template may have inserted its own text between two halves of a message.
             if before == marks.open and after == marks.close and self._regions(text) == [(0, len(text))]:
                 cuts = [match.start() + 1 for match in self._occurrences.finditer(text)]
             yield from (text[start:end] for start, end in pairwise([0, *cuts, len(text)]) if start < end)
@@ -123,7 +131,7 @@ class PromptEncoder:
         return len(self._occurrences.findall(text))
 
     def _regions(self, content: str) -> list[tuple[int, int]]:
-        """Where control tokens stand, overlapping ones together."""
+        """The spans (start, end) of control tokens. Overlapping spans are merged."""
         regions: list[tuple[int, int]] = []
         for match in self._occurrences.finditer(content):
             start, end = match.span(1)
@@ -133,7 +141,10 @@ class PromptEncoder:
         return regions
 
     def _open_ends(self, content: str) -> set[int]:
-        """Where to cut so that the template's own words around a message, trimmed or not, complete no control token."""
+        """Where to cut a message so that it forms no control token with the template's own text around it.
+
+        This covers messages that the template trims, too.
+        """
         places: set[int] = set()
         for text in {content, content.strip()} - {""}:
             start = content.index(text)
@@ -147,7 +158,7 @@ class PromptEncoder:
         if any(len(token) == 1 and token in content for token in self._control):
             return True
         normalizer = self._tokenizer.normalizer
-        # "<|end|>" in full-width letters, for one, becomes the token itself in tokenizers that normalise.
+        # A tokenizer that normalises turns "<|end|>" in full-width letters, for example, into the token itself.
         return normalizer is not None and self._count(normalizer.normalize_str(content)) > self._count(content)
 
     def _touches_control(self, text: str) -> bool:
@@ -160,8 +171,8 @@ class PromptEncoder:
 
 
 def _between(rendered: str, marks: _Marks) -> Iterator[tuple[str, str, str]]:
-    """What stands between marks, with the mark before and the mark behind it; none ("") at both ends."""
-    # No pattern: a new one for each request would have to be compiled, and would drive others from re's own cache.
+    """The texts between marks, each as (mark before, text, mark after). At both ends of `rendered` a mark is ""."""
+    # A regular expression would be compiled for each request, and would evict others from re's cache.
     before, sections = "", rendered.split(marks.open)
     for number, section in enumerate(sections, 1):
         *closed, last = section.split(marks.close)
@@ -173,7 +184,7 @@ def _between(rendered: str, marks: _Marks) -> Iterator[tuple[str, str, str]]:
 
 
 def _strings(value: object) -> Iterator[str]:
-    """All strings in a JSON value, names among them."""
+    """All strings in a JSON value, including the names of members."""
     match value:
         case str():
             yield value
@@ -188,9 +199,9 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
-    """Finds, at each place, the first of `tokens` that stands there; overlapping ones too."""
+    """A pattern that finds the first of `tokens` at each position. Matches may overlap."""
     if not tokens:
         return re.compile("(?!)()")
-    # Few characters begin a token: looking for them first is ten times faster with the 256 tokens of Llama 3.
+    # Few characters begin a token. Testing for them first is ten times faster with the 256 tokens of Llama 3.
     first = "".join(sorted({re.escape(token[0]) for token in tokens}))
     return re.compile(f"(?=[{first}])(?=({'|'.join(map(re.escape, tokens))}))")

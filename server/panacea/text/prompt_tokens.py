@@ -1,4 +1,4 @@
-"""A prompt's tokens as answers that score it show them."""
+"""The tokens of a prompt, as answers with scores of the prompt report them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from panacea.text.model_text import ModelText
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """The bytes of each token, and where in the shown text its own begins."""
+    """The bytes of each token, and the offset of its text in the shown text."""
 
     tokens: tuple[bytes, ...]
     starts: tuple[int, ...]
 
     @classmethod
     def of(cls, text: ModelText, prompt_ids: Sequence[int], shown: str) -> "PromptTokens":
-        """`shown` is the prompt's text: what these tokens decode to, or what they were encoded from.
+        """`shown` is the prompt's text: the decoded tokens, or the text that they were encoded from.
 
-        What the tokenizer put before it begins where it does. Where it changed the text (by a Unicode normal form,
-        for one), places are those in the changed text, but never beyond the end.
+        Tokens that the tokenizer put before the text have offset 0. If the tokenizer changed the text (to a Unicode
+        normal form, for example), offsets are those in the changed text, limited to the length of `shown`.
         """
         detokenizer = Detokenizer(text.tokenizer, ())
         starts: list[int] = []
@@ -37,7 +37,7 @@ class PromptTokens:
         )
 
     def logprobs(self, text: ModelText, scores: Sequence[PromptLogprob]) -> list[TokenLogprob]:
-        """What `scores` say of all tokens but the first, of which nothing can be said."""
+        """The scores of all tokens but the first, which has none."""
         of = text.vocabulary.token_bytes
         return [
             TokenLogprob(

@@ -1,24 +1,24 @@
-"""Strings that end an answer, found while it streams."""
+"""Finds the strings that end an answer while it streams."""
 
 from collections.abc import Sequence
 
 
 class StopStrings:
-    """Finds the stop string that is completed first, wherever the text is cut into pieces.
+    """Finds the stop string that is completed first, however the text is cut into pieces.
 
-    Text is held back only while it may be the beginning of a stop string. Of two that are completed by the same
-    character the longer counts. Time is linear in the text, by the automaton of Knuth, Morris and Pratt (1977).
+    Text is held back only while it may be the beginning of a stop string. If one character completes two stop strings,
+    the longer one counts. The time is linear in the text, by the automaton of Knuth, Morris and Pratt (1977).
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """`stops` are not empty."""
+        """No element of `stops` may be empty."""
         self._stops = tuple(stops)
         self._fallbacks = tuple(_fallbacks(stop) for stop in stops)
         self._matched = [0] * len(self._stops)
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """The text that may be shown now, and whether a stop string ended it. Nothing may be pushed after that."""
+        """The text that may be shown now, and whether a stop string ended it. Do not push after it did."""
         buffer = self._held + text
         for position, char in enumerate(text, start=len(self._held) + 1):
             longest = self._advance(char)
@@ -30,7 +30,7 @@ class StopStrings:
         return buffer[:visible], False
 
     def flush(self) -> str:
-        """The text held back, when none will follow."""
+        """The text held back. Call it after the last text."""
         held, self._held = self._held, ""
         return held
 

@@ -1,4 +1,4 @@
-"""Reading a tokenizer from a local folder, without torch wherever the folder allows it."""
+"""Reads a tokenizer from a local folder, without torch if the folder allows it."""
 
 import json
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token"
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder, encoding whole texts: no padding, no truncation.
+    """The tokenizer of a model folder. It encodes whole texts, without padding and truncation.
 
-    `tokenizer.json` is read directly, because transformers would import torch (3 s and 300 MB) into a process that has
-    no tensors. Folders without that file go through transformers, which converts what it finds.
+    `tokenizer.json` is read directly, because transformers would import torch (3 s and 300 MB) into a process without
+    tensors. Without that file, transformers converts the tokenizer in another format.
 
-    Raises `CheckpointError` if there is no tokenizer that can be read.
+    Raises `CheckpointError` if no tokenizer can be read.
     """
     file = folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _converted(folder)
-    # Both libraries raise bare Exception, ValueError, OSError and ImportError for a folder that they cannot read.
+    # Both libraries raise Exception itself, ValueError, OSError and ImportError for a folder that they cannot read.
     except Exception as error:
         raise CheckpointError(f"no tokenizer can be read from {folder}: {error}") from error
     tokenizer.no_padding()
@@ -32,7 +32,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`; empty if there is no such file. Raises `CheckpointError` if it is something else."""
+    """The JSON object in `file`, or {} if there is no such file. Raises `CheckpointError` for any other content."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -56,6 +56,6 @@ def named_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _converted(folder: Path) -> Tokenizer:
-    from transformers import AutoTokenizer  # noqa: PLC0415 - imports torch: only for folders that need it
+    from transformers import AutoTokenizer  # noqa: PLC0415 - imports torch
 
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer

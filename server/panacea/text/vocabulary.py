@@ -1,4 +1,4 @@
-"""What single tokens look like, for logprobs."""
+"""The bytes of single tokens, for log probabilities."""
 
 import json
 import re
@@ -17,12 +17,12 @@ class Vocabulary:
         self.special_ids = frozenset(
             key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special
         )
-        # The decoder is either of GPT-2's kind, one printable character per byte, or of SentencePiece's.
+        # The decoder is GPT-2's, with one printable character per byte, or SentencePiece's.
         decoder = json.dumps(json.loads(tokenizer.to_str())["decoder"])
         self._alphabet = _byte_alphabet() if '"ByteLevel"' in decoder else None
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that this token adds to a text; several tokens may share a character. Empty for unknown ids."""
+        """The bytes that this token adds to a text. Several tokens may share a character. Empty for unknown ids."""
         if token_id in self._added:
             return self._added[token_id].encode()
         token = self._tokenizer.id_to_token(token_id)
@@ -36,7 +36,7 @@ class Vocabulary:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-in for each byte: itself if printable, else the next character from U+0100 on."""
+    """Maps GPT-2's printable characters to bytes. A printable byte is itself, others count up from U+0100."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)
     alphabet = {chr(byte): byte for byte in printable}
