@@ -204,7 +204,7 @@ WRONG = {
     "model": (["serve", "--model", "/no/such/folder"], "neither a folder nor a hub id"),
     "model_no_folder": (["serve", "--model", "pyproject.toml"], "neither a folder nor a hub id"),
     "hub_unreachable": (["serve", "--model", "nobody/nothing"], "the hub cannot be reached"),
-    "adapter_no_adapter": (["serve", "--adapter", str(BASE)], "is no adapter"),
+    "adapter_no_adapter": (["serve", "--adapter", str(BASE)], "is not an adapter folder"),
     "base_no_model": (["serve", "--model", str(ADAPTER)], ""),
     "preset": (["serve", "--adapter", str(ADAPTER), "--preset", "x=1"], "1 weights instead of 3"),
     "preset_without_adapter": (["serve", "--model", str(BASE), "--preset", "x=1"], "needs an adapter"),

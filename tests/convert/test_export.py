@@ -260,7 +260,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "zero": ((*GIVEN, "--as", "lora", "--preference", "helpful=0"), "no weight above 0"),
     "count": ((*GIVEN, "--as", "lora", "--preference", "1,2"), "2 weights instead of 3"),
     "nan": ((*GIVEN, "--as", "lora", "--preference", "helpful=nan"), "between 0 and 1e6"),
-    "no_adapter": (("--adapter", str(BASE), "--as", "lora"), "is no adapter"),
+    "no_adapter": (("--adapter", str(BASE), "--as", "lora"), "is not an adapter folder"),
     "no_base": ((*GIVEN, "--as", "merged", "--model", "/no/such/folder"), "neither a folder nor a hub id"),
     "other_base": (("--adapter", str(DEMO), "--as", "merged", "--model", str(BASE)), "demo/adapter"),
 }

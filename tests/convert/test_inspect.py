@@ -116,7 +116,7 @@ def test_the_command_prints_draws_and_writes_json(
 
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no_folder": (("/no/such/folder",), "neither a folder nor a hub id"),
-    "lora": ((str(HELPFUL),), "peft_type is 'LORA', not 'PANACEA': panacea convert soup makes one steerable adapter"),
+    "lora": ((str(HELPFUL),), "peft_type is 'LORA', not 'PANACEA': `panacea convert soup` turns LoRA adapters into"),
     "suffix": ((str(ADAPTER), "--picture", "picture.gif"), "must end in .svg, .png or .pdf"),
     "picture": (
         (str(ADAPTER), "--picture", "/no/such/folder/a.svg"),

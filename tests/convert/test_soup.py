@@ -164,7 +164,7 @@ def test_more_columns_than_the_kernels_take_are_served_all_the_same(
         with caplog.at_level(logging.WARNING):
             loader._warn_of_rank(rank, torch.device(device))  # pyright: ignore[reportPrivateUsage]
         assert [record.getMessage() for record in caplog.records] == [
-            "the adapter has 260 columns, the kernels take 256: its layers run by the reference path, slower"
+            "the adapter has 260 columns, more than the kernels' 256: its layers run the slower reference path"
         ] * said
 
 

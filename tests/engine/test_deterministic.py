@@ -96,5 +96,5 @@ def test_a_family_that_runs_by_transformers_own_layers_is_refused(tmp_path: Path
         num_key_value_heads=1, head_dim=8, max_position_embeddings=32,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
-    with pytest.raises(CheckpointError, match="deterministic needs a model of the families Llama"):
+    with pytest.raises(CheckpointError, match="deterministic supports only Llama"):
         Engine.load(EngineConfig(model=tmp_path, deterministic=True))

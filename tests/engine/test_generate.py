@@ -124,11 +124,11 @@ def test_a_gpu_without_bfloat16_is_left_alone_or_a_clear_error(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    reason = "the Tesla T4 has compute capability 7.5, and 8.0 is the least"
+    reason = "the Tesla T4 has compute capability 7.5, below the minimum 8.0"
     with pytest.raises(CheckpointError, match=f"device is cuda, but {reason}"):
         Engine.load(EngineConfig(model=BASE, device="cuda"))
     assert choose_device(EngineConfig(model=BASE)).type == "cpu"
-    assert f"{reason}: the CPU computes instead" in caplog.text
+    assert f"{reason}: running on the CPU instead" in caplog.text
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     assert choose_device(EngineConfig(model=BASE)).type == "cuda"
     assert choose_device(EngineConfig(model=BASE, device="cpu")).type == "cpu"

@@ -140,7 +140,7 @@ def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:
     async def run() -> None:
         await EngineClient.start(EngineConfig(model=tmp_path))
 
-    with pytest.raises(EngineError, match=r"it has no config\.json"):
+    with pytest.raises(EngineError, match=r"is not a model folder: config\.json is missing"):
         asyncio.run(run())
 
 

@@ -88,7 +88,7 @@ CONFIG_CHANGES: dict[str, tuple[Change, str]] = {
     "columns_empty": (put("preference_columns", []), "preference_columns is empty"),
     "dimension_unused": (
         put("preference_columns", [-1, -1, -1, -1, 0, 1, 1]),
-        "no column belongs to dimension 'concise'",
+        "dimension 'concise' has no effect",
     ),
     "dimension_unnamed": (put("preference_dimensions", [{"description": "x"}] * 3), "name is missing"),
     "dimension_twice": (put("preference_dimensions", [{"name": "a"}] * 3), "occur twice"),
@@ -105,7 +105,7 @@ CONFIG_CHANGES: dict[str, tuple[Change, str]] = {
     "preset_name": (put("presets", {"a:b": [1, 1, 1]}), "preset name 'a:b'"),
     "prompts": (put("example_prompts", [3]), "example_prompts has an entry"),
     "targets": (put("target_modules", []), "target_modules is empty"),
-    "targets_no_expression": (put("target_modules", "(q_proj"), "no regular expression"),
+    "targets_no_expression": (put("target_modules", "(q_proj"), "target_modules is not a valid regular expression"),
     "scaling_beyond_floats": (put("scaling", 10**400), "scaling must be a finite"),
 }
 
@@ -120,10 +120,10 @@ def test_a_wrong_config_is_refused_with_file_and_field(folder: Path, case: str) 
 
 
 TENSOR_CHANGES: dict[str, tuple[Change, str]] = {
-    "foreign_name": (put("base_model.model.lm_head.weight", torch.zeros(1)), "no tensor of a Panacea adapter"),
-    "no_a": (drop(f"{Q_PROJ}.lora_A"), "q_proj has no lora_A"),
-    "no_b": (drop(f"{Q_PROJ}.lora_B"), "q_proj has no lora_B"),
-    "no_e": (drop(f"{Q_PROJ}.lora_E"), "q_proj has no lora_E"),
+    "foreign_name": (put("base_model.model.lm_head.weight", torch.zeros(1)), "is not a tensor of a Panacea adapter"),
+    "no_a": (drop(f"{Q_PROJ}.lora_A"), "lora_A of .*q_proj is missing"),
+    "no_b": (drop(f"{Q_PROJ}.lora_B"), "lora_B of .*q_proj is missing"),
+    "no_e": (drop(f"{Q_PROJ}.lora_E"), "lora_E of .*q_proj is missing"),
     "shape_a": (put(f"{Q_PROJ}.lora_A", torch.zeros(6, 96)), r"lora_A has shape \(6, 96\), not \(7, in\)"),
     "shape_b": (put(f"{Q_PROJ}.lora_B", torch.zeros(96, 8)), r"lora_B has shape \(96, 8\), not \(out, 7\)"),
     "shape_e": (put(f"{Q_PROJ}.lora_E", torch.zeros(7)), r"lora_E has shape \(7,\), not \(7, 1\)"),
@@ -148,7 +148,7 @@ def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read"):
         Adapter.read(folder)
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(CheckpointError, match="other formats are not read"):
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors is missing \(other formats are not read\)"):
         Adapter.read(folder)
     (folder / "adapter_config.json").write_text("{", "utf-8")
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -157,10 +157,10 @@ def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read"):
         Adapter.read(folder)
     (folder / "adapter_config.json").write_text("[]", "utf-8")
-    with pytest.raises(CheckpointError, match="no JSON object"):
+    with pytest.raises(CheckpointError, match="is not a JSON object"):
         Adapter.read(folder)
     (folder / "adapter_config.json").unlink()
-    with pytest.raises(CheckpointError, match="is no adapter"):
+    with pytest.raises(CheckpointError, match=r"is not an adapter folder: adapter_config\.json is missing"):
         Adapter.read(folder)
 
 
@@ -182,13 +182,21 @@ BASE_MISMATCHES: dict[str, tuple[Change | None, Change | None, str]] = {
     "no_such_module": (
         lambda t: rename_module(t, "model.layers.9.self_attn.q_proj"),
         None,
-        "layers.9.*no linear layer",
+        "layers.9.*not a linear layer",
     ),
-    "no_linear": (lambda t: rename_module(t, "model.layers.0.mlp"), None, "no linear layer"),
+    "no_linear": (
+        lambda t: rename_module(t, "model.layers.0.mlp"),
+        None,
+        "which is not a linear layer of the base model",
+    ),
     "in_features": (narrow_a, None, "maps 95 to 96 features, the base model's 96 to 96"),
     "target_without_tensors": (without_q_proj, None, "target module model.layers.0.self_attn.q_proj has no tensors"),
-    "tensors_without_target": (None, put("target_modules", ["k_proj"]), "none of its target_modules"),
-    "target_no_linear": (None, lambda c: c["target_modules"].append("mlp"), "target module model.layers.0.mlp is no"),
+    "tensors_without_target": (None, put("target_modules", ["k_proj"]), "which is not one of its target_modules"),
+    "target_no_linear": (
+        None,
+        lambda c: c["target_modules"].append("mlp"),
+        "target module model.layers.0.mlp is not a linear layer",
+    ),
 }
 
 
@@ -246,7 +254,7 @@ def test_a_base_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "base/model.safetensors")
     del tensors["model.norm.weight"]
     save_file(tensors, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"has no tensor for model\.norm\.weight"):
+    with pytest.raises(CheckpointError, match=r"the tensor model\.norm\.weight is missing"):
         load_model(EngineConfig(model=tmp_path / "base"))
 
 
@@ -257,6 +265,6 @@ def test_a_model_that_does_not_fit_the_gpu_is_refused_with_all_sizes(monkeypatch
     monkeypatch.setattr(PreTrainedModel, "to", full)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1 << 30, 8 << 30))
     with pytest.raises(
-        ConfigError, match=r"take 0\.0 GiB in torch.float32, but of the GPU's 8\.0 GiB only 1\.0 are left"
+        ConfigError, match=r"take 0\.0 GiB in torch.float32, but only 1\.0 GiB of the GPU's 8\.0 GiB are free"
     ):
         load_model(EngineConfig(model=BASE))

@@ -196,7 +196,7 @@ def test_greedy_ids_equal_transformers_generate_with_merged_weights(family: str,
 
 REFUSED: Mapping[str, tuple[PreTrainedConfig, str]] = {
     "mamba": (MambaConfig(vocab_size=120, hidden_size=48, num_hidden_layers=2, state_size=4), "not supported"),
-    "gpt2": (GPT2Config(vocab_size=120, n_embd=48, n_layer=2, n_head=4), "no linear layer"),
+    "gpt2": (GPT2Config(vocab_size=120, n_embd=48, n_layer=2, n_head=4), "not a linear layer"),
     "attention_in_chunks": (Llama4TextConfig(**SIZES, attention_chunk_size=8), "needs attention_chunk_size"),
     "bidirectional": (Gemma3TextConfig(**SIZES, use_bidirectional_attention=True), "needs use_bidirectional_attention"),
     "dynamic_rope": (
@@ -211,7 +211,7 @@ def test_an_adapted_output_head_is_refused_because_it_sees_other_rows(tmp_path: 
     modules = {**adapter.modules, "lm_head": LowRank(torch.ones(5, 48), torch.ones(120, 5), torch.ones(5))}
     config = replace(adapter.config, target_modules=(*PROJECTIONS, "lm_head"))
     Adapter(config, modules).write(tmp_path / "adapter")
-    with pytest.raises(CheckpointError, match="sees 1 of a step's 3 rows"):
+    with pytest.raises(CheckpointError, match="reads 1 of a step's 3 rows"):
         Engine.load(EngineConfig(model=tmp_path / "base", adapter=tmp_path / "adapter"))
 
 
@@ -223,13 +223,13 @@ def test_end_of_sequence_ids_outside_the_vocabulary_are_left_out(tmp_path: Path)
     engine.generate([Request([3, 4], None, SamplingParams(max_tokens=3, min_tokens=2))])
 
 
-@pytest.mark.parametrize(("method", "named"), [("awq", "awq"), ("fp8", "fp8"), (None, "in a way that its config")])
+@pytest.mark.parametrize(("method", "named"), [("awq", "awq"), ("fp8", "fp8"), (None, "unnamed method")])
 def test_quantised_weights_are_refused_before_they_are_read(method: str | None, named: str, tmp_path: Path) -> None:
     FAMILIES["llama"].save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
     config["quantization_config"] = {"bits": 4} if method is None else {"bits": 4, "quant_method": method}
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
-    with pytest.raises(CheckpointError, match=rf"is quantised \({named}.*\); weights of 16 or 32 bits are needed"):
+    with pytest.raises(CheckpointError, match=rf"is quantised \({named}.*\); use weights of 16 or 32 bits"):
         Engine.load(EngineConfig(model=tmp_path))
 
 

@@ -366,7 +366,7 @@ def test_what_is_no_trained_classifier_is_refused_in_one_line(
 
 
 def test_a_model_that_cannot_be_had_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="some/judge is no folder, is not in the hub's cache"):
+    with pytest.raises(ConfigError, match="some/judge is not a folder and not in the hub's cache"):
         read_reward("model:some/judge#good")
     with pytest.raises(ConfigError, match="is neither a folder nor a hub id"):
         read_reward(f"model:{tmp_path}/none")

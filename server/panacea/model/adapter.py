@@ -1,4 +1,4 @@
-"""An adapter with its tensors: reading, checking and writing `adapter_model.safetensors`."""
+"""An adapter and its tensors: reads, checks and writes `adapter_model.safetensors`."""
 
 import re
 import struct
@@ -38,21 +38,21 @@ class Adapter:
     def read(cls, folder: Path) -> "Adapter":
         """Reads an adapter's folder. Only safetensors is read, never pickle.
 
-        Raises `CheckpointError` for a missing or damaged file, a tensor of unknown name, shape or dtype, a module with
-        only some of its three tensors, and values that are not finite.
+        Raises `CheckpointError` for a missing or damaged file, for a tensor of unknown name, wrong shape or wrong
+        dtype, for a module with only some of its three tensors, and for values that are not finite.
         """
         config = AdapterConfig.read(folder)
         path = folder / WEIGHTS_FILE
         parts: dict[str, dict[str, torch.Tensor]] = {}
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
                     match = _TENSOR_NAME.fullmatch(name)
                     if match is None:
-                        raise CheckpointError(f"{path}: {name!r} is no tensor of a Panacea adapter")
+                        raise CheckpointError(f"{path}: {name!r} is not a tensor of a Panacea adapter")
                     parts.setdefault(match["module"], {})[match["part"]] = file.get_tensor(name)
         except FileNotFoundError:
-            raise CheckpointError(f"{folder} has no {WEIGHTS_FILE} (other formats are not read)") from None
+            raise CheckpointError(f"{folder}: {WEIGHTS_FILE} is missing (other formats are not read)") from None
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
         modules = {module: _low_rank(path, module, tensors, config.rank) for module, tensors in parts.items()}
@@ -61,10 +61,10 @@ class Adapter:
         return cls(config, modules)
 
     def content_digest(self) -> bytes:
-        """32 bytes that stand for all that the model's numbers depend on.
+        """A digest (32 bytes) of everything that the model's output depends on.
 
-        Those are scaling, columns, and each tensor's module, part, dtype, shape and bytes; not what people read: names
-        of dimensions, presets, descriptions, paths.
+        This is the scaling, the columns, and each tensor's module, part, dtype, shape and bytes. Names of dimensions,
+        presets, descriptions and paths do not count.
         """
         columns = self.config.preference_columns
         digest = Digest(b"panacea adapter").add(
@@ -77,21 +77,21 @@ class Adapter:
         return digest.value
 
     def write(self, folder: Path) -> None:
-        """Writes the adapter's folder; reading it back gives the same tensors."""
+        """Writes the adapter's folder. Reading it back gives the same tensors."""
         self.config.write(folder)
         tensors = {
             f"base_model.model.{module}.lora_{part}": tensor.contiguous()
             for module, (a, b, e) in self.modules.items()
             for part, tensor in (("A", a), ("B", b), ("E", e.unsqueeze(1)))
         }
-        # Not `save_file`: it gives the file to its owner alone (mode 0600), but an adapter is there to be served.
+        # `save_file` would write mode 0600, but a server under another user must be able to read the adapter.
         (folder / WEIGHTS_FILE).write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def _low_rank(path: Path, module: str, tensors: Mapping[str, torch.Tensor], rank: int) -> LowRank:
     missing = [part for part in "ABE" if part not in tensors]
     if missing:
-        raise CheckpointError(f"{path}: {module} has no lora_{missing[0]}")
+        raise CheckpointError(f"{path}: lora_{missing[0]} of {module} is missing")
     a, b, e = tensors["A"], tensors["B"], tensors["E"]
     for part, tensor, fits, wanted in (
         ("A", a, a.dim() == 2 and a.shape[0] == rank, f"({rank}, in)"),
@@ -101,7 +101,7 @@ def _low_rank(path: Path, module: str, tensors: Mapping[str, torch.Tensor], rank
         if not fits:
             raise CheckpointError(f"{path}: {module}.lora_{part} has shape {tuple(tensor.shape)}, not {wanted}")
         if not tensor.is_floating_point():
-            raise CheckpointError(f"{path}: {module}.lora_{part} has dtype {tensor.dtype}, not a floating one")
+            raise CheckpointError(f"{path}: {module}.lora_{part} has dtype {tensor.dtype}, not a floating-point dtype")
         if not bool(torch.isfinite(tensor.float()).all()):
             raise CheckpointError(f"{path}: {module}.lora_{part} has values that are not finite")
     return LowRank(a, b, e.squeeze(1))

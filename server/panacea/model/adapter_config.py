@@ -1,7 +1,8 @@
-"""`adapter_config.json` of a Panacea adapter: its columns and its preference space. No tensors, no torch.
+"""`adapter_config.json` of a Panacea adapter: its columns and its preference space. This module does not import torch.
 
-peft_type "PANACEA", format_version 1, base_model_name_or_path, task_type "CAUSAL_LM", r, scaling, target_modules,
-preference_columns, preference_dimensions, default_preference, presets (optional), example_prompts (optional)
+The fields are peft_type "PANACEA", format_version 1, base_model_name_or_path, task_type "CAUSAL_LM", r, scaling,
+target_modules, preference_columns, preference_dimensions, default_preference, presets (optional), and
+example_prompts (optional).
 """
 
 import json
@@ -17,22 +18,22 @@ from panacea.preference import Dimension, Preference, PreferenceSpace
 CONFIG_FILE = "adapter_config.json"
 FORMAT_VERSION = 1
 SHARED = -1
-"""`preference_columns` entry of a column that is on at every preference."""
+"""Entry of `preference_columns` for a shared column, which has weight 1 at every preference."""
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What an adapter is, apart from its tensors.
+    """An adapter's description without its tensors.
 
-    Raises `CheckpointError` when built from values that contradict each other.
+    The constructor raises `CheckpointError` if the values contradict each other.
     """
 
     base_model: str
-    """Hub id or path of the base; a relative path that exists is relative to the adapter's folder."""
+    """Hub id or path of the base. A relative path is resolved against the adapter's folder if it exists there."""
     scaling: float
-    """The factor in W0 + scaling * B diag(E w) A, already divided by whatever the method divides by."""
+    """The factor in W0 + scaling * B diag(E w) A, after any division that the method makes."""
     target_modules: tuple[str, ...] | str
-    """Module names or their last parts, or one regular expression for whole names (as peft has it)."""
+    """Module names or their last parts, or one regular expression for full names (peft's rule)."""
     preference_columns: tuple[int, ...]
     """Per column of the adapter: -1 if shared, else the index of the dimension whose weight scales it."""
     space: PreferenceSpace
@@ -50,57 +51,57 @@ class AdapterConfig:
                 )
         unused = [name for i, name in enumerate(self.space.names) if i not in self.preference_columns]
         if unused:
-            raise CheckpointError(f"no column belongs to dimension {unused[0]!r}: it would change nothing")
+            raise CheckpointError(f"dimension {unused[0]!r} has no effect: preference_columns assigns no column to it")
         if not self.target_modules:
             raise CheckpointError("target_modules is empty")
         if isinstance(self.target_modules, str):
             try:
                 re.compile(self.target_modules)
             except re.error as error:
-                raise CheckpointError(f"target_modules is no regular expression: {error}") from None
+                raise CheckpointError(f"target_modules is not a valid regular expression: {error}") from None
 
     @property
     def rank(self) -> int:
         return len(self.preference_columns)
 
     def base_of(self, folder: Path) -> Path | str:
-        """The base model of the adapter in `folder`: a local folder, or else a hub id.
+        """The base model of the adapter in `folder`: a local folder if it exists, else a hub id.
 
-        Raises `CheckpointError` if it is written as a path and nothing is there, or nobody said where it is.
+        Raises `CheckpointError` if the adapter names no base, or names a path that does not exist.
         """
         if not self.base_model:
-            raise CheckpointError("the adapter does not say what its base model is; name it with --model")
+            raise CheckpointError("the adapter does not name its base model; pass it with --model")
         path = folder / self.base_model
         if path.is_dir():
             return path
         if self.base_model.startswith((".", "/", "~")):
-            raise CheckpointError(f"the adapter's base model {path} does not exist; name another with --model")
+            raise CheckpointError(f"the adapter's base model {path} does not exist; pass another one with --model")
         return self.base_model
 
     def targets(self, module: str) -> bool:
-        """Whether the module of this full dotted name is adapted (peft's rule)."""
+        """Whether the module with this full dotted name is adapted (peft's rule)."""
         if isinstance(self.target_modules, str):
             return re.fullmatch(self.target_modules, module) is not None
         return any(module == target or module.endswith("." + target) for target in self.target_modules)
 
     def column_weights(self, preference: Preference | None) -> list[float]:
-        """The row of the preference table, (r,), that means `preference`; zeros (the bare base) for None."""
+        """The row of the preference table, (r,), for `preference`. None gives zeros, which is the bare base."""
         if preference is None:
             return [0.0] * self.rank
         return [1.0 if column == SHARED else preference[column] for column in self.preference_columns]
 
     @classmethod
     def read(cls, folder: Path) -> "AdapterConfig":
-        """Reads and checks `folder`/adapter_config.json. Raises `CheckpointError` naming the file and the field."""
+        """Reads and checks `folder`/adapter_config.json. Raises `CheckpointError` that names the file and the field."""
         path = folder / CONFIG_FILE
         try:
             content: object = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
-            raise CheckpointError(f"{folder} is no adapter: it has no {CONFIG_FILE}") from None
+            raise CheckpointError(f"{folder} is not an adapter folder: {CONFIG_FILE} is missing") from None
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
         if not isinstance(content, dict):
-            raise CheckpointError(f"{path} is no JSON object")
+            raise CheckpointError(f"{path} is not a JSON object")
         try:
             return cls._parse(cast("dict[str, Any]", content))
         except (CheckpointError, PreferenceError) as error:
@@ -110,10 +111,10 @@ class AdapterConfig:
     def _parse(cls, content: dict[str, Any]) -> "AdapterConfig":
         peft_type = content.get("peft_type")
         if peft_type != "PANACEA":
-            hint = ": panacea convert soup makes one steerable adapter of several" if peft_type == "LORA" else ""
+            hint = ": `panacea convert soup` turns LoRA adapters into a Panacea adapter" if peft_type == "LORA" else ""
             raise CheckpointError(f"peft_type is {peft_type!r}, not 'PANACEA'{hint}")
         if content.get("format_version") != FORMAT_VERSION:
-            raise CheckpointError(f"format_version must be {FORMAT_VERSION}; this server reads no other")
+            raise CheckpointError(f"format_version must be {FORMAT_VERSION}, the only one that this server reads")
         if content.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
             raise CheckpointError("task_type must be 'CAUSAL_LM'")
         dimensions = tuple(
@@ -145,7 +146,7 @@ class AdapterConfig:
         return config
 
     def write(self, folder: Path) -> None:
-        """Writes `folder`/adapter_config.json; reading it back gives an equal config."""
+        """Writes `folder`/adapter_config.json. Reading it back gives an equal config."""
         content = {
             "peft_type": "PANACEA",
             "format_version": FORMAT_VERSION,
@@ -182,7 +183,7 @@ def _number(content: dict[str, Any], name: str) -> float:
     try:
         return float(_field(content, name, (int, float)))
     except OverflowError:
-        return math.inf  # JSON has integers of any length
+        return math.inf  # a JSON integer may exceed the range of a float
 
 
 def _list(content: dict[str, Any], name: str, kind: type, *, optional: bool = False) -> list[Any]:
@@ -193,7 +194,7 @@ def _list(content: dict[str, Any], name: str, kind: type, *, optional: bool = Fa
 
 
 def _weights(value: object, name: str, count: int) -> list[float]:
-    """The `count` numbers of a stored preference; `PreferenceSpace` checks their values."""
+    """A stored preference of `count` numbers. `PreferenceSpace` checks their values."""
     if not isinstance(value, list) or len(value) != count:
         raise CheckpointError(f"{name} must be {count} numbers, one per dimension")
     return value

@@ -1,7 +1,7 @@
-"""How transformers' models reach the engine's paged attention, whatever their family.
+"""Connects transformers' models of any family to the engine's paged attention.
 
-A model loaded with `attn_implementation=ATTENTION` calls `_attention_forward` in every layer and hands it the keyword
-argument that the engine gave to the model's own forward: the running step's attention, nothing global.
+A model loaded with `attn_implementation=ATTENTION` calls `_attention_forward` in every layer. The engine passes the
+step's attention to the model's forward as a keyword argument, which transformers hands on. There is no global state.
 """
 
 from typing import Any, Protocol
@@ -16,12 +16,12 @@ ATTENTION = "panacea"
 STEP_ATTENTION = "panacea_attention"
 """Name of the forward's keyword argument that carries a `StepAttention`."""
 
-# What layers may pass along that changes no number here: masks and positions are the engine's own business.
+# Keyword arguments of layers that may be ignored, because the engine handles masks and positions itself.
 _HARMLESS = {"position_ids", "position_embeddings", "use_cache", "cache_position"}
 
 
 class StepAttention(Protocol):
-    """What a layer's attention is computed by during one step."""
+    """Computes the attention of every layer during one step."""
 
     def attend(
         self,
@@ -38,13 +38,13 @@ class StepAttention(Protocol):
 
 
 def register_attention() -> None:
-    """Makes `attn_implementation=ATTENTION` known to transformers. Calling it again changes nothing."""
+    """Registers `attn_implementation=ATTENTION` with transformers. It may be called more than once."""
     AttentionInterface.register(ATTENTION, _attention_forward)
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, _no_mask)
 
 
 def _no_mask(*_args: object, **_kwargs: object) -> None:
-    """The engine's attention is causal per sequence by construction."""
+    """No mask is needed, because the engine's attention is causal within each sequence."""
 
 
 def _attention_forward(
@@ -63,7 +63,7 @@ def _attention_forward(
     softcap: float | None = kwargs.pop("softcap", None)
     if kwargs.pop("is_causal", None) is False:
         raise CheckpointError(f"{type(module).__name__} is not supported: it is not causal")
-    # What is None or False asks for nothing (output_attentions, output_router_logits, ...).
+    # Arguments that are None or False request nothing (output_attentions, output_router_logits, ...).
     unknown = [name for name, value in kwargs.items() if name not in _HARMLESS and value not in (None, False)]
     if step is None or unknown or attention_mask is not None or dropout:
         reason = (

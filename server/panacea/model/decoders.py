@@ -1,8 +1,8 @@
-"""The forward of the common families in as few device operations as the kernels allow.
+"""The model's forward: a fused one for the common families, and transformers' own for all others.
 
-transformers' own layers take some 40 device operations each (Qwen3: 52). Llama, Mistral, Qwen2 and Qwen3 differ in
-biases, in a norm of queries and keys, and in sliding windows only, so one forward serves them all in nine: norm, q+k+v,
-rotate and store, attend, o, norm, gate+up, silu and product, down. Other families run transformers' code.
+transformers' own layers take some 40 device operations each (Qwen3: 52). Llama, Mistral, Qwen2 and Qwen3 differ only in
+biases, in a norm of queries and keys, and in sliding windows. So one forward serves all four with nine operations per
+layer: norm, q+k+v, rotate and store, attend, o, norm, gate+up, silu and product, down.
 """
 
 import copy
@@ -21,9 +21,9 @@ from panacea.model.attention_interface import STEP_ATTENTION
 from panacea.model.steered_linear import FusedPart, SteeredLinear
 
 FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""transformers' classes that `FusedDecoder` computes."""
+"""transformers' classes that `FusedDecoder` supports."""
 
-# Frequencies that depend on the position alone; of "dynamic" the loader says why it is refused.
+# In these types the frequencies depend only on the position. The loader refuses "dynamic" and says why.
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 
 
@@ -44,29 +44,30 @@ class Decoder(Protocol):
 
     @property
     def recordable(self) -> bool:
-        """Whether a CUDA graph may record it: all that it reads stays at its place, and it never asks the device."""
+        """Whether a CUDA graph may record it: its inputs keep their addresses, and it never waits for the device."""
         ...
 
     def states(self, token_ids: torch.Tensor, cache: Cache, rows: torch.Tensor | None) -> torch.Tensor:
         """token_ids (tokens,) -> final states (rows, hidden), from which `logits` computes logits.
 
-        `rows` (rows,) int64 are the tokens whose states are wanted; None is all of them, in order.
+        `rows` (rows,) int64 are the indices of the tokens whose states are returned. None returns all states, in order.
         """
         ...
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """states (n, hidden) -> logits (n, vocabulary), a few at a time where all would take too much memory."""
+        """states (n, hidden) -> logits (n, vocabulary). The caller passes a few states at a time to save memory."""
         ...
 
 
 class TransformersDecoder:
-    """A step by transformers' own code, which reaches the cache through the attention interface."""
+    """Runs a step with transformers' own code, which reads the cache through the attention interface."""
 
     recordable = False
 
     def __init__(self, network: PreTrainedModel) -> None:
         self._network = network
-        # Some families scale or cap their logits behind the head, so their own forward makes them, of given states.
+        # Some families scale or cap their logits after the head. So the family's own forward computes the logits, with
+        # the given states in place of its layers' output.
         self._head: Any = copy.copy(network)
         self._head._modules = {**dict(network.named_children()), network.base_model_prefix: _Given()}
 
@@ -86,7 +87,7 @@ class TransformersDecoder:
 
 
 class _Given(nn.Module):
-    """Stands where a network's layers would be: what is given to them has been through them."""
+    """Takes the place of a network's layers and returns its input, which is already their output."""
 
     def forward(self, inputs_embeds: torch.Tensor, **_options: object) -> MoeModelOutputWithPast:
         return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
@@ -94,7 +95,7 @@ class _Given(nn.Module):
 
 @dataclass(frozen=True)
 class _Layer:
-    """One decoder layer's parts. Projections map (rows, in) to (rows, out)."""
+    """The parts of one decoder layer. Projections map (rows, in) to (rows, out)."""
 
     input_norm: torch.Tensor
     qkv: SteeredLinear
@@ -109,12 +110,12 @@ class _Layer:
 
 
 class FusedDecoder:
-    """A step of Llama, Mistral, Qwen2 or Qwen3, with transformers' numbers to within rounding."""
+    """Runs a step of Llama, Mistral, Qwen2 or Qwen3. The results equal those of transformers to within rounding."""
 
     recordable = True
 
     def __init__(self, network: PreTrainedModel, context_length: int) -> None:
-        """Takes the weights of a network whose projections the loader has fused. See `fits`."""
+        """`network` must satisfy `fits`: the loader has fused its projections. Its weights are used, not copied."""
         config = network.config
         core: Any = network.model
         self._embedding: torch.Tensor = core.embed_tokens.weight
@@ -130,7 +131,7 @@ class FusedDecoder:
 
     @staticmethod
     def fits(network: PreTrainedModel) -> bool:
-        """Whether this forward gives the network's numbers: a known family without unusual settings."""
+        """Whether this forward computes the network correctly: a known family without unusual settings."""
         config: Any = network.config
         rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
         return (
@@ -176,7 +177,7 @@ class FusedDecoder:
 
 def _layer(layer: Any, config: Any) -> _Layer:
     attention = layer.self_attn
-    # Qwen's layers know whether they slide, all of Mistral's do, and Llama's never.
+    # Qwen's layers carry their own sliding window, all of Mistral's use the config's, and Llama's have none.
     everywhere = config.sliding_window if config.model_type == "mistral" else None
     return _Layer(
         input_norm=layer.input_layernorm.weight,

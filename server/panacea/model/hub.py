@@ -1,4 +1,4 @@
-"""From what a user names, a folder or a hub id, to a folder on this machine. No torch."""
+"""Resolves a folder or a hub id to a local folder. This module does not import torch."""
 
 import re
 from pathlib import Path
@@ -14,17 +14,17 @@ from huggingface_hub.errors import (
 
 from panacea.errors import ConfigError, first_line
 
-# What a model or adapter in safetensors needs; no weights in other formats, and never code.
+# The files of a model or adapter in safetensors. Weights in other formats and code are not downloaded.
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-# The same weights once more, in their authors' own layout.
+# Copies of the same weights in their authors' own layout.
 _DUPLICATES = ["consolidated*", "original/*"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def local_folder(name: str) -> Path:
-    """The folder `name`, or the snapshot of the hub repository `name`, downloaded with a progress bar if need be.
+    """The folder `name`, or the snapshot of the hub repository `name`.
 
-    Raises `ConfigError` with one line that says what to do.
+    Missing files are downloaded with a progress bar. Raises `ConfigError`.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -37,9 +37,11 @@ def local_folder(name: str) -> Path:
         raise ConfigError(f"{name} is gated: accept its licence on its page on the hub, and set HF_TOKEN") from None
     except RepositoryNotFoundError:
         raise ConfigError(
-            f"{name} is no folder, and the hub has no such repository (private ones need HF_TOKEN)"
+            f"{name} is not a folder, and the hub has no such repository; set HF_TOKEN if it is private"
         ) from None
     except LocalEntryNotFoundError:
-        raise ConfigError(f"{name} is no folder, is not in the hub's cache, and the hub cannot be reached") from None
+        raise ConfigError(
+            f"{name} is not a folder and not in the hub's cache, and the hub cannot be reached; check the network"
+        ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ConfigError(f"{name} cannot be downloaded: {first_line(error)}") from None

@@ -1,4 +1,4 @@
-"""What tells one base model from another, for the names of cached prefixes. No torch."""
+"""The identity of a base model, which is part of every prefix-cache key. This module does not import torch."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ _HEADER_LENGTH_BYTES = 8
 
 
 def base_identity(folder: Path, dtype: str) -> bytes:
-    """A digest of a base's config and of its weight files' names, sizes, times of change and safetensors headers.
+    """A digest of a base's config and of its weight files' names, sizes, modification times and safetensors headers.
 
-    The weights themselves are not read once more, which would take as long as loading them did: names of prefixes live
-    in one process with one base. `dtype` is what it computes in.
+    It does not read the weights, which would take as long as loading them. This is enough, because prefix-cache keys
+    never leave a process, and a process has one base. `dtype` is the dtype of its computation.
     """
     digest = Digest(b"panacea base").add(dtype.encode(), (folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
@@ -21,6 +21,6 @@ def base_identity(folder: Path, dtype: str) -> bytes:
 
 
 def _header(path: Path) -> bytes:
-    """Names, dtypes, shapes and places of a file's tensors."""
+    """Names, dtypes, shapes and offsets of a file's tensors."""
     with path.open("rb") as file:
         return file.read(int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little"))

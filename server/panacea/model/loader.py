@@ -1,4 +1,4 @@
-"""Loading a base model with its adapter, ready for steps."""
+"""Loads a base model with its adapter, and prepares them for the engine's steps."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from panacea.model.adapter import Adapter, LowRank
 from panacea.model.attention_interface import ATTENTION, register_attention
 from panacea.model.decoders import FAMILIES, Decoder, FusedDecoder, TransformersDecoder
 from panacea.model.identity import base_identity
-from panacea.model.steered_linear import FusedPart, FusedProjections, SteeredLinear, Steering
+from panacea.model.steered_linear import FusedPart, FusedProjections, PreferenceTable, SteeredLinear
 from panacea_kernels import MAX_RANK
 
 logger = logging.getLogger(__name__)
@@ -27,9 +27,9 @@ FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of one parent module that read the same input, in the order in which the models call them."""
 
 LEAST_CAPABILITY = (8, 0)
-"""Of a GPU: Ampere's, the first with bfloat16."""
+"""The minimum compute capability of a GPU: Ampere's, the first with bfloat16."""
 
-# Below this size a step is many tiny operations, and handing each to several threads costs more than it saves.
+# A step of a model below this size is many tiny operations. Splitting them over threads costs more than it saves.
 ONE_THREAD_PARAMETERS = 20_000_000
 
 
@@ -39,11 +39,11 @@ class LoadedModel:
 
     network: PreTrainedModel
     decoder: Decoder
-    """Computes the network's steps."""
+    """Runs the network's steps."""
     base_identity: bytes
-    """What tells this base from others."""
+    """The digest of this base, for prefix-cache keys."""
     adapter: Adapter | None
-    steering: Steering
+    steering: PreferenceTable
     context_length: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
@@ -59,8 +59,9 @@ class LoadedModel:
 def load_model(config: EngineConfig) -> LoadedModel:
     """Loads base and adapter from local folders.
 
-    Any transformers causal LM with Linear projections and attention through the attention interface. Raises
-    `CheckpointError` that names the file, tensor or setting at fault.
+    The base may be any causal LM of transformers with Linear projections that uses the attention interface. Raises
+    `CheckpointError` that names the file, tensor or setting at fault. Raises `ConfigError` if the GPU's memory is too
+    small.
     """
     device = choose_device(config)
     base_config = _read_config(config.model)
@@ -78,15 +79,15 @@ def assemble(
     eos_token_ids: tuple[int, ...],
     identity: bytes = b"",
 ) -> LoadedModel:
-    """Makes a network with attention `ATTENTION` ready for steps: projections fused, adapter in place.
+    """Prepares a network with attention `ATTENTION` for steps: fuses its projections and inserts the adapter.
 
-    `identity` tells the base from others; a network that lies in no folder may go without, as it is its process' only.
-    Raises `CheckpointError` where adapter or settings do not fit the network.
+    `identity` is the digest of the base. It may be empty for a network that was not read from a folder, because a
+    process has only one base. Raises `CheckpointError` if adapter or settings do not fit the network.
     """
     device = network.device
     text_config = network.config.get_text_config(decoder=True)
     context_length = _context_length(network.config, config)
-    steering = Steering(config.max_batch + 1, adapter.config.rank if adapter else 1, device)
+    steering = PreferenceTable(config.max_batch + 1, adapter.config.rank if adapter else 1, device)
     _steer(network, adapter, steering)
     if adapter is not None:
         _warn_of_rank(adapter.config.rank, device)
@@ -95,10 +96,14 @@ def assemble(
         decoder = FusedDecoder(network, context_length)
     elif config.deterministic:
         raise CheckpointError(
-            f"deterministic needs a model of the families {', '.join(FAMILIES)}, not {type(network).__name__}"
+            f"deterministic supports only {', '.join(FAMILIES)}, not {type(network).__name__}: leave it off"
         )
     elif device.type == "cuda":
-        logger.warning("%s runs by transformers' own layers, slower than %s", type(network).__name__, FAMILIES)
+        logger.warning(
+            "%s runs with transformers' own layers, which are slower; only %s have a fused forward",
+            type(network).__name__,
+            ", ".join(FAMILIES),
+        )
     if device.type == "cpu":
         parameters = sum(parameter.numel() for parameter in network.parameters())
         torch.set_num_threads(config.threads or (1 if parameters < ONE_THREAD_PARAMETERS else _cores()))
@@ -118,10 +123,10 @@ def assemble(
 
 
 def _warn_of_rank(rank: int, device: torch.device) -> None:
-    """A CPU takes the reference path for every rank; a GPU only where there is no kernel."""
+    """Warns if a GPU runs the reference path because the rank exceeds the kernels'."""
     if device.type == "cuda" and rank > MAX_RANK:
         logger.warning(
-            "the adapter has %d columns, the kernels take %d: its layers run by the reference path, slower",
+            "the adapter has %d columns, more than the kernels' %d: its layers run the slower reference path",
             rank,
             MAX_RANK,
         )
@@ -132,7 +137,7 @@ def _cores() -> int:
 
 
 def choose_device(config: EngineConfig) -> torch.device:
-    """The device that `config` asks for. Raises `CheckpointError` if there is none."""
+    """The device that `config` selects. Raises `CheckpointError` if it is cuda and no usable GPU exists."""
     if config.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -140,18 +145,21 @@ def choose_device(config: EngineConfig) -> torch.device:
     elif torch.cuda.get_device_capability() < LEAST_CAPABILITY:
         major, minor = torch.cuda.get_device_capability()
         least = ".".join(map(str, LEAST_CAPABILITY))
-        lack = f"the {torch.cuda.get_device_name()} has compute capability {major}.{minor}, and {least} is the least"
+        lack = f"the {torch.cuda.get_device_name()} has compute capability {major}.{minor}, below the minimum {least}"
     else:
         return torch.device("cuda")
     if config.device == "cuda":
-        raise CheckpointError(f"device is cuda, but {lack}")
+        raise CheckpointError(f"device is cuda, but {lack}; choose cpu or auto")
     if torch.cuda.is_available():
-        logger.warning("%s: the CPU computes instead", lack)
+        logger.warning("%s: running on the CPU instead", lack)
     return torch.device("cpu")
 
 
 def choose_dtype(config: EngineConfig, stored: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The dtype that `config` asks for; "auto" on CUDA is the checkpoint's own if it has 16 bits, else bfloat16."""
+    """The dtype that `config` selects. "auto" is float32 on a CPU.
+
+    On CUDA "auto" is float16 for a float16 checkpoint, else bfloat16.
+    """
     if config.dtype != "auto":
         dtype: torch.dtype = getattr(torch, config.dtype)
         return dtype
@@ -162,25 +170,28 @@ def choose_dtype(config: EngineConfig, stored: torch.dtype | str | None, device:
 
 def _read_config(folder: Path) -> PreTrainedConfig:
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is no model: it has no config.json")
+        raise CheckpointError(f"{folder} is not a model folder: config.json is missing")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
         raise CheckpointError(f"{folder}/config.json cannot be used: {first_line(error)}") from None
     quantization: dict[str, Any] | None = getattr(config, "quantization_config", None)
     if quantization is not None:
-        method = quantization.get("quant_method") or "in a way that its config does not name"
-        raise CheckpointError(f"{folder} is quantised ({method}); weights of 16 or 32 bits are needed")
+        method = quantization.get("quant_method") or "unnamed method"
+        raise CheckpointError(f"{folder} is quantised ({method}); use weights of 16 or 32 bits")
     if config.is_encoder_decoder:
-        raise CheckpointError(f"{folder} is an encoder-decoder model; a causal language model is needed")
-    for setting in ("attention_chunk_size", "use_bidirectional_attention"):  # these change transformers' masks alone
+        raise CheckpointError(f"{folder} is an encoder-decoder model; use a causal language model")
+    for setting in (
+        "attention_chunk_size",
+        "use_bidirectional_attention",
+    ):  # these act only through transformers' masks
         if getattr(config.get_text_config(decoder=True), setting, None):
             raise CheckpointError(f"{folder} is not supported: its attention needs {setting}")
     return config
 
 
 def _context_length(base_config: PreTrainedConfig, config: EngineConfig) -> int:
-    """Most tokens of a sequence, by the model's position embedding and the user's own limit."""
+    """Maximum tokens of a sequence: the limit of the model's position embedding, or the user's if it is lower."""
     text = base_config.get_text_config(decoder=True)
     limit: int | None = getattr(text, "max_position_embeddings", None)
     if limit is None:
@@ -188,9 +199,9 @@ def _context_length(base_config: PreTrainedConfig, config: EngineConfig) -> int:
     rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
     for parameters in (rope, *(value for value in rope.values() if isinstance(value, dict))):
         if parameters.get("rope_type") == "dynamic":
-            raise CheckpointError("rope_type 'dynamic' depends on the longest request of a batch and is not supported")
+            raise CheckpointError("rope_type 'dynamic' is not supported: it depends on the longest request of a batch")
         if parameters.get("rope_type") == "longrope":
-            # Beyond this length every position's embedding changes, also those already in the cache.
+            # Beyond this length the embedding of every position changes, including those in the cache.
             limit = min(limit, parameters.get("original_max_position_embeddings", limit))
     return limit if config.max_context is None else min(limit, config.max_context)
 
@@ -216,7 +227,7 @@ def _load_network(
     report: dict[str, set[str]]
     network, report = loaded
     if report["missing_keys"]:
-        raise CheckpointError(f"{folder} has no tensor for {min(report['missing_keys'])}")
+        raise CheckpointError(f"{folder}: the tensor {min(report['missing_keys'])} is missing")
     network.train(mode=False)
     network.requires_grad_(requires_grad=False)
     try:
@@ -230,24 +241,24 @@ def _too_large(network: PreTrainedModel, device: torch.device) -> str:
     needed = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     free, total = torch.cuda.mem_get_info(device)
     return (
-        f"the model's weights take {needed / 2**30:.1f} GiB in {network.dtype}, but of the GPU's {total / 2**30:.1f} "
-        f"GiB only {free / 2**30:.1f} are left: choose a smaller dtype or model, or free the GPU"
+        f"the model's weights take {needed / 2**30:.1f} GiB in {network.dtype}, but only {free / 2**30:.1f} GiB of the "
+        f"GPU's {total / 2**30:.1f} GiB are free: choose a smaller dtype or model, or free GPU memory"
     )
 
 
 def _eos_token_ids(folder: Path, text_config: PreTrainedConfig) -> tuple[int, ...]:
-    """The tokens that end an answer: the generation config's, else the model config's."""
+    """The tokens that end an answer, from the generation config, else from the model config."""
     ids: int | list[int] | None = text_config.eos_token_id
     if (folder / "generation_config.json").is_file():
         ids = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id or ids
     listed = [ids] if isinstance(ids, int) else ids or []
-    return tuple(token for token in listed if 0 <= token < text_config.vocab_size)  # others can never come
+    return tuple(token for token in listed if 0 <= token < text_config.vocab_size)  # others cannot be generated
 
 
-def _steer(network: PreTrainedModel, adapter: Adapter | None, steering: Steering) -> None:
+def _steer(network: PreTrainedModel, adapter: Adapter | None, steering: PreferenceTable) -> None:
     """Replaces adapted layers by steered ones, and fuses layers that read the same input.
 
-    Raises `CheckpointError` for a tensor that matches no module, a target module without tensors, and wrong shapes.
+    Raises `CheckpointError` for a tensor that matches no module, a target module without tensors, or a wrong shape.
     """
     linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     low_rank: dict[str, LowRank] = {}
@@ -255,7 +266,7 @@ def _steer(network: PreTrainedModel, adapter: Adapter | None, steering: Steering
         low_rank = dict(adapter.modules)
         _check_match(network, linears, adapter)
     for names in list(_groups(linears)):
-        layers = [linears.pop(name) for name in names]  # what is replaced is freed at once, not all at the end
+        layers = [linears.pop(name) for name in names]  # so that each replaced layer is freed at once
         parts = [low_rank.get(name) for name in names]
         if len(layers) == 1 and parts[0] is None:
             continue
@@ -269,7 +280,7 @@ def _steer(network: PreTrainedModel, adapter: Adapter | None, steering: Steering
 
 
 def _groups(linears: dict[str, nn.Linear]) -> Iterator[tuple[str, ...]]:
-    """Names of all linear layers, those to be fused together."""
+    """The names of all linear layers, grouped by fusion. A layer that is not fused is a group of its own."""
     fused: set[str] = set()
     for name in linears:
         parent, _, last = name.rpartition(".")
@@ -286,9 +297,9 @@ def _check_match(network: PreTrainedModel, linears: dict[str, nn.Linear], adapte
     config = adapter.config
     for name, (a, b, _) in adapter.modules.items():
         if name not in linears:
-            raise CheckpointError(f"the adapter has tensors for {name}, which is no linear layer of the base model")
+            raise CheckpointError(f"the adapter has tensors for {name}, which is not a linear layer of the base model")
         if not config.targets(name):
-            raise CheckpointError(f"the adapter has tensors for {name}, which is none of its target_modules")
+            raise CheckpointError(f"the adapter has tensors for {name}, which is not one of its target_modules")
         layer = linears[name]
         if (a.shape[1], b.shape[0]) != (layer.in_features, layer.out_features):
             raise CheckpointError(
@@ -297,5 +308,5 @@ def _check_match(network: PreTrainedModel, linears: dict[str, nn.Linear], adapte
             )
     for name, module in network.named_modules():
         if config.targets(name) and name not in adapter.modules:
-            what = "has no tensors in the adapter" if isinstance(module, nn.Linear) else "is no linear layer"
+            what = "has no tensors in the adapter" if isinstance(module, nn.Linear) else "is not a linear layer"
             raise CheckpointError(f"target module {name} {what}")

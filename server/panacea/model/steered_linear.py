@@ -1,4 +1,4 @@
-"""Linear layers that read the preference of each row, and the table they read it from."""
+"""Linear layers steered by the preference of each row, and the preference table that they read."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from panacea.model.adapter import LowRank
 from panacea_kernels import linear, steered_linear
 
 
-class Steering:
-    """The preference table, and which of its rows each row of the running step uses. Shared by all layers of a model.
+class PreferenceTable:
+    """The preference table (slots, r) and the slot of each row of the running step. All layers of a model share it.
 
-    The engine's runner is the only writer. Slot 0 is all zeros for good: it is the bare base.
+    Only the engine's runner writes to it. Slot 0 stays zero: it is the bare base.
     """
 
     def __init__(self, num_slots: int, rank: int, device: torch.device) -> None:
@@ -24,11 +24,11 @@ class Steering:
 class SteeredLinear(nn.Module):
     """One or several linear layers that read the same input, as one weight with one low-rank adapter.
 
-    `low_rank` has an entry per layer; None where the adapter leaves that layer alone. Maps (..., in) to (..., out).
+    `low_rank` has one entry per layer. It is None for a layer without adapter. Maps (..., in) to (..., out).
     """
 
     def __init__(
-        self, layers: Sequence[nn.Linear], low_rank: Sequence[LowRank | None], steering: Steering, scaling: float
+        self, layers: Sequence[nn.Linear], low_rank: Sequence[LowRank | None], steering: PreferenceTable, scaling: float
     ) -> None:
         super().__init__()
         weight = layers[0].weight
@@ -41,7 +41,7 @@ class SteeredLinear(nn.Module):
             torch.zeros(rank, layer.in_features) if part is None else part.a.float()
             for layer, part in zip(layers, low_rank, strict=True)
         ]
-        # Folded in float32, so that a 16-bit model rounds the product once.
+        # Multiplied in float32, so that a 16-bit model rounds the product only once.
         b = [
             torch.zeros(layer.out_features, rank) if part is None else part.b.float() * part.e.float() * scaling
             for layer, part in zip(layers, low_rank, strict=True)
@@ -55,8 +55,12 @@ class SteeredLinear(nn.Module):
             return linear(x, self.weight, self.bias)
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) != len(self.steering.slots):
-            # An output head that sees only the rows that sample, an expert that sees only its tokens: whose preference?
-            raise CheckpointError(f"an adapted layer sees {len(rows)} of a step's {len(self.steering.slots)} rows")
+            # An output head that reads only the rows that sample, or an expert that reads only its tokens. The mapping
+            # from these rows to preferences is unknown.
+            raise CheckpointError(
+                f"an adapted layer reads {len(rows)} of a step's {len(self.steering.slots)} rows, so the preference of "
+                "each row is unknown: remove this layer from the adapter's target_modules"
+            )
         y = steered_linear(
             rows,
             self.weight,
@@ -71,10 +75,10 @@ class SteeredLinear(nn.Module):
 
 
 class FusedProjections:
-    """Computes layers that read the same input at once, and hands each of them its part of the result.
+    """Computes layers that read the same input together, and returns to each its part of the result.
 
-    The model's own code stays as it is: it calls `q_proj(x)`, `k_proj(x)`, `v_proj(x)`; the first call computes all
-    three. A part that is asked about another input than the last one computes anew, so any order of calls is right.
+    The model's own code is unchanged: it calls `q_proj(x)`, `k_proj(x)`, `v_proj(x)`, and the first call computes all
+    three. A call with another input than the last one computes again, so any order of calls is correct.
     """
 
     def __init__(self, linear: SteeredLinear) -> None:
@@ -91,16 +95,16 @@ class FusedProjections:
             assert held is not None
         self._parts[index] = None
         if all(part is None for part in self._parts):
-            self._input = None  # activations are not kept alive between steps
+            self._input = None  # do not keep activations alive between steps
         return held
 
 
 class FusedPart(nn.Module):
-    """Stands where one of the fused layers was."""
+    """Replaces one of the fused layers in the model."""
 
     def __init__(self, group: FusedProjections, index: int) -> None:
         super().__init__()
-        self.linear = group.linear if index == 0 else None  # one owner, so that parameters are counted and moved once
+        self.linear = group.linear if index == 0 else None  # one owner: parameters are counted and moved once
         self._group = group
         self._index = index
 
@@ -109,10 +113,10 @@ class FusedPart(nn.Module):
 
 
 def _laid_out(weight: torch.Tensor) -> torch.Tensor:
-    """`weight` (out, in) in the memory order that its device multiplies with fastest.
+    """`weight` (out, in) in the memory order that is fastest on its device.
 
-    On a CPU that is column by column: 16 rows times a (576, 192) matrix take 21.5 us instead of 34.6, and a step of 16
-    rows of a 2.2 M parameter Llama 4.9 ms instead of 5.3 (one Xeon core).
+    On a CPU this is column-major: 16 rows times a (576, 192) matrix take 21.5 us instead of 34.6 us, and a step of 16
+    rows of a 2.2 M parameter Llama takes 4.9 ms instead of 5.3 ms (one Xeon core).
     """
     return weight.t().contiguous().t() if weight.device.type == "cpu" else weight
 
@@ -122,7 +126,7 @@ def _join(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _join_biases(layers: Sequence[nn.Linear]) -> nn.Parameter | None:
-    """The layers' biases in one; zeros where only some have one; None where none has."""
+    """The layers' biases, concatenated. A layer without bias gets zeros. None if no layer has a bias."""
     biases: list[torch.Tensor | None] = [None if layer.bias is None else layer.bias.detach() for layer in layers]  # pyright: ignore[reportUnnecessaryComparison]
     if all(bias is None for bias in biases):
         return None
