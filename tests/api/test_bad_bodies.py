@@ -118,7 +118,7 @@ def test_errors_of_completions_say_what_would_be_right(sender: httpx2.Client) ->
         ("prompt", "[5, true]"): "prompt[1] must be a valid integer",
         ("prompt", "[5, 354]"): "prompt: token ids must be below 354",
         ("prompt", '["a", 5]'): "prompt[1] must be a valid string",
-        ("max_tokens", "0"): "max_tokens 0 scores the prompt: it needs echo and logprobs",
+        ("max_tokens", "0"): "max_tokens 0 only scores the prompt, so it needs echo and logprobs",
         ("logprobs", "6"): "logprobs must be less than or equal to 5",
         ("best_of", "2"): "best_of other than n is not supported by this server; leave it out",
         ("suffix", '"."'): 'suffix is not supported by this server beyond null or ""; leave it out',

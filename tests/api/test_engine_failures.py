@@ -13,7 +13,7 @@ from tests.api.fake_engine import FakeEngine
 FAILURES = [
     pytest.param(EngineError("out of memory"), 503, "engine_unavailable", "out of memory", id="failed"),
     pytest.param(EngineDeadError("its process is gone"), 503, "engine_unavailable", "process", id="dead"),
-    pytest.param(ValueError("a secret"), 500, "internal_error", "its log says why", id="a bug"),
+    pytest.param(ValueError("a secret"), 500, "internal_error", "see the server's log", id="a bug"),
 ]
 
 

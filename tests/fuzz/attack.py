@@ -113,7 +113,7 @@ def attack(server: Started, requests: Iterable[Hostile], count: int, clients: in
     _check_canary(server, expected, outcome)
     outcome.look_at(server.pid)
     for line in server.log.read_text("utf-8", errors="replace").splitlines():
-        if "Traceback" in line or "unforeseen" in line:
+        if "Traceback" in line or "unexpected exception" in line:
             outcome.complain(f"the server's log says: {line[:300]}")
     return outcome
 

@@ -1,4 +1,4 @@
-"""The HTTP half: OpenAI's chat and text completions, each with its own preference. Knows no tensors."""
+"""The HTTP API: OpenAI's chat and text completions with a preference per request. Does not import torch."""
 
 from panacea.api.app import create_app
 from panacea.api.engine_interface import EngineLike

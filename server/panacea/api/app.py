@@ -1,4 +1,4 @@
-"""The FastAPI application: routes inside, small ASGI middleware around them."""
+"""Builds the FastAPI application: the routes, and the ASGI middleware around them."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -37,12 +37,12 @@ from panacea.preference import PreferenceSpace
 from panacea.text import GrammarChecks, ModelText
 
 _DESCRIPTION = """\
-OpenAI's API for one language model and one adapter, plus a **preference**: each request says how much of each dimension
-its answer should have, such as `{"helpful": 0.7, "harmless": 0.2, "concise": 0.1}`. Requests with different preferences
-share one batch. With the official client: `extra_body={"preference": {...}}`.
+OpenAI's API for one language model and one adapter, plus a **preference**: each request weighs the adapter's
+dimensions, such as `{"helpful": 0.7, "harmless": 0.2, "concise": 0.1}`. Requests with different preferences share one
+batch. With the official client: `extra_body={"preference": {...}}`.
 
-A server that was started with keys asks for one: `Authorization: Bearer KEY`. Errors have one shape everywhere,
-`{"error": {"message", "type", "param", "code"}}`, and every answer has an `x-request-id`.
+If the server was started with API keys, send one of them: `Authorization: Bearer KEY`. All errors have the same shape,
+`{"error": {"message", "type", "param", "code"}}`. Every response has an `x-request-id`.
 """
 
 
@@ -54,11 +54,12 @@ def create_app(
     evaluation: bytes | None,
     admission: Admission | None = None,
 ) -> FastAPI:
-    """The whole HTTP half.
+    """The application with all routes and middleware.
 
-    `space` None is a bare base model without adapter. `evaluation` is the content of the adapter's evaluation file.
-    `admission` is for those who will end the server, or look at what it holds.
-    Raises `CheckpointError` if that is not what the published schema says.
+    `space` is None for a base model without adapter. `evaluation` is the content of the adapter's evaluation file.
+    Pass `admission` to drain the server or to inspect what it holds.
+
+    Raises `CheckpointError` if the evaluation does not match the published schema.
     """
     if evaluation is not None:
         _check(evaluation)
@@ -71,9 +72,9 @@ def create_app(
         version=version("panacea-server"),
         description=_DESCRIPTION,
         redirect_slashes=False,
-        docs_url=None,  # this and the next load scripts from elsewhere
+        docs_url=None,  # FastAPI's two pages load scripts from a CDN
         redoc_url=None,
-        # The first is the outermost.
+        # The first one is the outermost.
         middleware=[
             Middleware(RequestId),
             Middleware(RequestLog),
@@ -101,7 +102,7 @@ def create_app(
 
 
 def _cors(origins: Sequence[str]) -> list[Middleware]:
-    """Outside of keys, as a browser asks without one whether it may; off where no origin was named."""
+    """The CORS middleware, if there are origins. It is outside of `BearerKeys`, because a preflight has no key."""
     if not origins:
         return []
     return [
@@ -116,7 +117,7 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
 
 
 def new_admission(config: ServerConfig, engine: EngineLike) -> Admission:
-    """The door of a server of this configuration."""
+    """The admission control for a server with this configuration."""
     return Admission(config.limits, engine.info.max_batch, several_tenants=len(config.api_keys) > 1)
 
 
@@ -124,4 +125,4 @@ def _check(evaluation: bytes) -> None:
     try:
         Evaluation.model_validate_json(evaluation)
     except ValidationError as error:
-        raise CheckpointError(f"the adapter's evaluation file does not fit its schema: {error}") from error
+        raise CheckpointError(f"the adapter's evaluation file does not match its schema: {error}") from error

@@ -1,4 +1,4 @@
-"""How everything that goes wrong is said: OpenAI's error shape, and never a value of the client's."""
+"""Errors as HTTP responses in OpenAI's shape. They never contain a value that the client sent."""
 
 import json
 import logging
@@ -20,32 +20,32 @@ _MAX_NAME = 64
 
 _HTTP_MESSAGES = {
     404: "nothing is served at this path",
-    405: "this path does not take this method",
+    405: "this path does not support this method",
 }
 
 
 class ErrorDetail(Documented):
-    """What went wrong, in words for a person and for a program."""
+    """The cause of an error, for people and for programs."""
 
     message: str
-    """What to do about it, in a sentence."""
+    """One sentence: what is wrong and what to do."""
     type: str
-    """invalid_request_error below status 500, else server_error."""
+    """rate_limit_error for status 429, invalid_request_error for other statuses below 500, else server_error."""
     param: str | None
-    """The request's field at fault."""
+    """Path of the request's field at fault."""
     code: str | None
-    """A word for programs, where the status does not say all."""
+    """A stable name of the error, for programs. It is null if the status is specific enough."""
 
 
 class ErrorResponse(Documented):
-    """Body of every answer that is not a success, and of a stream's `error` event."""
+    """Body of every error response, and data of a stream's `error` event."""
 
     error: ErrorDetail
-    """What went wrong."""
+    """The error."""
 
 
 class ApiError(Exception):
-    """A request that ends with this status."""
+    """Ends a request with an HTTP status and a body in the error shape."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ApiError(Exception):
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """The answer to any exception; those that nobody foresaw are logged and told no details of."""
+    """The response for any exception. Unexpected exceptions are logged, and their details are not sent."""
     match error:
         case ApiError():
             return error
@@ -90,20 +90,20 @@ def as_api_error(error: Exception) -> ApiError:
         case EngineError():
             return ApiError(503, f"the engine failed: {error}", code="engine_unavailable", headers=retry_after(error))
         case HTTPException():
-            message = _HTTP_MESSAGES.get(error.status_code, "the request was refused")
+            message = _HTTP_MESSAGES.get(error.status_code, "the request was rejected")
             return ApiError(error.status_code, message, headers=dict(error.headers or {}))
         case _:
-            logger.error("an unforeseen error ended a request", exc_info=error)
-            return ApiError(500, "the server failed; its log says why", code="internal_error")
+            logger.error("unexpected exception while serving a request", exc_info=error)
+            return ApiError(500, "internal server error; see the server's log", code="internal_error")
 
 
 def retry_after(error: EngineError) -> dict[str, str]:
-    """The header that says when to try again."""
+    """The Retry-After header for this error."""
     return {"retry-after": str(math.ceil(error.retry_after_s))}
 
 
 def shown_name(name: str) -> str:
-    """A client's own word as an error may repeat it: ASCII, and at most 64 characters."""
+    """A client's name in a form that is safe in an error: ASCII, printable, at most 64 characters."""
     return name.encode("ascii", "backslashreplace").decode().translate(_CONTROL_CHARACTERS)[:_MAX_NAME]
 
 
@@ -111,7 +111,10 @@ _CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)}
 
 
 class LastResort:
-    """Answers 500 in the error shape where a bug got past everything else, inside the other middleware."""
+    """Answers 500 in the error shape if an exception reaches it.
+
+    It runs inside `RequestId`, `RequestLog` and CORS, so these also apply to its answers.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -133,7 +136,7 @@ class LastResort:
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Every error on purpose leaves `app` in the error shape."""
+    """Makes `app` answer every expected error in the error shape."""
 
     async def respond(_request: Request, error: Exception) -> Response:
         return as_api_error(error).response()
@@ -143,45 +146,48 @@ def handle_errors(app: FastAPI) -> None:
 
 
 _MEANINGS: dict[int, tuple[str, tuple[str, str | None, str | None]]] = {
-    400: ("The request is at fault; `param` names the field.", ("n must be less than or equal to 16", "n", None)),
-    401: ("This server needs a key.", ("this server needs a key: Authorization: Bearer KEY", None, "invalid_api_key")),
-    404: (
-        "There is no such thing here.",
-        ("no such model is served; GET /v1/models lists them", "model", "model_not_found"),
+    400: ("The request is invalid. `param` names the field.", ("n must be less than or equal to 16", "n", None)),
+    401: (
+        "The API key is missing or wrong.",
+        ("this server needs an API key; send Authorization: Bearer KEY", None, "invalid_api_key"),
     ),
-    408: ("The body did not come in time.", ("the body was not there after 30 s", None, "body_timeout")),
+    404: (
+        "The resource does not exist.",
+        ("unknown model; GET /v1/models lists the served models", "model", "model_not_found"),
+    ),
+    408: ("The body did not arrive in time.", ("the body did not arrive within 30 s", None, "body_timeout")),
     413: ("The body is too large.", ("the body is larger than 4194304 bytes", None, "body_too_large")),
     415: (
-        "The body says that it is something else.",
-        ("the body must be JSON: Content-Type: application/json", None, "unsupported_media_type"),
+        "The body's content type is not JSON.",
+        ("the body must be JSON; send Content-Type: application/json", None, "unsupported_media_type"),
     ),
     421: (
-        "This server does not answer for this host name.",
-        ("this server does not answer for this host; see --allowed-host", None, "unknown_host"),
+        "The host name in the request is not allowed.",
+        ("this host name is not allowed; start the server with --allowed-host to allow it", None, "unknown_host"),
     ),
     429: (
-        "Too much is waiting; Retry-After says when to come again.",
-        ("too many requests are waiting", None, "too_many_requests"),
+        "Too many requests are waiting. Retry-After says when to try again.",
+        ("too many requests are waiting; try again later", None, "too_many_requests"),
     ),
     431: (
-        "Too many headers, or too long ones.",
+        "The request has too many headers, or they are too large.",
         ("the request has more than 100 headers", None, "headers_too_large"),
     ),
-    500: ("This one request could not be computed.", ("its logits are not finite numbers", None, "request_failed")),
+    500: ("This request could not be computed.", ("its logits are not finite numbers", None, "request_failed")),
     503: (
-        "The engine is gone or silent and may be back soon, no room came free in time, or the server is about to end.",
-        ("the engine failed: its process is gone", None, "engine_unavailable"),
+        "The engine is not available, the request waited too long in the queue, or the server is shutting down.",
+        ("the engine failed: its process has ended", None, "engine_unavailable"),
     ),
     504: (
         "The request took longer than this server allows.",
-        ("the first token was not there after 300 s", None, "first_token_timeout"),
+        ("no token was generated within 300 s", None, "first_token_timeout"),
     ),
 }
-"""What a status means, and the message, param and code of an example."""
+"""The meaning of each status, and the message, param and code of an example."""
 
 
 def error_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entry of these statuses."""
+    """The OpenAPI entries of these statuses."""
     return {status: _documented(status, *_MEANINGS[status]) for status in statuses}
 
 

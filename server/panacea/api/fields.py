@@ -1,4 +1,4 @@
-"""Types of request fields that pydantic has no word for."""
+"""Base classes and field types of request and response bodies."""
 
 import math
 from collections.abc import Container
@@ -9,19 +9,19 @@ from pydantic_core import PydanticCustomError
 
 
 class Documented(BaseModel):
-    """Base of all bodies: what stands below a field is its description in the OpenAPI document."""
+    """Base of all bodies. The docstring below a field is its description in the OpenAPI document."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class Strict(Documented):
-    """Base of all that clients send: an unknown field is an error, and so are NaN and Infinity."""
+    """Base of all request bodies. Unknown fields, NaN and Infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def only(*allowed: Any) -> AfterValidator:
-    """A known field of OpenAI's that is taken only where it asks for nothing: null, or one of `allowed`."""
+    """For an unsupported field of OpenAI's: accepts null and the `allowed` values only, which have no effect."""
     shown = " or ".join(["null", *(repr(value).replace("'", '"') for value in allowed)])
 
     def check(value: Any) -> Any:
@@ -47,7 +47,7 @@ def _as_parts(value: Any) -> Any:
 
 
 def without(unsupported: Container[str], why: str) -> BeforeValidator:
-    """Says of known values of OpenAI's that they are not supported, where others are only wrong."""
+    """For unsupported values of OpenAI's: the error says `why`, instead of listing the valid values."""
 
     def check(value: Any) -> Any:
         if isinstance(value, str) and value in unsupported:
@@ -58,7 +58,7 @@ def without(unsupported: Container[str], why: str) -> BeforeValidator:
 
 
 def _finite(value: Any) -> Any:
-    """pydantic reads NaN, Infinity and 1e400 where any JSON may stand."""
+    """Rejects NaN and infinite numbers. In a field of type Any, pydantic would accept NaN, Infinity and 1e400."""
     members: list[Any] = [value]
     while members:
         match members.pop():
@@ -74,8 +74,8 @@ def _finite(value: Any) -> Any:
 
 
 FINITE = AfterValidator(_finite)
-"""Any JSON, but no number that JSON cannot write."""
+"""Any JSON value whose numbers are finite."""
 
-# One shape behind each of OpenAI's alternatives, so that an error's path is the client's own.
+# OpenAI allows two forms of these fields. Both become one type, so that an error's path is the one in the request.
 STRING_AS_LIST = BeforeValidator(_as_list)
 STRING_AS_PARTS = BeforeValidator(_as_parts)

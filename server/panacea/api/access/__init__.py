@@ -1,1 +1,1 @@
-"""Who may ask, how much of the server they may take, and for how long."""
+"""API keys, admission control, quotas and deadlines."""

@@ -1,4 +1,4 @@
-"""Who is let in: bounds on what waits, in all and for each tenant, and the end of service."""
+"""Admission control: limits on waiting requests, in total and per tenant, and draining at shutdown."""
 
 import math
 import time
@@ -26,18 +26,18 @@ Rejection = Literal[
     "request_timeout",
     "slow_reader",
 ]
-"""Why a request was refused or ended for the sake of a limit: its error's `code`, and a label in metrics."""
+"""The limit that rejected or ended a request. It is the `code` of the error and a label of a metric."""
 
 _TICKET = "ticket"
 _LONGEST_RETRY_S = 60
 _FINISHES = 64
-"""So many last ends of requests tell how fast they end."""
+"""Number of finished requests from which the rate of completion is estimated."""
 
 
 class Admission:
-    """The state of the door: what all requests hold that were let in, and whether more are.
+    """Tracks what all admitted requests hold, and decides whether to admit more.
 
-    Called from the event loop alone.
+    Call it only from the event loop.
     """
 
     def __init__(self, limits: Limits, max_batch: int, *, several_tenants: bool) -> None:
@@ -53,36 +53,36 @@ class Admission:
 
     @property
     def is_idle(self) -> bool:
-        """Whether every request that was let in is answered."""
+        """Whether all admitted requests have been answered."""
         return not self._tickets
 
     def enter(self, tenant: str) -> "Ticket":
-        """Lets a request in. Raises `ApiError`: 429 if there is no room for it."""
+        """Admits a request. Raises `ApiError` (429) if a limit is reached."""
         ticket = Ticket(self, tenant)
         ticket.hold_answers(1)
         self._tickets.add(ticket)
         return ticket
 
     def leave(self, ticket: "Ticket") -> None:
-        """A request is answered, or gone."""
+        """Forgets a request that has been answered or whose client has disconnected."""
         self._tickets.discard(ticket)
         self._finishes.append(time.monotonic())
 
     def drain(self) -> None:
-        """From now on nobody is let in."""
+        """Rejects all new requests from now on."""
         self.draining = True
 
     def cut_off(self) -> None:
-        """Ends every request that is left."""
+        """Ends all remaining requests with an error."""
         for ticket in self._tickets:
             ticket.fail(self.shutting_down())
 
     def count(self, reason: Rejection) -> None:
-        """A request was refused, or ended early, for this reason."""
+        """Counts a request that was rejected, or ended early, for this reason."""
         self.rejections[reason] += 1
 
     def refuse(self, reason: Rejection, message: str, status: int = 429) -> ApiError:
-        """An error that says when to come again."""
+        """Counts the rejection and returns its error, with a Retry-After header."""
         self.count(reason)
         return ApiError(status, message, code=reason, headers={"retry-after": str(self.retry_after_s())})
 
@@ -94,10 +94,11 @@ class Admission:
     def too_many_connections(self) -> ApiError:
         self.count("too_many_connections")
         headers = {"retry-after": "1", "connection": "close"}
-        return ApiError(503, "this server has too many connections", code="too_many_connections", headers=headers)
+        message = "this server has too many connections; try again later"
+        return ApiError(503, message, code="too_many_connections", headers=headers)
 
     def retry_after_s(self) -> int:
-        """How long what waits now would take, at the pace of the last requests; 1 to 60 seconds."""
+        """Estimated seconds until the waiting requests are done, at the rate of the last ones: 1 to 60."""
         waiting = max(1, self.requests.held - self._max_batch)
         if len(self._finishes) < 2:
             return 1
@@ -106,7 +107,7 @@ class Admission:
 
 
 class Ticket:
-    """What one HTTP request holds until it is answered."""
+    """The share of the limits that one HTTP request holds until it is answered."""
 
     def __init__(self, admission: Admission, tenant: str) -> None:
         self.tenant = tenant
@@ -120,50 +121,55 @@ class Ticket:
         self._bytes = 0
 
     def hold_answers(self, count: int) -> None:
-        """So many answers are wanted. Raises `ApiError` (429) if they are too many beside all others."""
+        """Holds places for `count` answers. Raises `ApiError` (429) if the limit on waiting requests is reached."""
         self._answers = self._resized(self._admission.requests, self._answers, count)
         if self._answers < count:
-            raise self._admission.refuse("too_many_requests", "too many requests are waiting")
+            raise self._admission.refuse("too_many_requests", "too many requests are waiting; try again later")
 
     def hold_tokens(self, count: int) -> None:
-        """So many prompt tokens wait. Raises `ApiError` (429) if they are too many beside all others."""
+        """Holds `count` prompt tokens. Raises `ApiError` (429) if the limit on waiting prompt tokens is reached."""
         self._tokens = self._resized(self._admission.tokens, self._tokens, count)
         if self._tokens < count:
-            raise self._admission.refuse("too_many_tokens", "too many prompt tokens are waiting")
+            raise self._admission.refuse("too_many_tokens", "too many prompt tokens are waiting; try again later")
 
     def hold_bytes(self, count: int) -> None:
-        """So much more of the body is here. Raises `ApiError` (429) if it is too much beside all others."""
+        """Holds `count` more bytes of the body. Raises `ApiError` (429) if the limit on waiting bytes is reached."""
         wanted = self._bytes + count
         self._bytes = self._resized(self._admission.body_bytes, self._bytes, wanted)
         if self._bytes < wanted:
-            raise self._admission.refuse("too_many_bytes", "too many bytes of requests are waiting")
+            raise self._admission.refuse(
+                "too_many_bytes", "too many bytes of request bodies are waiting; try again later"
+            )
 
     def release_tokens(self) -> None:
-        """The prompts wait no more: an answer has begun."""
+        """Gives back the prompt tokens. Called when an answer has begun."""
         self._tokens = self._resized(self._admission.tokens, self._tokens, 0)
 
     def _resized(self, quota: Quota, held: int, wanted: int) -> int:
-        """Holds `wanted` of the quota, or nothing. Given back first, so that what is there alone always finds room."""
+        """Replaces `held` by `wanted`, or by 0 if the quota does not allow it. Returns what is held now.
+
+        `held` is given back first, because the quota admits any amount while nothing is held.
+        """
         quota.give_back(self.tenant, held)
         return wanted if quota.take(self.tenant, wanted) else 0
 
     def count(self, reason: Rejection) -> None:
-        """The request ends early, for this reason."""
+        """Counts that the request ends early for this reason."""
         self._admission.count(reason)
 
     def too_late(self, message: str) -> ApiError:
-        """The error of a request whose turn did not come in time."""
+        """Counts a timeout in the queue, and returns its error."""
         return self._admission.refuse("queue_timeout", message, 503)
 
     def fail(self, error: ApiError) -> None:
-        """The request is to end with this error."""
+        """Ends the request with this error."""
         self._error = error
         if self._on_failure is not None:
             self._on_failure(error)
 
     @contextmanager
     def failures(self, tell: Callable[[ApiError], None]) -> Generator[None]:
-        """Within the block `tell` learns of an error that the request is to end with, once."""
+        """Within the block, calls `tell` once if the request has to end with an error."""
         self._on_failure = tell
         try:
             if self._error is not None:
@@ -173,7 +179,7 @@ class Ticket:
             self._on_failure = None
 
     def close(self) -> None:
-        """The request is answered, or gone."""
+        """Gives everything back. Called when the request has been answered or its client has disconnected."""
         self._answers = self._resized(self._admission.requests, self._answers, 0)
         self._bytes = self._resized(self._admission.body_bytes, self._bytes, 0)
         self.release_tokens()
@@ -181,11 +187,11 @@ class Ticket:
 
 
 def keep_ticket(request: Request, ticket: Ticket) -> None:
-    """From now on `ticket_of` finds it."""
+    """Attaches the ticket to the request, for `ticket_of`."""
     request.scope.setdefault("state", {})[_TICKET] = ticket
 
 
 def ticket_of(request: Request) -> Ticket:
-    """What the request was let in with."""
+    """The request's ticket."""
     ticket: Ticket = getattr(request.state, _TICKET)
     return ticket

@@ -1,4 +1,4 @@
-"""Who may ask."""
+"""API keys: checks the Authorization header."""
 
 import hashlib
 import hmac
@@ -12,13 +12,13 @@ from panacea.api.error_responses import ApiError
 from panacea.api.information.web_page import FOLDER
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
-"""Paths that need no key, beside the page's files. Everything else does, whether it exists or not."""
+"""Paths that need no key. The page's files need none either. All other paths do, whether they exist or not."""
 
 _KEY_DIGEST = "key_digest"
 
 
 class BearerKeys:
-    """Lets requests pass that carry one of the keys (see `key_digest`); without keys everybody passes."""
+    """Answers 401 to requests without one of the keys. A server without keys accepts all requests."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
@@ -30,7 +30,7 @@ class BearerKeys:
             return
         error = ApiError(
             401,
-            "this server needs a key: Authorization: Bearer KEY",
+            "this server needs an API key; send Authorization: Bearer KEY",
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )
@@ -42,11 +42,11 @@ class BearerKeys:
 
     def _is_known(self, scope: Scope) -> bool:
         given_headers = Headers(scope=scope).getlist("authorization")
-        if len(given_headers) != 1:  # of several, another program on the way may have believed another one
+        if len(given_headers) != 1:  # a proxy may have checked another one of several headers
             return False
         scheme, _, key = given_headers[0].partition(" ")
-        # Headers are latin-1 on the wire; keys are UTF-8. Digests have one length, so time says nothing about a key,
-        # and all are compared, so it does not say which one was meant either.
+        # Headers are latin-1 on the wire; keys are UTF-8. All digests have the same length and all are compared, so the
+        # time reveals neither a key nor which key matched.
         given = _digest(key.strip().encode("latin-1"))
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         if scheme.lower() != "bearer" or not any(matches):
@@ -56,7 +56,7 @@ class BearerKeys:
 
 
 def key_digest(request: Request) -> bytes | None:
-    """A digest of the key that the request came with; None on a server without keys."""
+    """A digest of the request's API key. None on a server without keys."""
     digest: bytes | None = getattr(request.state, _KEY_DIGEST, None)
     return digest
 

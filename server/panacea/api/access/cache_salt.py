@@ -1,4 +1,4 @@
-"""Who shares cached prefixes with whom."""
+"""The cache salt: which requests share cached prefixes."""
 
 from starlette.requests import Request
 
@@ -7,10 +7,10 @@ from panacea.digest import Digest
 
 
 def cache_salt(request: Request, asked: str | None) -> str:
-    """The engine's salt for a request that asks for the salt `asked`.
+    """The engine's salt for a request whose field `cache_salt` is `asked`.
 
-    It is made of both: of the API key that the request came with, so that how fast one key's prompts are answered says
-    nothing about another's, and of what the client asks for, who may keep its own users apart. Requests to a server
-    without keys are all of one kind. The key itself goes nowhere, only a digest of its digest.
+    It depends on the API key and on the field. The key keeps tenants apart: response times must not reveal which
+    prompts another key has sent. The field lets a client keep its own users apart. Without keys, only the field counts.
+    The engine gets a digest of the key's digest, never the key.
     """
     return Digest(b"panacea salt").add(key_digest(request), None if asked is None else asked.encode()).value.hex()

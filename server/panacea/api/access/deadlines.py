@@ -1,4 +1,4 @@
-"""When a request that waits for its tokens is given up."""
+"""The time limits of a request that waits for its tokens."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from panacea.api.error_responses import ApiError
 
 
 class Deadlines:
-    """Within its block, tells of the error that ends a request: its time is up, or the server's is."""
+    """Within its block, calls `tell` with the error that ends a request: a time limit, or the server's shutdown."""
 
     def __init__(self, ticket: Ticket, tell: Callable[[ApiError], None]) -> None:
         self._ticket = ticket
@@ -21,10 +21,8 @@ class Deadlines:
 
     def __enter__(self) -> Self:
         limits = self._ticket.limits
-        self._first_token = self._at(
-            limits.first_token_timeout_s, "first_token_timeout", "the first token was not there"
-        )
-        self._at(limits.request_timeout_s, "request_timeout", "the request was not answered")
+        self._first_token = self._at(limits.first_token_timeout_s, "first_token_timeout", "no token was generated")
+        self._at(limits.request_timeout_s, "request_timeout", "the answer was not complete")
         self._timers.enter_context(self._ticket.failures(self._tell))
         return self
 
@@ -32,7 +30,7 @@ class Deadlines:
         self._timers.close()
 
     def first_token(self) -> None:
-        """A token is there."""
+        """Cancels the limit on the first token, and releases the prompt tokens. May be called for every token."""
         if self._first_token is not None:
             self._first_token.cancel()
             self._first_token = None
@@ -41,7 +39,7 @@ class Deadlines:
     def _at(self, limit_s: float, reason: Rejection, what: str) -> asyncio.TimerHandle:
         def end() -> None:
             self._ticket.count(reason)
-            self._tell(ApiError(504, f"{what} after {limit_s:g} s", code=reason, headers=_NO_RETRY))
+            self._tell(ApiError(504, f"{what} within {limit_s:g} s", code=reason, headers=_NO_RETRY))
 
         left_s = self._ticket.arrived_at + limit_s - time.monotonic()
         timer = asyncio.get_running_loop().call_later(left_s, end)
@@ -50,4 +48,4 @@ class Deadlines:
 
 
 _NO_RETRY = {"x-should-retry": "false"}
-"""The official client would otherwise ask for the same twice more."""
+"""Without this header the official client would repeat the request twice."""

@@ -1,4 +1,4 @@
-"""The door to the routes: lets a request in while there is room, and counts what it brings."""
+"""The middleware that admits requests to the routes and counts the bytes of their bodies."""
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,13 +9,13 @@ from panacea.api.connections.connection import is_crowded
 from panacea.api.error_responses import ApiError
 
 PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""Answered whatever the load: they are how somebody learns of it."""
+"""Paths that are answered under any load, because they report it."""
 
 
 class Gate:
-    """Refuses what there is no room for before any of its body is read.
+    """Rejects requests beyond the limits before any of their body is read.
 
-    Requests with a body hold a ticket until they are answered. The others cost next to nothing.
+    A POST request holds a ticket until it is answered. Other requests need none, because they cost very little.
     """
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
@@ -57,9 +57,9 @@ class Gate:
 
 
 def tenant(request: Request) -> str:
-    """Whose share a request takes from: its API key's. A server without keys has one tenant.
+    """The tenant whose quota a request uses: one per API key. A server without keys has one tenant.
 
-    Not its address': behind a proxy or a company's firewall many people have one, and one person can have many.
+    Addresses do not define tenants. Many people share one behind a proxy or a firewall, and one person can have many.
     """
     digest = key_digest(request)
     return "" if digest is None else digest.hex()

@@ -1,24 +1,24 @@
-"""An amount of something that all tenants share."""
+"""A limited amount that all tenants share."""
 
 from collections import Counter
 
 
 class Quota:
-    """Bounds what all tenants hold together and, if there can be several, keeps one from taking it all.
+    """Limits what all tenants hold together. With several tenants, it also limits the share of each.
 
-    A tenant may hold as much as it leaves free for others: one that floods gets half, two get a third each, and whoever
-    comes next still finds room.
+    A tenant may hold at most as much as remains free. So one tenant alone gets half of the limit, two get a third each,
+    and there is always room for another tenant.
     """
 
     def __init__(self, limit: int, *, shared: bool) -> None:
-        """`shared`: whether there can be more than one tenant."""
+        """`shared` says whether there can be more than one tenant."""
         self.limit = limit
         self.held = 0
         self._shared = shared
         self._held_by: Counter[str] = Counter()
 
     def take(self, tenant: str, amount: int) -> bool:
-        """Whether `tenant` got so much more. It does where nobody holds anything, however much it is."""
+        """Takes `amount` for `tenant` and returns whether this was allowed. Any amount is, while nothing is held."""
         own = self._held_by[tenant] if self._shared else 0
         if self.held and own + amount > self.limit - self.held:
             return False
@@ -27,8 +27,8 @@ class Quota:
         return True
 
     def give_back(self, tenant: str, amount: int) -> None:
-        """`tenant` holds so much less."""
+        """Returns `amount` of what `tenant` holds."""
         self.held -= amount
         self._held_by[tenant] -= amount
         if not self._held_by[tenant]:
-            del self._held_by[tenant]  # or it would remember everyone
+            del self._held_by[tenant]  # keep no entry for every tenant ever seen

@@ -1,1 +1,1 @@
-"""Sockets and bytes: the HTTP server, its connections, and what a request is before it has a meaning."""
+"""The HTTP server, its connections, and the reading and writing of requests as bytes."""

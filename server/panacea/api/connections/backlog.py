@@ -1,4 +1,4 @@
-"""What has arrived for a reader who takes it piece by piece."""
+"""A queue that gives up a reader that falls too far behind."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,10 +8,10 @@ Item = TypeVar("Item")
 
 
 class Backlog(Generic[Item]):
-    """A queue whose only reader is given up when it is too far behind.
+    """A queue with one reader. If more than `limit` items wait for a busy reader, it calls `give_up`.
 
-    A reader that waits for the next item is not behind, however many arrive at once: it has had no chance to take them.
-    One that is busy, writing to a client that does not read, is.
+    A reader that is waiting in `get` is not behind, however many items arrive at once, because it had no chance to take
+    them. A reader is behind if it is busy writing to a client that does not read.
     """
 
     def __init__(self, limit: int) -> None:
@@ -19,7 +19,7 @@ class Backlog(Generic[Item]):
         self._limit = limit
         self._is_waiting = False
         self.give_up: Callable[[], None] | None = None
-        """Called once, when more than `limit` items wait for a busy reader. None waits for as long as it takes."""
+        """Called once, when more than `limit` items wait for a busy reader. If None, the queue is unlimited."""
 
     def put(self, item: Item) -> None:
         self._items.put_nowait(item)
@@ -28,7 +28,7 @@ class Backlog(Generic[Item]):
             give_up()
 
     async def get(self) -> Item:
-        """The oldest item that nobody has taken. Waits for one."""
+        """The oldest item in the queue. Waits until there is one."""
         self._is_waiting = True
         try:
             return await self._items.get()

@@ -1,7 +1,7 @@
-"""A client's connection: who is slow, silent or one too many is cut off, and what is no HTTP is answered in our words.
+"""A client's connection, with limits on time and number, and error responses for invalid HTTP.
 
-uvicorn bounds the time between two requests alone. All other times are looked at twice a second, for all connections
-together.
+uvicorn limits only the idle time between two requests. The server checks all other limits twice a second, for all
+connections together.
 """
 
 import socket
@@ -25,41 +25,43 @@ _CROWDED = "crowded"
 _DROP = "drop_connection"
 
 SPARE_CONNECTIONS = 50
-"""So many connections beyond the limit are told so, and their probes are answered. Beyond these they are closed."""
+"""Number of connections beyond the limit that get an error response, and whose probes are answered. Any further
+connection is closed."""
 
 _BODY_GRACE_S = 1.0
-"""The application answers a body that does not come; the connection is cut off where it did not."""
+"""The application answers 408 if a body does not arrive. If it has not done so after this time, the connection is
+closed."""
 
 _RESET = struct.pack("ii", 1, 0)
-"""Linger for no time at all."""
+"""SO_LINGER with a time of 0: closing the socket resets the connection."""
 
-Phase = Literal["new", "idle", "head", "body", "answer"]
+ConnectionPhase = Literal["new", "idle", "head", "body", "answer"]
 
 
 def is_crowded(scope: Scope) -> bool:
-    """Whether a request came over a connection that is one too many."""
+    """Whether a request's connection exceeds the limit on connections."""
     return bool(scope.get("state", {}).get(_CROWDED))
 
 
 def drop_of(scope: Scope) -> Callable[[], None] | None:
-    """What ends a request's connection at once; None on another server."""
+    """The function that resets a request's connection. None under another HTTP server."""
     drop: Callable[[], None] | None = scope.get("state", {}).get(_DROP)
     return drop
 
 
 class HttpConfig(uvicorn.Config):
-    """uvicorn's settings, with ours for what it has no word for."""
+    """uvicorn's settings, with this server's limits and admission control."""
 
     def __init__(self, app: ASGIApp, limits: Limits, admission: Admission, **settings: Any) -> None:
         super().__init__(
             app,
             http=Connection,
             ws="none",
-            log_config=None,  # requests have their line in our own log
+            log_config=None,  # `RequestLog` logs requests
             access_log=False,
             server_header=False,
             h11_max_incomplete_event_size=limits.max_head_bytes,
-            timeout_keep_alive=round(limits.idle_timeout_s) + 60,  # ours comes first
+            timeout_keep_alive=round(limits.idle_timeout_s) + 60,  # so that `Connection.check` acts first
             **settings,
         )
         self.limits = limits
@@ -67,14 +69,14 @@ class HttpConfig(uvicorn.Config):
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, with a limit to every time that a client may take."""
+    """uvicorn's connection, with a limit on the duration of each phase."""
 
     config: HttpConfig
 
     def __init__(self, config: HttpConfig, *arguments: Any, **more: Any) -> None:
         super().__init__(config, *arguments, **more)
         self._limits = config.limits
-        self._phase: Phase = "new"
+        self._phase: ConnectionPhase = "new"
         self._phase_began = time.monotonic()
         self._unsent = 0
         self._last_sent = time.monotonic()
@@ -92,7 +94,7 @@ class Connection(H11Protocol):
     def handle_events(self) -> None:
         scope = self.scope
         super().handle_events()
-        if self.scope is not scope:  # a request began; its task has not run yet
+        if self.scope is not scope:  # a request has begun, and its task has not run yet
             self.scope.setdefault("state", {}).update({_CROWDED: self._is_crowded, _DROP: self.drop})
         self._see_phase()
 
@@ -103,7 +105,7 @@ class Connection(H11Protocol):
     def _see_phase(self) -> None:
         match self.conn.their_state:
             case h11.IDLE if self.conn.trailing_data[0]:
-                phase: Phase = "head"
+                phase: ConnectionPhase = "head"
             case h11.IDLE if self._phase == "new":
                 phase = "new"
             case h11.IDLE:
@@ -116,7 +118,7 @@ class Connection(H11Protocol):
             self._phase, self._phase_began = phase, time.monotonic()
 
     def check(self, now: float) -> None:
-        """Cuts the connection off if its client took too long. To be called from time to time."""
+        """Closes the connection if its client exceeded a time limit. The server calls it periodically."""
         self._check_reader(now)
         if self.transport.is_closing():
             return
@@ -129,9 +131,8 @@ class Connection(H11Protocol):
                 self.transport.close()
             case "head" if spent_s > limits.head_timeout_s:
                 self.config.admission.count("head_timeout")
-                self._end_with(
-                    ApiError(408, f"the headers were not there after {limits.head_timeout_s:g} s", code="head_timeout")
-                )
+                message = f"the headers did not arrive within {limits.head_timeout_s:g} s"
+                self._end_with(ApiError(408, message, code="head_timeout"))
             case "body" if spent_s > limits.body_timeout_s + _BODY_GRACE_S:
                 self.transport.abort()
             case _:
@@ -142,13 +143,13 @@ class Connection(H11Protocol):
         if not unsent or unsent < self._unsent:
             self._last_sent = now
         self._unsent = unsent
-        # Below uvicorn's threshold it may be that nobody has anything more to send.
+        # Below uvicorn's threshold, the rest may be small because there is nothing more to send.
         stuck = self.flow.write_paused or self._phase != "answer" or self.transport.is_closing()
         if stuck and now - self._last_sent > self._limits.slow_reader_timeout_s:
             self.drop()
 
     def drop(self) -> None:
-        """Resets the connection of a client that does not read: what the kernel holds for it goes too."""
+        """Resets the connection of a client that does not read. This also frees the kernel's send buffer."""
         if not self._is_dropped:
             self._is_dropped = True
             self.config.admission.count("slow_reader")
@@ -156,17 +157,17 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP, instead of uvicorn, which calls this while it handles h11's error."""
+        """Answers invalid HTTP in the error shape. uvicorn calls this while it handles h11's error."""
         error = sys.exception()
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
         if status == 431:
             most = self._limits.max_head_bytes
-            self._end_with(ApiError(431, f"the headers have more than {most} bytes", code="headers_too_large"))
+            self._end_with(ApiError(431, f"the headers are larger than {most} bytes", code="headers_too_large"))
         else:
-            self._end_with(ApiError(400, "this is not valid HTTP", code="invalid_http"))
+            self._end_with(ApiError(400, "the request is not valid HTTP", code="invalid_http"))
 
     def _end_with(self, error: ApiError) -> None:
-        """Says `error` where no answer has begun, and closes the connection."""
+        """Sends `error`, unless a response has already begun, and closes the connection."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
@@ -183,9 +184,9 @@ class Connection(H11Protocol):
         events = (response, h11.Data(data=body), h11.EndOfMessage())
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         if self.cycle is not None:  # pyright: ignore[reportUnnecessaryComparison]  # it is, before the first request
-            self.cycle.disconnected = True  # whoever reads the body learns that no more comes
+            self.cycle.disconnected = True  # tell the reader of the body that it has ended
             self.cycle.message_event.set()
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade that nobody supports is a request like any other."""
+        """No warning: a request with an unsupported upgrade is served like any other."""

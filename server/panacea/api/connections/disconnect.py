@@ -1,4 +1,4 @@
-"""A client that goes away ends its request."""
+"""Cancels the request of a client that disconnects."""
 
 import asyncio
 
@@ -7,11 +7,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class CancelOnDisconnect:
-    """Cancels a request's task once its client is gone, whatever it is waiting for.
+    """Cancels a request's task when its client disconnects.
 
-    ASGI tells of a disconnect only to those who ask for the next message, and reading goes on only while somebody asks.
-    So once the body was read, a watcher asks until the answer is complete. The cancellation is asyncio's own, delivered
-    once: `finally` blocks may await.
+    ASGI reports a disconnect only to a caller of `receive`, and the server reads from the socket only during such a
+    call. So after the body has been read, a watcher calls `receive` until the answer is complete. The task is cancelled
+    once, by asyncio, so `finally` blocks may await.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -52,9 +52,9 @@ class CancelOnDisconnect:
         try:
             await self.app(scope, receive_body, send_answer)
         except ClientDisconnect:
-            pass  # it went away while its body was read
+            pass  # the client disconnected while its body was read
         except asyncio.CancelledError:
-            # A cancellation from elsewhere, such as a shutdown, goes on.
+            # A cancellation from elsewhere, such as a shutdown, is passed on.
             if not gone or task.uncancel() > 0:
                 raise
         finally:

@@ -1,4 +1,4 @@
-"""Server-sent events."""
+"""A response of server-sent events."""
 
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -12,19 +12,19 @@ from panacea.api.connections.connection import drop_of
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
-    "x-accel-buffering": "no",  # nginx would collect the events
+    "x-accel-buffering": "no",  # nginx would buffer the events
 }
 
 
 class EventStream(Response):
-    """Sends events as they come, and closes them and their source however that ends.
+    """Sends events as they arrive. At the end, and after any error, it closes them and their source.
 
-    A client that is too far behind loses its connection.
+    The connection of a client that falls too far behind is reset.
     """
 
     def __init__(self, events: AsyncGenerator[bytes], source: AsyncGenerator[object], backlog: Backlog[Any]) -> None:
-        """`source` is what `events` reads: closing events that were never begun would not reach it. What it has not
-        read yet is in `backlog`."""
+        """`events` reads `source`. Both are closed, because closing a generator that has not started closes nothing
+        else. `backlog` holds what `source` has not read yet."""
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
@@ -45,6 +45,6 @@ class EventStream(Response):
 
 
 def sse(data: bytes, event: str | None = None) -> bytes:
-    """One event. `data` has no line breaks, as JSON has none."""
+    """One event. `data` must not contain line breaks. Compact JSON has none."""
     name = f"event: {event}\n".encode() if event else b""
     return name + b"data: " + data + b"\n\n"

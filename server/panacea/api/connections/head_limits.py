@@ -1,4 +1,4 @@
-"""How much a request may say before its body."""
+"""Limits on the number and size of a request's headers."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -6,7 +6,7 @@ from panacea.api.error_responses import ApiError
 
 
 class HeadLimits:
-    """Answers 431 to too many headers, or a target and headers that are too long together."""
+    """Answers 431 if there are too many headers, or if target and headers together are too large."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_headers: int) -> None:
         self.app = app
@@ -22,8 +22,8 @@ class HeadLimits:
         if len(headers) > self._max_headers:
             message = f"the request has more than {self._max_headers} headers"
         elif self._size(scope, headers) > self._max_bytes:
-            # The connection sees to those that do not come in one piece.
-            message = f"the headers have more than {self._max_bytes} bytes"
+            # `Connection` enforces the limit for a head that arrives in several pieces.
+            message = f"the headers are larger than {self._max_bytes} bytes"
         else:
             return None
         return ApiError(431, message, code="headers_too_large", headers={"connection": "close"})

@@ -1,4 +1,4 @@
-"""Which Host headers are answered."""
+"""Checks the Host header."""
 
 import re
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ _PORT = re.compile(r":\d{1,5}$")
 
 
 class HostAllowList:
-    """Answers 421 to requests for other hosts.
+    """Answers 421 to requests whose Host header is not allowed.
 
-    A web page that somebody visits can point its own host name at this server (DNS rebinding) and then read answers as
-    if they were its own. Its requests still carry its name.
+    This prevents DNS rebinding. A hostile web page can point its own host name at this server, and then read the
+    answers as if they came from its own server. But its requests still carry its own host name.
     """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
-        """`allowed` are host names without port; "*" allows all."""
+        """`allowed` contains host names without port. "*" allows all."""
         self.app = app
         self._allowed = frozenset(host.lower() for host in allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and "*" not in self._allowed and not self._is_allowed(Headers(scope=scope)):
-            error = ApiError(421, "this server does not answer for this host; see --allowed-host", code="unknown_host")
-            await error.response()(scope, receive, send)
+            message = "this host name is not allowed; start the server with --allowed-host to allow it"
+            await ApiError(421, message, code="unknown_host").response()(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

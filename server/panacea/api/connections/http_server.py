@@ -1,4 +1,4 @@
-"""The server around the application: looks after its connections, and ends in good order."""
+"""The HTTP server around the application: it checks its connections, and drains requests at shutdown."""
 
 import logging
 import socket
@@ -13,28 +13,28 @@ from panacea.api.connections.connection import Connection, HttpConfig
 logger = logging.getLogger(__name__)
 
 _TICKS_PER_CHECK = 5
-"""uvicorn ticks ten times a second."""
+"""uvicorn ticks ten times a second, so connections are checked twice a second."""
 FAREWELL_S = 2
-"""How long the last answers may take to be written."""
+"""Seconds in which the last answers must be written."""
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn, with limits on connections and with a drain.
+    """uvicorn with limits on connections and with draining.
 
-    Told to drain it refuses what is new, still listening so that a probe and a balancer learn of it, and ends once what
-    it had admitted is answered or its time is up.
+    While it drains, it rejects new requests but still listens, so that probes and load balancers see the shutdown. It
+    ends when all admitted requests are answered, or when the drain timeout has passed.
     """
 
     config: HttpConfig
 
     def __init__(self, config: HttpConfig, on_start: Callable[[], None]) -> None:
-        """`on_start` is called when the server listens."""
+        """Calls `on_start` when the server listens."""
         super().__init__(config)
         self._on_start = on_start
         self._drain_ends_at: float | None = None
 
     def drain(self) -> None:
-        """Begins to end. Called again, ends at once."""
+        """Starts draining. A second call ends the server at once."""
         if self._drain_ends_at is not None or self.should_exit:
             self._end_at_once()
             return
@@ -42,7 +42,7 @@ class HttpServer(uvicorn.Server):
         self.config.admission.drain()
         self._drain_ends_at = time.monotonic() + limit_s
         if not self.config.admission.is_idle:
-            logger.warning("shutting down once open requests are answered, in %g s at most", limit_s)
+            logger.warning("shutting down: waiting up to %g s for open requests", limit_s)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -50,7 +50,7 @@ class HttpServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Signals are the caller's: uvicorn would die of them before the engine was ended in good order."""
+        """Leaves signals to the caller. uvicorn's own handlers would end the process before the engine is stopped."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
@@ -62,7 +62,7 @@ class HttpServer(uvicorn.Server):
         if self._drain_ends_at is not None:
             admission = self.config.admission
             if not admission.is_idle and now >= self._drain_ends_at:
-                logger.warning("requests that took too long are cut off")
+                logger.warning("the drain timeout has passed: ending the requests that are still open")
                 admission.cut_off()
                 self.should_exit = True
             self.should_exit = self.should_exit or admission.is_idle

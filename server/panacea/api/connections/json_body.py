@@ -1,4 +1,4 @@
-"""Reading a JSON body: bounded, strict, and with errors that repeat no value."""
+"""Reads JSON bodies: with a size limit, strict types, and errors that never repeat a value."""
 
 import asyncio
 import json
@@ -15,22 +15,25 @@ from panacea.api.error_responses import ApiError, shown_name
 Body = TypeVar("Body", bound=BaseModel)
 
 _MAX_ERRORS = 100
-"""Pydantic takes 6 us to describe each error, and a 4 MB body can hold a million of them."""
+"""Pydantic takes 6 us to describe each error, and a 4 MB body can contain a million of them."""
 
 
 async def read_json(request: Request, model: type[Body], max_bytes: int) -> Body:
-    """The request's body as `model`. Raises `ApiError`: 408 if it does not come, 413 above `max_bytes`, 415 for
-    other types, 400 else."""
+    """The request's body as `model`.
+
+    Raises `ApiError`: 408 if the body does not arrive in time, 413 if it exceeds `max_bytes`, 415 if its content type
+    is not JSON, 400 if it is invalid.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
-        raise ApiError(415, "the body must be JSON: Content-Type: application/json", code="unsupported_media_type")
+        raise ApiError(415, "the body must be JSON; send Content-Type: application/json", code="unsupported_media_type")
     limit_s = ticket_of(request).limits.body_timeout_s
     try:
         async with asyncio.timeout(limit_s):
             body = await _read(request, max_bytes)
     except TimeoutError:
         ticket_of(request).count("body_timeout")
-        message = f"the body was not there after {limit_s:g} s"
+        message = f"the body did not arrive within {limit_s:g} s"
         raise ApiError(408, message, code="body_timeout", headers={"connection": "close"}) from None
     return parse_json(body, model)
 
@@ -41,8 +44,8 @@ def parse_json(body: bytes, model: type[Body]) -> Body:
         parsed = model.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise _as_api_error(error) from None
-    # Pydantic lets the last of two equal names win, which is a field accepted and ignored. Now that the body is known
-    # to be valid, its depth and its numbers are harmless.
+    # If a name occurs twice, pydantic uses the last value and ignores the first. The body has been validated, so its
+    # nesting and its numbers are safe for the json module.
     path = _duplicate(body)
     if path is not None:
         raise ApiError(400, f"{path} occurs twice", path)
@@ -80,7 +83,7 @@ def _as_api_error(error: ValidationError) -> ApiError:
 
 
 def _as_rule(message: str) -> str:
-    """Pydantic's "List should have at most 4 items after validation, not 5" as "must have at most 4 items"."""
+    """Turns pydantic's "List should have at most 4 items after validation, not 5" into "must have at most 4 items"."""
     subject, should, rule = message.partition(" should ")
     return f"must {rule.partition(' after validation')[0]}" if should else subject
 
@@ -94,13 +97,13 @@ def _path(location: Sequence[str | int]) -> str:
 
 @dataclass(frozen=True)
 class _Repeated:
-    """Stands for an object that has this name twice."""
+    """A placeholder for an object that has this name twice."""
 
     name: str
 
 
 def _duplicate(body: bytes) -> str | None:
-    """Path of the first name that occurs twice in one object, as an error may show it."""
+    """The path of a name that occurs twice in one object, in a form that is safe in an error."""
     repeated: list[_Repeated] = []
 
     def build(pairs: Sequence[tuple[str, object]]) -> object:
@@ -113,7 +116,7 @@ def _duplicate(body: bytes) -> str | None:
         return members
 
     content = json.loads(body, object_pairs_hook=build)
-    # The last one is always in the content: had an object around it a name twice, that one would be the last.
+    # The last one is always in the content. An enclosing object with a repeated name would have been found later.
     return _path(_find(content, repeated[-1]) or ()) if repeated else None
 
 

@@ -1,4 +1,4 @@
-"""A name for every request, so that an answer can be found in the log."""
+"""Gives every request an id, so that its log lines can be found."""
 
 import re
 import uuid
@@ -12,7 +12,7 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class RequestId:
-    """Puts `x-request-id` on every answer and log line: the client's own if it is a plain word, else a new one."""
+    """Adds `x-request-id` to every response and log line: the client's id if it is a plain word, else a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

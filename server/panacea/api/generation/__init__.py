@@ -1,1 +1,1 @@
-"""Requests for generated text: chat and text completions, from fields to answers."""
+"""The routes that generate text: chat completions and text completions."""

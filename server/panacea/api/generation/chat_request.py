@@ -16,78 +16,78 @@ MAX_PARTS = 1024
 
 
 class TextPart(Strict):
-    """A piece of a message. Other kinds than text are not supported."""
+    """A part of a message. Only text is supported."""
 
     type: Annotated[Literal["text"], without(("image_url", "input_audio", "file"), "messages are text")]
     """Always text."""
     text: str
-    """The words."""
+    """The part's text."""
 
 
-class Message(Strict):
+class RequestMessage(Strict):
     """One turn of the conversation."""
 
     role: Annotated[
         Literal["system", "developer", "user", "assistant"], without(("tool", "function"), "there are no tools")
     ]
-    """Who speaks; developer is a newer name for system."""
+    """The author of the message. developer is a newer name for system."""
     content: Annotated[
         list[TextPart],
         STRING_AS_PARTS,
         Field(max_length=MAX_PARTS),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": TextPart.model_json_schema()}]}),
     ]
-    """A text, or its parts in a row."""
-    # An assistant's message may be sent back as the openai client holds it.
+    """A text, or a list of text parts that are joined."""
+    # The openai client sends these fields back with an assistant's message.
     name: Annotated[str | None, only()] = None
-    """null."""
+    """Not supported: null."""
     refusal: Annotated[str | None, only()] = None
-    """null."""
+    """Not supported: null."""
     audio: Annotated[Any, only()] = None
-    """null."""
+    """Not supported: null."""
     function_call: Annotated[Any, only()] = None
-    """null."""
+    """Not supported: null."""
     tool_calls: Annotated[Any, only([])] = None
-    """null or []."""
+    """Not supported: null or []."""
     annotations: Annotated[Any, only([])] = None
-    """null or []."""
+    """Not supported: null or []."""
 
     def as_chat_message(self) -> ChatMessage:
-        """The message as templates know it: developer is OpenAI's newer name for system."""
+        """The message for the chat template, which knows developer as system."""
         role = "system" if self.role == "developer" else self.role
         return ChatMessage(role, "".join(part.text for part in self.content))
 
 
 class ChatRequest(GenerationRequest):
-    """A conversation to continue, and how."""
+    """A conversation to continue, with a preference and sampling parameters."""
 
     prompt_field: ClassVar[str] = "messages"
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    """The conversation so far; the model speaks next."""
+    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    """The conversation so far. The model generates the next message."""
     max_completion_tokens: Annotated[int | None, Field(ge=1, description="Newer name of max_tokens.")] = None
     logprobs: bool | None = None
-    """Report the log probability of each token, before biases, penalties and temperature."""
+    """Return the log probability of each token, before biases, penalties and temperature."""
     top_logprobs: Annotated[int | None, Field(ge=0, le=MAX_LOGPROBS)] = None
-    """Most likely tokens to report at each place, beside the chosen one."""
+    """Number of most likely tokens to return at each position, besides the chosen one. Needs logprobs: true."""
 
-    # Extensions, as vLLM names them.
+    # Extensions with vLLM's names.
     chat_template_kwargs: TemplateKwargs = None
     chat_template: NoTemplate = None
 
-    # Fields of OpenAI's that change no token, whatever they say.
+    # Fields of OpenAI's without effect on the answer. They are accepted at any value.
     metadata: Annotated[dict[str, str] | None, Field(max_length=16)] = None
-    """Changes nothing."""
+    """No effect."""
     prompt_cache_key: str | None = None
-    """Changes nothing: equal prompts are found anyway."""
+    """No effect: the prefix cache finds equal prompts without it."""
     prompt_cache_retention: str | None = None
-    """Changes nothing."""
+    """No effect."""
     safety_identifier: str | None = None
-    """Changes nothing."""
+    """No effect."""
     parallel_tool_calls: bool | None = None
-    """Changes nothing: there are no tools."""
+    """No effect: tools are not supported."""
 
-    # Fields of OpenAI's that would: taken where they ask for nothing.
+    # Fields of OpenAI's without support here. They are accepted at values that have no effect.
     audio: Annotated[Any, only()] = None
     """Not supported: null."""
     function_call: Annotated[Any, only("none", "auto")] = None
@@ -95,7 +95,7 @@ class ChatRequest(GenerationRequest):
     functions: Annotated[Any, only([])] = None
     """Not supported: null or []."""
     modalities: Annotated[Any, only(["text"])] = None
-    """null or ["text"]."""
+    """Only text is supported: null or ["text"]."""
     moderation: Annotated[Any, only()] = None
     """Not supported: null."""
     prediction: Annotated[Any, only()] = None
@@ -103,17 +103,17 @@ class ChatRequest(GenerationRequest):
     prompt_cache_options: Annotated[Any, only()] = None
     """Not supported: null."""
     reasoning_effort: Annotated[str | None, only("none")] = None
-    """null or none."""
+    """Not supported: null or none."""
     service_tier: Annotated[str | None, only("auto", "default")] = None
-    """null, auto or default."""
+    """Not supported: null, auto or default."""
     store: Annotated[bool | None, only(False)] = None
-    """null or false: nothing is kept."""
+    """Not supported: null or false. The server stores no answers."""
     tool_choice: Annotated[Any, only("none", "auto")] = None
     """Not supported: null, none or auto."""
     tools: Annotated[Any, only([])] = None
     """Not supported: null or []."""
     verbosity: Annotated[str | None, only("medium")] = None
-    """null or medium."""
+    """Not supported: null or medium."""
     web_search_options: Annotated[Any, only()] = None
     """Not supported: null."""
 
@@ -132,4 +132,4 @@ class ChatRequest(GenerationRequest):
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs: true", "top_logprobs")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise RequestError("max_tokens and max_completion_tokens are one field under two names", "max_tokens")
+            raise RequestError("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")

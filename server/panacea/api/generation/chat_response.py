@@ -1,4 +1,4 @@
-"""Answers of `POST /v1/chat/completions`: OpenAI's shapes with the preference that was used."""
+"""Answers of `POST /v1/chat/completions`: OpenAI's shapes, plus the preference that was used."""
 
 from typing import Literal
 
@@ -9,54 +9,54 @@ from panacea.text import Piece, TokenLogprob
 
 
 class TopLogprob(Documented):
-    """A token, its probability's natural logarithm, and its exact bytes: a token may be part of a character."""
+    """A token, its log probability, and its bytes. A token may be a part of a character."""
 
     token: str
-    """Its text; U+FFFD where it is no whole character."""
+    """The token's text. Bytes that are not a whole character are U+FFFD."""
     logprob: float
-    """-9999 stands for minus infinity."""
+    """Natural logarithm of the probability. -9999 stands for minus infinity."""
     bytes: list[int]
-    """What it adds to the text."""
+    """The bytes that the token adds to the text."""
 
 
 class TokenLogprobs(TopLogprob):
-    """The chosen token at a position and the most likely ones there."""
+    """The chosen token at a position, and the most likely tokens there."""
 
     top_logprobs: list[TopLogprob]
-    """As many as were asked for, the most likely first."""
+    """The requested number of tokens, the most likely first."""
 
 
 class ChoiceLogprobs(Documented):
     """Log probabilities of the tokens in a choice's content."""
 
     content: list[TokenLogprobs]
-    """One entry for each token."""
+    """One entry per token."""
     refusal: None = None
     """Always null."""
 
 
 class AssistantMessage(Documented):
-    """The model's answer."""
+    """The message that the model generated."""
 
     role: Literal["assistant"] = "assistant"
     """Always assistant."""
     content: str
-    """The text."""
+    """The text of the message."""
     refusal: None = None
     """Always null."""
 
 
 class Choice(Documented):
-    """One of the `n` answers."""
+    """One of the `n` choices."""
 
     index: int
-    """Which of the answers, from 0."""
+    """Index of the choice, from 0."""
     message: AssistantMessage
-    """What the model said."""
+    """The generated message."""
     logprobs: ChoiceLogprobs | None
-    """With logprobs: true; else null."""
+    """Log probabilities, with logprobs: true. Else null."""
     finish_reason: FinishReason
-    """stop: the model, a stop sequence or the schema ended it. length: max_tokens or the context did."""
+    """stop: an end token, a stop sequence or the end of the schema. length: max_tokens or the context length."""
 
 
 class ChatCompletion(AnswerHead):
@@ -65,16 +65,16 @@ class ChatCompletion(AnswerHead):
     object: Literal["chat.completion"] = "chat.completion"
     """Always chat.completion."""
     choices: list[Choice]
-    """The answers."""
+    """The `n` choices."""
     usage: Usage
-    """What it took."""
+    """Numbers of tokens."""
 
 
 class Delta(Documented):
-    """What a chunk adds to its choice's message; absent fields add nothing."""
+    """The additions of a chunk to its choice's message. Absent fields add nothing."""
 
     role: Literal["assistant"] | None = None
-    """With a choice's first chunk."""
+    """In a choice's first chunk."""
     content: str | None = None
     """More text."""
 
@@ -83,13 +83,13 @@ class ChunkChoice(Documented):
     """A chunk's part of one choice."""
 
     index: int
-    """Which of the answers, from 0."""
+    """Index of the choice, from 0."""
     delta: Delta
-    """What this chunk adds."""
+    """The additions of this chunk."""
     logprobs: ChoiceLogprobs | None
-    """Of the tokens in this chunk; null without logprobs: true."""
+    """Log probabilities of the tokens in this chunk, with logprobs: true. Else null."""
     finish_reason: FinishReason | None
-    """With a choice's last chunk; else null."""
+    """The reason in a choice's last chunk. Else null."""
 
 
 class ChatCompletionChunk(AnswerHead):
@@ -98,13 +98,13 @@ class ChatCompletionChunk(AnswerHead):
     object: Literal["chat.completion.chunk"]
     """Always chat.completion.chunk."""
     choices: list[ChunkChoice]
-    """One choice; none in the chunk that brings the usage."""
+    """One choice. The chunk with the usage has none."""
     usage: Usage | None = None
-    """With stream_options.include_usage: null, and in a last chunk without choices the number of tokens."""
+    """With stream_options.include_usage: numbers of tokens in a last chunk without choices, null in all others."""
 
 
 def choice_logprobs(pieces: list[Piece]) -> ChoiceLogprobs:
-    """The log probabilities of these pieces as OpenAI shows them."""
+    """The log probabilities of these pieces in OpenAI's shape."""
     return ChoiceLogprobs(content=[_token_logprobs(token) for piece in pieces for token in piece.logprobs])
 
 

@@ -10,12 +10,12 @@ from panacea.api.generation.generation_request import GenerationRequest
 from panacea.errors import RequestError
 
 DEFAULT_MAX_TOKENS = 16
-"""OpenAI's."""
+"""OpenAI's default."""
 
 MAX_PROMPTS = 128
 MAX_CHOICES_TOGETHER = 128
 MAX_LOGPROBS = 5
-"""OpenAI's limit here; chat completions have another."""
+"""OpenAI's limit for text completions. Chat completions have another one."""
 
 _TokenIds = list[Annotated[int, Field(ge=0)]]
 _AtLeastOne = Field(min_length=1)
@@ -27,7 +27,7 @@ _LISTS_OF_TOKEN_IDS = TypeAdapter[list[list[int]]](Annotated[list[Annotated[_Tok
 
 
 def _as_prompts(value: Any) -> list[str] | list[list[int]]:
-    # By the first element, because an error in a union would name all alternatives, and each element under each.
+    # The first element decides, because a union's error would list every alternative for every element.
     match value:
         case str():
             return [value]
@@ -45,7 +45,7 @@ def _as_prompts(value: Any) -> list[str] | list[list[int]]:
 
 
 class CompletionRequest(GenerationRequest):
-    """Text to continue, and how."""
+    """A text to continue, with a preference and sampling parameters."""
 
     prompt_field: ClassVar[str] = "prompt"
     default_max_tokens: ClassVar[int | None] = DEFAULT_MAX_TOKENS
@@ -61,29 +61,35 @@ class CompletionRequest(GenerationRequest):
                     {"type": "array", "items": {"type": "integer", "minimum": 0}},
                     {"type": "array", "items": {"type": "array", "items": {"type": "integer", "minimum": 0}}},
                 ],
-                "description": "A text or its token ids, or several of either; each is answered n times. A text gets "
-                "the tokens that the model's tokenizer adds, such as one that begins a text; token ids are taken as "
-                "they are.",
+                "description": "A text or its token ids, or a list of either. Each prompt gets n choices. The "
+                "tokenizer adds its special tokens to a text, such as a begin-of-text token. Token ids are used "
+                "unchanged.",
             }
         ),
     ]
     max_tokens: Annotated[
         Annotated[int, Field(ge=0)] | None,
         Field(
-            description=f"Absent: {DEFAULT_MAX_TOKENS}, or less where the context leaves less. 0, with echo and "
-            "logprobs, scores the prompt and generates nothing."
+            description=f"Default: {DEFAULT_MAX_TOKENS}, limited by the context length. With echo and logprobs, 0 "
+            "scores the prompt and generates nothing."
         ),
     ] = None
     echo: Annotated[
-        bool | None, Field(description="Begin each answer with its prompt; with logprobs, its tokens have some too.")
+        bool | None,
+        Field(description="Start each choice with its prompt. With logprobs, also return the prompt's."),
     ] = None
     logprobs: Annotated[
         int | None,
-        Field(ge=0, le=MAX_LOGPROBS, description="The most likely tokens at each position, beside the chosen one."),
+        Field(
+            ge=0,
+            le=MAX_LOGPROBS,
+            description="Return log probabilities, with this number of most likely tokens at each position besides the "
+            "chosen one.",
+        ),
     ] = None
 
-    # Fields of OpenAI's that are taken where they ask for nothing.
-    best_of: Annotated[int | None, Field(ge=1, description="As much as n.")] = None
+    # Fields of OpenAI's without support here. They are accepted at values that have no effect.
+    best_of: Annotated[int | None, Field(ge=1, description="Not supported: null or the value of n.")] = None
     suffix: Annotated[str | None, only("")] = None
     """Not supported: null or an empty string."""
 
@@ -100,6 +106,6 @@ class CompletionRequest(GenerationRequest):
         if self.best_of not in (None, self.n or 1):
             raise RequestError("best_of other than n is not supported by this server; leave it out", "best_of")
         if self.max_tokens == 0 and not self.scores_prompt:
-            raise RequestError("max_tokens 0 scores the prompt: it needs echo and logprobs", "max_tokens")
+            raise RequestError("max_tokens 0 only scores the prompt, so it needs echo and logprobs", "max_tokens")
         if len(self.prompt) * (self.n or 1) > MAX_CHOICES_TOGETHER:
             raise RequestError(f"n times the number of prompts must be at most {MAX_CHOICES_TOGETHER}", "n")

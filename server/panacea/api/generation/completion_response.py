@@ -1,4 +1,4 @@
-"""Answers of `POST /v1/completions`: OpenAI's shape with the preference that was used."""
+"""Answers of `POST /v1/completions`: OpenAI's shape, plus the preference that was used."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,26 +13,26 @@ class TextLogprobs(Documented):
     """Log probabilities of the tokens in a choice's text."""
 
     tokens: list[str]
-    """A token within a character is written as OpenAI does: bytes:\\xe2\\x80."""
+    """The tokens. A token inside a character is written as by OpenAI: bytes:\\xe2\\x80."""
     token_logprobs: list[float | None]
-    """Null for a prompt's first token, behind which there is nothing."""
+    """Log probability of each token. It is null for a prompt's first token, which has no context."""
     top_logprobs: list[dict[str, float] | None]
-    """The most likely tokens at each position; the chosen one is always among them."""
+    """The most likely tokens at each position, always including the chosen one."""
     text_offset: list[int]
-    """Where in the choice's text each token begins, in characters."""
+    """Offset of each token in the choice's text, in characters."""
 
 
 class TextChoice(Documented):
     """A choice's text, or a chunk's part of it. Choices of the first prompt come first."""
 
     index: int
-    """Which of the answers, from 0."""
+    """Index of the choice, from 0."""
     text: str
-    """The text, behind its prompt with echo."""
+    """The text. With echo, it starts with the prompt."""
     logprobs: TextLogprobs | None
-    """With logprobs; else null."""
+    """Log probabilities, if requested. Else null."""
     finish_reason: FinishReason | None
-    """Null in all chunks but a choice's last."""
+    """In a stream, the reason is only in a choice's last chunk. Else it is null."""
 
 
 class TextCompletion(AnswerHead):
@@ -41,13 +41,13 @@ class TextCompletion(AnswerHead):
     object: Literal["text_completion"]
     """Always text_completion."""
     choices: list[TextChoice]
-    """The answers."""
+    """The choices: `n` for each prompt."""
     usage: Usage | None
-    """In a stream only with stream_options.include_usage: null, and in a last chunk without choices the numbers."""
+    """Numbers of tokens. In a stream with stream_options.include_usage: in a last chunk without choices, else null."""
 
 
 def text_logprobs(tokens: Sequence[TokenLogprob], shift: int = 0) -> TextLogprobs:
-    """Log probabilities as OpenAI shows them. The tokens' text begins `shift` characters behind the choice's."""
+    """Log probabilities in OpenAI's shape. The tokens' text starts at offset `shift` of the choice's text."""
     return TextLogprobs(
         tokens=[_written(token.chosen.token) for token in tokens],
         token_logprobs=[shown_logprob(token.chosen.logprob) for token in tokens],
@@ -57,7 +57,7 @@ def text_logprobs(tokens: Sequence[TokenLogprob], shift: int = 0) -> TextLogprob
 
 
 def with_prompt(first: bytes, prompt: Sequence[TokenLogprob], answer: TextLogprobs) -> TextLogprobs:
-    """An answer's log probabilities behind its prompt's, whose `first` token has none."""
+    """The log probabilities of a prompt and its answer. The prompt's `first` token has none."""
     rest = text_logprobs(prompt)
     return TextLogprobs(
         tokens=[_written(first), *rest.tokens, *answer.tokens],
@@ -70,7 +70,7 @@ def with_prompt(first: bytes, prompt: Sequence[TokenLogprob], answer: TextLogpro
 def _top(token: TokenLogprob) -> dict[str, float]:
     top: dict[str, float] = {}
     for each in (token.chosen, *token.top):
-        # Different tokens may be written alike; then the chosen one counts, or the more likely.
+        # Different tokens may have the same text. Then the chosen one wins, else the most likely one.
         top.setdefault(_written(each.token), shown_logprob(each.logprob))
     return top
 

@@ -1,4 +1,4 @@
-"""The OpenAPI entries of the routes that generate text: they read and write their bodies themselves."""
+"""OpenAPI entries of the routes that generate text, because they read and write their bodies without FastAPI."""
 
 import re
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
-"""A schema to show."""
+"""A JSON schema for the examples."""
 
 
 def generation_docs(chunk: type[AnswerHead]) -> dict[int | str, dict[str, Any]]:
-    """The answers: `chunk` is an event of the stream."""
+    """The responses of a route. `chunk` is the type of the stream's events."""
     stream = {"content": {"text/event-stream": {"schema": _reference(chunk.__name__)}}}
     return {200: stream, **error_docs(400, 401, 404, 408, 413, 415, 421, 429, 431, 500, 503, 504)}
 
@@ -29,8 +29,10 @@ def generation_docs(chunk: type[AnswerHead]) -> dict[int | str, dict[str, Any]]:
 def request_docs(
     request: type[GenerationRequest], catalog: Catalog, prompt: Any, more: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """The body: examples that work as they stand, with `prompt` in the field for it. `more` are fields of further
-    ones, by what they show."""
+    """The request body with examples that work unchanged. `prompt` is the value of the request's prompt field.
+
+    `more` maps a title to the additional fields of a further example.
+    """
     asked: dict[str, Any] = {"model": catalog.name, request.prompt_field: prompt}
     steered = {"preference": catalog.space.as_dict(catalog.space.default)} if catalog.space else {}
     return body_docs(
@@ -49,14 +51,14 @@ def request_docs(
 
 
 def body_docs(body: type[BaseModel], examples: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The body of any route that reads it itself; `examples` by what they show."""
+    """The request body of a route that reads it without FastAPI. `examples` maps a title to a body."""
     named = {re.sub(r"\W+", "_", what.lower()): {"summary": what, "value": each} for what, each in examples.items()}
     content = {"application/json": {"schema": _reference(body.__name__), "examples": named}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def example_prompt(catalog: Catalog) -> str:
-    """Something to ask this model."""
+    """A prompt that suits this model."""
     prompts = catalog.space.example_prompts if catalog.space else ()
     return prompts[0] if prompts else "Hello"
 

@@ -1,4 +1,4 @@
-"""What every request for generated text may say, whatever its prompt looks like."""
+"""The fields that chat completions and text completions have in common."""
 
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -25,23 +25,25 @@ _StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
 class StreamOptions(Strict):
-    """What a stream carries besides the answer."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
-    """Send the number of tokens in a last chunk."""
+    """Send the numbers of tokens in a last chunk."""
     include_obfuscation: Annotated[bool | None, only(False)] = None
-    """null or false: chunks are not padded."""
+    """Not supported: null or false. Chunks are not padded."""
 
 
 class GenerationRequest(Strict):
-    """Which model, which preference, and how its tokens are chosen and sent."""
+    """Model, preference, sampling parameters and options of the answer."""
 
     prompt_field: ClassVar[str]
-    """Name of the field that holds the prompt."""
+    """Name of the field with the prompt."""
     default_max_tokens: ClassVar[int | None] = None
-    """None: what the context leaves."""
+    """Default of max_tokens. If None, it is the rest of the context."""
 
-    model: Annotated[str | None, Field(description="One of GET /v1/models; absent: the model itself.")] = None
+    model: Annotated[
+        str | None, Field(description="An id of GET /v1/models. Default: the model with its default preference.")
+    ] = None
     preference: Annotated[
         Any,
         WithJsonSchema(
@@ -51,25 +53,28 @@ class GenerationRequest(Strict):
                     {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1e6}},
                     {"type": "null"},
                 ],
-                "description": "Relative weights by dimension (absent ones are 0), or in the dimensions' order; "
-                "see GET /v1/preferences. Absent: the model id's preset, else the default.",
+                "description": "Relative weights by dimension (absent dimensions are 0), or a list of weights in the "
+                "dimensions' order. GET /v1/preferences lists the dimensions. Default: the preset of the model id, "
+                "else the adapter's default.",
             }
         ),
     ] = None
 
     stream: bool | None = None
-    """Send the answer as it is generated, as server-sent events."""
+    """Send the answer as server-sent events while it is generated."""
     stream_options: StreamOptions | None = None
-    """With stream: true, and only then."""
+    """Options of the stream. Needs stream: true."""
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
-    """How many answers; those of one seed differ."""
-    max_tokens: Annotated[int | None, Field(ge=1, description="Absent: what the context leaves.")] = None
+    """Number of choices per prompt. Choices with the same seed differ from each other. Default: 1."""
+    max_tokens: Annotated[
+        int | None, Field(ge=1, description="Maximum tokens of the answer. Default: the rest of the context.")
+    ] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    """0 is greedy. Absent: the model's own default, else 1."""
+    """Sampling temperature; 0 is greedy. Default: the model's own, else 1."""
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    """Keep the most likely tokens until their probability reaches this. Absent: the model's default, else 1."""
+    """Sample from the most likely tokens whose probability reaches this sum. Default: the model's own, else 1."""
     seed: Annotated[int | None, Field(ge=-_INT64, lt=_INT64)] = None
-    """Equal seeds give equal answers, alone and in any batch. Absent: a new one each time."""
+    """The same request with the same seed gives the same answer in any batch. Default: random."""
     stop: Annotated[
         Annotated[list[_StopString], Field(max_length=MAX_STOPS)] | None,
         STRING_AS_LIST,
@@ -77,85 +82,98 @@ class GenerationRequest(Strict):
             {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
         ),
     ] = None
-    """Texts that end the answer and are none of it, up to 4."""
+    """Up to 4 texts that end the answer. They are not part of it."""
 
     frequency_penalty: Annotated[
         float | None,
         Field(
             ge=-MAX_PENALTY,
             le=MAX_PENALTY,
-            description="Taken from a token's logit for each time that the answer has it already.",
+            description="Subtracted from a token's logit for each occurrence of the token in the answer so far.",
         ),
     ] = None
     presence_penalty: Annotated[
         float | None,
-        Field(ge=-MAX_PENALTY, le=MAX_PENALTY, description="Taken from a token's logit if the answer has it already."),
+        Field(
+            ge=-MAX_PENALTY,
+            le=MAX_PENALTY,
+            description="Subtracted from a token's logit if the token occurs in the answer so far.",
+        ),
     ] = None
     logit_bias: Annotated[
         dict[str, Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]] | None,
         Field(
             max_length=MAX_BIASES,
-            description="By token id, written as a string: what is added to the token's logit. -100 bans it.",
+            description="Added to the logits of tokens, by token id as a string. -100 bans a token.",
             examples=[{"50": -100, "51": 2.5}],
         ),
     ] = None
 
     response_format: Annotated[
-        ResponseFormat | None, Field(description="What the answer has to look like. Absent: any text.")
+        ResponseFormat | None, Field(description="The required format of the answer. Default: any text.")
     ] = None
 
-    # Extensions, as vLLM names them.
-    top_k: Annotated[int | None, Field(ge=-1, lt=_INT64, description="0 and -1 keep all tokens.")] = None
+    # Extensions with vLLM's names.
+    top_k: Annotated[
+        int | None,
+        Field(ge=-1, lt=_INT64, description="Sample from the k most likely tokens. 0 and -1 keep all tokens."),
+    ] = None
     min_p: Annotated[
         float | None,
-        Field(ge=0, le=1, description="Keep tokens at least this share as likely as the most likely one; 0 keeps all."),
+        Field(
+            ge=0,
+            le=1,
+            description="Keep tokens whose probability is at least this fraction of the most likely token's. 0 keeps "
+            "all tokens.",
+        ),
     ] = None
     repetition_penalty: Annotated[
         float | None,
         Field(
             ge=REPETITION_PENALTIES[0],
             le=REPETITION_PENALTIES[1],
-            description="Makes tokens of prompt and answer less likely where above 1, and more where below.",
+            description="Makes tokens that occur in the prompt or the answer less likely above 1, and more likely "
+            "below 1.",
         ),
     ] = None
     min_tokens: Annotated[int | None, Field(ge=0)] = None
-    """No end before so many tokens."""
+    """Minimum number of tokens of the answer."""
     ignore_eos: bool | None = None
-    """Go on where the model would end."""
+    """Continue after the model's end token."""
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOP_TOKENS)] | None = None
-    """Tokens that end the answer and are none of its text."""
+    """Tokens that end the answer. They are not part of its text."""
 
     cache_salt: Annotated[
         str | None,
         Field(
             min_length=1,
             max_length=MAX_SALT_LENGTH,
-            description="Cached prompts are shared among requests of the same API key and the same salt only.",
+            description="Requests share cached prefixes only if they have the same API key and the same salt.",
         ),
     ] = None
 
-    # OpenAI's field that changes no token, whatever it says.
+    # A field of OpenAI's without effect on the answer.
     user: str | None = None
-    """Changes nothing."""
+    """No effect."""
 
     @property
     @abstractmethod
     def alternatives(self) -> int | None:
-        """Most likely tokens to report at each position, beside the chosen one's log probability; None: neither."""
+        """Number of most likely tokens to return besides the chosen one. If None, return no log probabilities."""
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether the prompt's own tokens get log probabilities too."""
+        """Whether to return log probabilities of the prompt's tokens too."""
         return False
 
     @property
     def limit(self) -> tuple[str, int | None]:
-        """The field that limits the answer's tokens, and what it says."""
+        """The name and the value of the field that limits the answer's tokens."""
         return "max_tokens", self.max_tokens
 
     @property
     def json_schema(self) -> str | None:
-        """What the answer has to follow, as JSON; None: nothing."""
+        """The JSON schema of the answer, as JSON. If None, any text is allowed."""
         return self.response_format.schema_text if self.response_format else None
 
     @property
@@ -163,21 +181,23 @@ class GenerationRequest(Strict):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def check(self) -> None:
-        """Raises `RequestError` for fields that do not fit together."""
+        """Raises `RequestError` for fields that contradict each other."""
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options needs stream: true", "stream_options")
         if self.response_format is not None:
             self.response_format.check()
 
 
-Wanted = TypeVar("Wanted", bound=GenerationRequest)
+GenerationBody = TypeVar("GenerationBody", bound=GenerationRequest)
 
 
-async def read_generation_request(request: Request, model: type[Wanted], max_bytes: int, catalog: Catalog) -> Wanted:
-    """The request's body as `model`, with fields that fit together. Raises `ApiError` or `RequestError`."""
+async def read_generation_request(
+    request: Request, model: type[GenerationBody], max_bytes: int, catalog: Catalog
+) -> GenerationBody:
+    """The request's body as `model`, checked. Raises `ApiError` or `RequestError`."""
     try:
-        wanted = await read_json(request, model, max_bytes)
+        body = await read_json(request, model, max_bytes)
     except ApiError as error:
         raise catalog.explained(error) from None
-    wanted.check()
-    return wanted
+    body.check()
+    return body

@@ -14,7 +14,7 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from panacea.api.access.admission import Ticket
-from panacea.api.catalog import Catalog, Choice
+from panacea.api.catalog import Catalog, ServedModel
 from panacea.api.connections.backlog import Backlog
 from panacea.api.connections.event_stream import EventStream, sse
 from panacea.api.engine_interface import EngineLike
@@ -41,7 +41,7 @@ class Head(TypedDict):
     preference: dict[str, float] | None
 
 
-def new_head(prefix: str, choice: Choice, catalog: Catalog) -> Head:
+def new_head(prefix: str, choice: ServedModel, catalog: Catalog) -> Head:
     """The head of an answer that begins now."""
     return Head(
         id=f"{prefix}-{uuid.uuid4().hex}",

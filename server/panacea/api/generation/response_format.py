@@ -1,4 +1,4 @@
-"""The request field `response_format`: what an answer has to look like."""
+"""The request field `response_format`: the required format of an answer."""
 
 import json
 from functools import cached_property
@@ -14,39 +14,47 @@ ANY_OBJECT = '{"type":"object"}'
 
 
 class JsonSchema(Strict):
-    """A schema with a name, as OpenAI has it."""
+    """A named JSON schema, in OpenAI's shape."""
 
     name: Annotated[
         str,
-        Field(pattern="^[a-zA-Z0-9_-]{1,64}$", description="Changes nothing; letters, digits, underscores, dashes."),
+        Field(
+            pattern="^[a-zA-Z0-9_-]{1,64}$",
+            description="No effect. Up to 64 letters, digits, underscores and dashes.",
+        ),
     ]
-    description: Annotated[str | None, Field(description="Changes nothing: tell the model in a message.")] = None
+    description: Annotated[
+        str | None, Field(description="No effect: the model does not see it. Describe the format in a message.")
+    ] = None
     json_schema: Annotated[
         dict[str, Any],
         FINITE,
         Field(
             alias="schema",
-            description="JSON Schema. What it does not say is free, as the standard has it; properties come in its "
-            f"order. Keywords that cannot be enforced are an error. At most {MAX_SCHEMA_CHARS} characters.",
+            description="The JSON schema. As in the standard, it allows anything that it does not restrict. Properties "
+            "are generated in its order. Keywords that cannot be enforced are an error. At most "
+            f"{MAX_SCHEMA_CHARS} characters.",
         ),
     ]
-    strict: Annotated[
-        bool | None, Field(description="Changes nothing: every answer follows its schema, and not merely as a rule.")
-    ] = None
+    strict: Annotated[bool | None, Field(description="No effect: the schema is always enforced.")] = None
 
 
 class ResponseFormat(Strict):
-    """What an answer has to look like; nothing else can be said while one is in force."""
+    """The required format of an answer. The model can only generate tokens that conform to it."""
 
     type: Annotated[
         Literal["text", "json_object", "json_schema"],
-        Field(description="Any text; any JSON object; JSON that follows `json_schema`."),
+        Field(
+            description="text: any text. json_object: any JSON object. json_schema: JSON that follows `json_schema`."
+        ),
     ]
-    json_schema: Annotated[JsonSchema | None, Field(description="With type json_schema, and only then.")] = None
+    json_schema: Annotated[
+        JsonSchema | None, Field(description="The schema. Required for type json_schema, and not allowed for others.")
+    ] = None
 
     @cached_property
     def schema_text(self) -> str | None:
-        """The schema to follow, as JSON with its names in their order; None for any text."""
+        """The schema as JSON, with the names in their original order. None if any text is allowed."""
         match self.type:
             case "text":
                 return None
@@ -57,12 +65,15 @@ class ResponseFormat(Strict):
                 return json.dumps(self.json_schema.json_schema, separators=(",", ":"))
 
     def check(self) -> None:
-        """Raises `RequestError` for fields that do not fit together."""
+        """Raises `RequestError` for fields that contradict each other."""
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise RequestError("response_format.json_schema goes with the type json_schema", "response_format")
+            raise RequestError(
+                "response_format.json_schema is required for the type json_schema and not allowed for others",
+                "response_format",
+            )
         if self.json_schema is not None and "x-guidance" in self.json_schema.json_schema:
             raise RequestError("response_format: x-guidance is not supported in a schema", "response_format")
         if len(self.schema_text or "") > MAX_SCHEMA_CHARS:
             raise RequestError(
-                f"response_format: a schema has at most {MAX_SCHEMA_CHARS} characters", "response_format"
+                f"response_format: the schema must have at most {MAX_SCHEMA_CHARS} characters", "response_format"
             )

@@ -1,4 +1,4 @@
-"""From a request's fields to the engine's sampling parameters."""
+"""Converts a request's fields to the engine's sampling parameters."""
 
 import re
 import secrets
@@ -11,15 +11,15 @@ from panacea.engine.outputs import EngineInfo
 from panacea.engine.sampling_params import SamplingParams
 from panacea.text.generation_defaults import GenerationDefaults
 
-_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")  # one way to write each
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")  # exactly one spelling per id
 
 
 def sampling_params(
     request: GenerationRequest, defaults: GenerationDefaults, info: EngineInfo, limits: Limits, prompt_tokens: int
 ) -> tuple[SamplingParams, ...]:
-    """One element for each of the `n` answers to one prompt. Without a seed each call draws one.
+    """The parameters of each of the `n` choices for one prompt. Without a seed, each call draws a random one.
 
-    Raises `ApiError` (400) or `RequestError` for fields that do not fit the prompt or the model.
+    Raises `ApiError` (400) or `RequestError` for fields that are not valid for the prompt or the model.
     """
     max_tokens = _max_tokens(request, info.context_length, limits, prompt_tokens)
     stop_token_ids = tuple(dict.fromkeys(request.stop_token_ids or ()))
@@ -56,7 +56,8 @@ def sampling_params(
 
 def _logit_bias(given: Mapping[str, float], vocab_size: int) -> tuple[tuple[int, float], ...]:
     if not all(_TOKEN_ID.fullmatch(name) and int(name) < vocab_size for name in given):
-        raise ApiError(400, f"logit_bias: names must be token ids below {vocab_size}, in digits", "logit_bias")
+        message = f"logit_bias: names must be token ids below {vocab_size} in decimal digits"
+        raise ApiError(400, message, "logit_bias")
     return tuple((int(name), bias) for name, bias in given.items() if bias)
 
 
@@ -65,7 +66,7 @@ def _max_tokens(request: GenerationRequest, context_length: int, limits: Limits,
     if limits.max_prompt_tokens is not None and prompt_tokens > limits.max_prompt_tokens:
         raise ApiError(
             400,
-            f"the prompt has {prompt_tokens} tokens; this server takes {limits.max_prompt_tokens}",
+            f"the prompt has {prompt_tokens} tokens; this server allows at most {limits.max_prompt_tokens}",
             request.prompt_field,
             "prompt_too_long",
         )
@@ -76,8 +77,8 @@ def _max_tokens(request: GenerationRequest, context_length: int, limits: Limits,
     if room < (asked != 0):
         raise ApiError(
             400,
-            f"the prompt has {prompt_tokens} tokens; with at least one for the answer the context holds "
-            f"{context_length}",
+            f"the prompt has {prompt_tokens} tokens; with at least one token for the answer, this exceeds the context "
+            f"length {context_length}",
             request.prompt_field,
             "context_length_exceeded",
         )
@@ -86,7 +87,7 @@ def _max_tokens(request: GenerationRequest, context_length: int, limits: Limits,
     if asked > room:
         raise ApiError(
             400,
-            f"{name} must be at most {room} behind this prompt: it has {prompt_tokens} tokens, the context "
+            f"{name} must be at most {room} for this prompt: it has {prompt_tokens} tokens, and the context length is "
             f"{context_length}",
             name,
             "context_length_exceeded",

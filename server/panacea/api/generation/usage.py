@@ -1,44 +1,44 @@
-"""What the answers of all routes that generate have in common."""
+"""The fields that all generated answers have in common."""
 
 from panacea.api.fields import Documented
 
 _LEAST_LOGPROB = -9999.0
-"""OpenAI's stand-in for a logarithm that JSON cannot write."""
+"""OpenAI's value for minus infinity, which JSON cannot represent."""
 
 
 class PromptTokensDetails(Documented):
-    """What the prompts' tokens were."""
+    """Details of the prompts' tokens."""
 
     cached_tokens: int
-    """Tokens that the prefix cache had; of several answers to one prompt the first one's count."""
+    """Prompt tokens found in the prefix cache. Of several choices for one prompt, only the first one counts."""
 
 
 class Usage(Documented):
-    """Tokens of all prompts, and of all choices together."""
+    """Numbers of tokens, summed over all prompts and choices."""
 
     prompt_tokens: int
-    """Of all prompts."""
+    """Tokens of all prompts."""
     completion_tokens: int
-    """Of all choices."""
+    """Tokens of all choices."""
     total_tokens: int
-    """Both together."""
+    """Sum of both."""
     prompt_tokens_details: PromptTokensDetails
-    """Which of the prompts' tokens were cached."""
+    """Number of cached prompt tokens."""
 
 
 class AnswerHead(Documented):
-    """Base of whole answers and of chunks."""
+    """Fields of whole answers and of chunks."""
 
     id: str
-    """Of this answer."""
+    """Id of this answer."""
     created: int
-    """When it began, in seconds since 1970."""
+    """When the answer began, in seconds since 1970."""
     model: str
-    """The id that answered."""
+    """The model id of the request, or the default one."""
     preference: dict[str, float] | None
-    """The weights that were used, with sum 1; null for the bare base model."""
+    """The weights that were used, with sum 1. They are null for the bare base model."""
 
 
 def shown_logprob(logprob: float) -> float:
-    """A log probability as answers carry it."""
+    """A log probability as a finite number."""
     return max(logprob, _LEAST_LOGPROB)

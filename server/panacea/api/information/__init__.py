@@ -1,1 +1,1 @@
-"""What a server says about itself: models, preferences, evaluation, health, tokens, its pages."""
+"""Routes that describe the server: models, preferences, evaluation, health, tokens, and the pages."""

@@ -1,4 +1,4 @@
-"""`GET /docs`: the OpenAPI document as a page to read. One answer, no scripts, nothing from elsewhere."""
+"""`GET /docs`: the OpenAPI document as one HTML page, without scripts and external resources."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ _HEADERS = {
 
 
 def add_docs_page(app: FastAPI) -> None:
-    """Serves the page, which is written when somebody asks for it first."""
+    """Serves the page. It is rendered on the first request."""
     written: list[str] = []
 
     async def docs(_request: Request) -> Response:
@@ -37,7 +37,7 @@ def add_docs_page(app: FastAPI) -> None:
 
 
 def docs_page(document: Mapping[str, Any]) -> str:
-    """The page of an OpenAPI document. Everything in it is text: nothing becomes markup but `code` in descriptions."""
+    """The page of an OpenAPI document. All text is escaped; only `code` and **bold** in descriptions become markup."""
     info = document["info"]
     operations = [
         (f"{method.upper()} {path}", operation)
@@ -52,12 +52,13 @@ def docs_page(document: Mapping[str, Any]) -> str:
         f"<title>{escape(info['title'])}: the API</title><style>{_STYLE}</style></head><body><main>",
         f"<h1>{escape(info['title'])} {escape(info['version'])}: the API</h1>",
         *_paragraphs(info["description"]),
-        '<p>For programs: <a href="/openapi.json">/openapi.json</a>. To try the model: <a href="/">the page</a>.</p>',
+        '<p>The OpenAPI document is <a href="/openapi.json">/openapi.json</a>. Try the model on the '
+        '<a href="/">web page</a>.</p>',
         "<nav><ul>",
         *(f'<li><a href="#{_anchor(name)}"><code>{escape(name)}</code></a></li>' for name, _ in operations),
         "</ul></nav>",
         *(part for name, operation in operations for part in _operation(name, operation)),
-        "<h2>What the bodies hold</h2>",
+        "<h2>Request and response bodies</h2>",
         *(part for name in sorted(schemas) for part in _schema(name, schemas[name])),
         "</main></body></html>",
     ]
@@ -108,7 +109,7 @@ _BOUNDS = {
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """What may stand there, as HTML."""
+    """The allowed type and values, as HTML."""
     if "$ref" in schema:
         name = str(schema["$ref"]).rpartition("/")[2]
         return f'<a href="#{_anchor(name)}">{escape(name)}</a>'

@@ -11,38 +11,39 @@ from panacea.api.fields import Documented
 
 
 class Health(Documented):
-    """The process answers."""
+    """The HTTP process responds."""
 
     status: Literal["ok"] = "ok"
     """Always ok."""
 
 
 class Readiness(Documented):
-    """The engine is alive and was heard of lately."""
+    """The engine is running and responds."""
 
     status: Literal["ready"] = "ready"
     """Always ready."""
 
 
 def health_router(engine: EngineLike, admission: Admission, heartbeat_limit_s: float) -> APIRouter:
-    """The routes, over this engine."""
+    """The routes for this engine."""
     router = APIRouter(tags=["health"])
 
     @router.get("/health", summary="Is the process alive?")
     async def health() -> Health:  # pyright: ignore[reportUnusedFunction]
-        """For a liveness probe; says nothing about the engine."""
+        """For a liveness probe. The response does not depend on the engine."""
         return Health()
 
     @router.get("/ready", summary="Can requests be served?", responses=error_docs(503))
     async def ready() -> Readiness:  # pyright: ignore[reportUnusedFunction]
-        """For a readiness probe: the model is loaded, the engine's heartbeat is fresh, and the server is not about to
-        end."""
+        """For a readiness probe: 200 if the model is loaded, the engine responds, and the server is not shutting
+        down."""
         if admission.draining:
             raise ApiError(503, "this server is shutting down", code="shutting_down")
         if not engine.alive:
-            raise ApiError(503, "the engine is gone", code="engine_unavailable")
+            raise ApiError(503, "the engine is not running", code="engine_unavailable")
         if engine.heartbeat_age_s > heartbeat_limit_s:
-            raise ApiError(503, "the engine has not been heard of lately", code="engine_silent")
+            message = f"the engine has not responded for {heartbeat_limit_s:g} s"
+            raise ApiError(503, message, code="engine_silent")
         return Readiness()
 
     return router

@@ -11,10 +11,10 @@ from panacea.api.fields import Documented
 
 
 class ModelCard(Documented):
-    """A model id and the preference it stands for."""
+    """A model id and the preference that it selects."""
 
     id: str
-    """What to send as `model`."""
+    """The value of the request field `model`."""
     object: Literal["model"] = "model"
     """Always model."""
     created: int
@@ -22,7 +22,7 @@ class ModelCard(Documented):
     owned_by: Literal["panacea"] = "panacea"
     """Always panacea."""
     preference: dict[str, float] | None
-    """Weights that a request with this id gets if it names none; null for the bare base model."""
+    """Weights of a request with this id and without `preference`. They are null for the bare base model."""
 
 
 class ModelList(Documented):
@@ -31,11 +31,11 @@ class ModelList(Documented):
     object: Literal["list"] = "list"
     """Always list."""
     data: list[ModelCard]
-    """The ids, the model itself first."""
+    """The ids. The id with the default preference comes first."""
 
 
 def models_router(catalog: Catalog) -> APIRouter:
-    """The routes, over this catalog."""
+    """The routes for this catalog."""
     router = APIRouter(tags=["models"])
     created = int(time.time())
 
@@ -45,7 +45,7 @@ def models_router(catalog: Catalog) -> APIRouter:
 
     @router.get("/v1/models", summary="List model ids", responses=error_docs(401, 421, 431, 503))
     async def list_models() -> ModelList:  # pyright: ignore[reportUnusedFunction]
-        """The served model, its bare base, and each preset as a model of its own for front ends with a model menu."""
+        """The served model, its bare base, and each preset. A front end can offer all of them in its model menu."""
         return ModelList(data=[card(model) for model in catalog.ids])
 
     @router.get(

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with the bodies that routes read and write themselves."""
+"""The OpenAPI document: FastAPI's, plus the bodies of routes that read and write them without FastAPI."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from panacea.api.information.tokenization_request import DetokenizeRequest, Toke
 
 
 class DocumentedApp(FastAPI):
-    """An application whose document says all that its routes do."""
+    """An application whose OpenAPI document describes all bodies of its routes."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -35,7 +35,7 @@ class DocumentedApp(FastAPI):
 
 
 def _describe_answers(document: dict[str, Any]) -> None:
-    """A success means what its body's description says; and examples of errors get their nulls, which FastAPI drops."""
+    """Describes a success by its body's description, and restores the nulls that FastAPI drops from error examples."""
     schemas = document["components"]["schemas"]
     for operations in document["paths"].values():
         for operation in operations.values():
@@ -50,7 +50,7 @@ def _describe_answers(document: dict[str, Any]) -> None:
 
 
 def _drop_fastapis_errors(document: dict[str, Any]) -> None:
-    """No route answers 422: errors have one shape here, and a bad body is a 400."""
+    """Removes FastAPI's 422 responses. This server answers 400 to an invalid body, in its own error shape."""
     for operations in document["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)

@@ -1,4 +1,4 @@
-"""`GET /v1/preferences` and `GET /v1/evaluation`: what can be asked for, and what it was measured to do."""
+"""`GET /v1/preferences` and `GET /v1/evaluation`: the preference space, and the adapter's measured results."""
 
 from fastapi import APIRouter, Response
 
@@ -9,34 +9,34 @@ from panacea.api.information.evaluation_schema import Evaluation
 
 
 class DimensionCard(Documented):
-    """One thing that an answer can be more or less of."""
+    """A property that answers are steered towards."""
 
     name: str
-    """As preferences name it."""
+    """The name of the dimension in preferences."""
     description: str
-    """What more of it means."""
+    """The effect of a higher weight."""
 
 
 class Preferences(Documented):
-    """The dimensions that a preference weighs; empty for a base model without adapter."""
+    """The dimensions of a preference. All fields are empty for a base model without adapter."""
 
     dimensions: list[DimensionCard]
-    """In the order of an array of weights."""
+    """The dimensions, in the order of an array of weights."""
     default: dict[str, float]
-    """The weights that are used where a request names none."""
+    """The weights of a request without `preference`."""
     presets: dict[str, dict[str, float]]
-    """Named weights, each a model id of its own."""
+    """Named weights. Each preset is also a model id."""
     example_prompts: list[str]
-    """Questions that show the model well."""
+    """Prompts that show the effect of preferences well."""
 
 
 def preferences_router(catalog: Catalog, evaluation: bytes | None) -> APIRouter:
-    """The routes, over this catalog and the content of the adapter's evaluation file."""
+    """The routes for this catalog and the content of the adapter's evaluation file."""
     router = APIRouter(tags=["preferences"])
 
     @router.get("/v1/preferences", summary="List dimensions and presets", responses=error_docs(401, 421, 431, 503))
     async def list_preferences() -> Preferences:  # pyright: ignore[reportUnusedFunction]
-        """Dimensions in the order of an array of weights, the default and the named preferences, with sum 1."""
+        """The dimensions in the order of an array of weights, and the default and the presets with sum 1."""
         space = catalog.space
         if space is None:
             return Preferences(dimensions=[], default={}, presets={}, example_prompts=[])
@@ -49,14 +49,14 @@ def preferences_router(catalog: Catalog, evaluation: bytes | None) -> APIRouter:
 
     @router.get(
         "/v1/evaluation",
-        summary="How the adapter answers over the whole space",
+        summary="Measured rewards over the preference space",
         response_model=Evaluation,
         responses=error_docs(401, 404, 421, 431, 503),
     )
     async def get_evaluation() -> Response:  # pyright: ignore[reportUnusedFunction]
         """The adapter's measured front: mean rewards over a grid of preferences. 404 if it was never measured."""
         if evaluation is None:
-            raise ApiError(404, "this adapter comes without an evaluation", code="no_evaluation")
+            raise ApiError(404, "this adapter has no evaluation; `panacea eval` makes one", code="no_evaluation")
         return Response(evaluation, media_type="application/json")
 
     return router

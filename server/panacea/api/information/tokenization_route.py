@@ -15,34 +15,34 @@ from panacea.config import Limits
 from panacea.text import ModelText
 
 _CHARS_PER_TOKEN = 1
-"""Decoding a token takes no longer than encoding so many characters."""
+"""Decoding one token takes at most as long as encoding this many characters."""
 
 
-class Tokens(Documented):
+class TokenizedPrompt(Documented):
     """The tokens of a text or a conversation."""
 
     count: int
-    """How many they are."""
+    """Number of tokens."""
     max_model_len: int
-    """How many tokens the context holds, prompt and answer together."""
+    """Context length in tokens, for prompt and answer together."""
     tokens: list[int]
-    """Their ids."""
+    """The token ids."""
     token_strs: list[str] | None = None
-    """With return_token_strs: each as the vocabulary writes it, which is not always text; else null."""
+    """With return_token_strs: each token as the vocabulary spells it, which may differ from its text. Else null."""
 
 
 class DetokenizedText(Documented):
     """The text of some tokens."""
 
     prompt: str
-    """What these tokens say; what is no whole character says U+FFFD."""
+    """The text. Incomplete characters are U+FFFD."""
 
 
 def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog) -> APIRouter:
-    """The routes, over these parts."""
+    """The routes for this engine, tokenizer and catalog."""
     router = APIRouter(tags=["tokens"])
 
-    def tokens(wanted: TokenizeRequest) -> Tokens:
+    def tokens(wanted: TokenizeRequest) -> TokenizedPrompt:
         if wanted.messages is None:
             assert wanted.prompt is not None, "the body was checked"
             (ids,) = text.encode([wanted.prompt], add_special_tokens=wanted.add_special_tokens is not False)
@@ -53,7 +53,7 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
                 add_generation_prompt=wanted.add_generation_prompt is not False,
                 add_special_tokens=bool(wanted.add_special_tokens),
             )
-        return Tokens(
+        return TokenizedPrompt(
             count=len(ids),
             max_model_len=engine.info.context_length,
             tokens=ids,
@@ -62,7 +62,7 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
 
     @router.post(
         "/v1/tokenize",
-        summary="The tokens of a text or a conversation",
+        summary="Tokenize a text or a conversation",
         responses=error_docs(400, 401, 404, 408, 413, 415, 421, 429, 431, 503),
         openapi_extra=body_docs(
             TokenizeRequest,
@@ -72,8 +72,8 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
             },
         ),
     )
-    async def tokenize(request: Request) -> Tokens:  # pyright: ignore[reportUnusedFunction]
-        """The token ids that text completions would make of `prompt`, or chat completions of `messages`."""
+    async def tokenize(request: Request) -> TokenizedPrompt:  # pyright: ignore[reportUnusedFunction]
+        """The token ids of `prompt` as in text completions, or of `messages` as in chat completions."""
         wanted = await read_json(request, TokenizeRequest, limits.max_body_bytes)
         wanted.check()
         catalog.require(wanted.model)
@@ -83,14 +83,14 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
 
     @router.post(
         "/v1/detokenize",
-        summary="The text of some tokens",
+        summary="Convert token ids to text",
         responses=error_docs(400, 401, 404, 408, 413, 415, 421, 429, 431, 503),
         openapi_extra=body_docs(
             DetokenizeRequest, {"The tokens of a text": {"tokens": text.encode([example_prompt(catalog)])[0]}}
         ),
     )
     async def detokenize(request: Request) -> DetokenizedText:  # pyright: ignore[reportUnusedFunction]
-        """The text that these token ids are decoded to, special tokens by name."""
+        """The text of the token ids. Special tokens are included by name."""
         wanted = await read_json(request, DetokenizeRequest, limits.max_body_bytes)
         catalog.require(wanted.model)
         ids = wanted.tokens

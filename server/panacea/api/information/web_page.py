@@ -1,4 +1,4 @@
-"""`GET /`: the page with the sliders, from `clients/web/page`."""
+"""`GET /`: the web page with preference sliders, from `clients/web/page`."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FOLDER = "/page"
-"""Path under which the page's files are, `/` itself aside."""
+"""Path of the page's files. The page itself is at `/`."""
 
 _SMALLEST_COMPRESSED = 1024
 
@@ -21,14 +21,14 @@ _HEADERS = {
         (
             "default-src 'none'",
             "script-src 'self'",
-            # Elements whose style follows a number get it through the DOM, which this does not concern.
+            # The page sets computed styles through the DOM, which this directive does not restrict.
             "style-src 'self'",
             "img-src 'self'",
             "connect-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
-            # Nothing on the page may turn a string into markup or code: browsers refuse it, whatever a model says.
+            # Browsers refuse to turn a string into markup or code, so a model's answer cannot inject any.
             "require-trusted-types-for 'script'",
             "trusted-types 'none'",
         )
@@ -36,13 +36,13 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
-    # Asked for anew each time, and rarely sent: after an upgrade old and new modules never meet.
+    # The browser revalidates each file, so that it never mixes old and new modules after an upgrade.
     "cache-control": "no-cache",
 }
 
 
 def add_page(app: FastAPI) -> None:
-    """Serves the page and its files, with headers that let them reach this server alone."""
+    """Serves the page and its files. Their headers restrict them to connections to this server."""
     folder = page_folder()
     page = GZipMiddleware(StaticFiles(directory=folder), minimum_size=_SMALLEST_COMPRESSED)
     app.mount(FOLDER, _Guarded(page), name="page")
@@ -54,7 +54,7 @@ def add_page(app: FastAPI) -> None:
 
 
 def page_folder() -> Path:
-    """Inside the package, as a wheel lays it out, or in the repository around it."""
+    """The folder of the page: inside the package in a wheel, else in the repository."""
     package = Path(str(files("panacea")))
     in_wheel = package / "page"
     return in_wheel if in_wheel.is_dir() else package.parents[1] / "clients/web/page"

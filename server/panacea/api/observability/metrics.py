@@ -1,7 +1,8 @@
-"""`GET /metrics`: what the server counts and measures, in Prometheus' text format and under vLLM's names.
+"""`GET /metrics`: the server's metrics in Prometheus' text format, with vLLM's names.
 
-Every name is described in docs/observability.md. A label is the served model's name, a finish reason or a dimension's
-name: all few, and known at the start. What a client says, a preference among it, never becomes one.
+docs/observability.md describes every metric. Labels are the served model's name, a finish reason, the reason of a
+rejection, or a dimension's name. All values are known at the start and few. A client's data, such as a preference,
+never becomes a label.
 """
 
 import asyncio
@@ -29,13 +30,13 @@ from panacea.engine.request import Request
 from panacea.preference import Preference, PreferenceSpace
 
 FinishedReason = FinishReason | Literal["abort", "error"]
-"""How a request ended: as the engine says, because its client went away, or because something failed."""
+"""How a request ended: the engine's finish reason, "abort" if its client disconnected, or "error"."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _REASONS: tuple[FinishedReason, ...] = ("stop", "length", "abort", "error")
 
-# vLLM's bounds, and finer ones below them: a small model or a fast GPU would have all it does in the first bucket.
+# vLLM's bounds, plus smaller ones. Without those, all values of a small model or a fast GPU would be in one bucket.
 _FIRST_TOKEN_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
     *(160.0, 640.0, 2560.0),
@@ -55,13 +56,13 @@ _TENTHS = tuple(tenth / 10 for tenth in range(11))
 class Metrics:
     """One server's metrics, in a registry of their own.
 
-    Called from the event loop alone. What is observed for each token takes 1.4 us.
+    Call it only from the event loop. The observations for one token take 1.4 us.
     """
 
     def __init__(
         self, model_name: str, engine: EngineLike, space: PreferenceSpace | None, admission: Admission
     ) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to Prometheus
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per metric that is never used
         self._registry = CollectorRegistry(auto_describe=False)
         self._model_name = model_name
         ProcessCollector(registry=self._registry)
@@ -69,39 +70,41 @@ class Metrics:
         self._registry.register(_AdmissionCollector(model_name, admission))
         lengths = tuple(_one_two_five(engine.info.context_length))
 
-        self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts, counted with the first token.")
-        self.generation_tokens = self._counter("generation_tokens", "Tokens generated.")
+        self.prompt_tokens = self._counter(
+            "prompt_tokens", "Prompt tokens, counted when a request's first token is generated."
+        )
+        self.generation_tokens = self._counter("generation_tokens", "Generated tokens.")
         self.time_to_first_token = self._histogram(
-            "time_to_first_token_seconds", "From a request to its first token.", _FIRST_TOKEN_S
+            "time_to_first_token_seconds", "Time from a request to its first token.", _FIRST_TOKEN_S
         )
         self.inter_token_latency = self._histogram(
-            "inter_token_latency_seconds", "From each token to the next one.", _TOKEN_S
+            "inter_token_latency_seconds", "Time from each token to the next one.", _TOKEN_S
         )
         self.time_per_output_token = self._histogram(
-            "request_time_per_output_token_seconds", "A request's mean time from token to token.", _TOKEN_S
+            "request_time_per_output_token_seconds", "A request's mean time between two tokens.", _TOKEN_S
         )
         self.e2e_latency = self._histogram(
-            "e2e_request_latency_seconds", "From a request to its last token.", _REQUEST_S
+            "e2e_request_latency_seconds", "Time from a request to its last token.", _REQUEST_S
         )
         self.queue_time = self._histogram(
-            "request_queue_time_seconds", "From a request's arrival in the engine to its first step.", _REQUEST_S
+            "request_queue_time_seconds", "Time from a request's arrival in the engine to its first step.", _REQUEST_S
         )
         self.prefill_time = self._histogram(
-            "request_prefill_time_seconds", "From a request's first step to its first token.", _REQUEST_S
+            "request_prefill_time_seconds", "Time from a request's first step to its first token.", _REQUEST_S
         )
         self.decode_time = self._histogram(
-            "request_decode_time_seconds", "From a request's first token to its last one.", _REQUEST_S
+            "request_decode_time_seconds", "Time from a request's first token to its last one.", _REQUEST_S
         )
         self.inference_time = self._histogram(
-            "request_inference_time_seconds", "From a request's first step to its last token.", _REQUEST_S
+            "request_inference_time_seconds", "Time from a request's first step to its last token.", _REQUEST_S
         )
         self.request_prompt_tokens = self._histogram("request_prompt_tokens", "Tokens of a request's prompt.", lengths)
         self.request_generation_tokens = self._histogram(
-            "request_generation_tokens", "Tokens that a request generated.", lengths
+            "request_generation_tokens", "Tokens generated for a request.", lengths
         )
         finished = Counter(
             "panacea:request_success",
-            "Requests that ended, by reason.",
+            "Finished requests, by finish reason.",
             ("model_name", "finished_reason"),
             registry=self._registry,
         )
@@ -109,14 +112,14 @@ class Metrics:
         self._entropy, self._weights = self._preference_histograms(space)
 
     def observe_preference(self, preference: Preference) -> None:
-        """A steered request has begun."""
+        """Records the preference of a steered request."""
         if self._entropy is not None:
             self._entropy.observe(evenness(preference))
         for histogram, weight in zip(self._weights, preference, strict=True):
             histogram.observe(weight)
 
     def text(self) -> bytes:
-        """All metrics as they are now."""
+        """The current values of all metrics, in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, meaning: str) -> Counter:
@@ -131,7 +134,9 @@ class Metrics:
         if space is None or not space.names:
             return None, []
         entropy = self._histogram(
-            "preference_entropy", "Entropy of a request's preference: 0 is one dimension alone, 1 all alike.", _TENTHS
+            "preference_entropy",
+            "Normalised entropy of a request's preference: 0 for one dimension alone, 1 for equal weights.",
+            _TENTHS,
         )
         weight = Histogram(
             "panacea:preference_weight",
@@ -144,7 +149,7 @@ class Metrics:
 
 
 class RequestMeasurement:
-    """Measures one engine request, from its making to `finish`."""
+    """Measures one engine request, from its construction to `finish`."""
 
     def __init__(self, metrics: Metrics, request: Request) -> None:
         self._metrics = metrics
@@ -155,7 +160,7 @@ class RequestMeasurement:
         self._tokens = 0
 
     def token(self, output: TokenOutput) -> None:
-        """A token arrived."""
+        """Records a token."""
         now = time.monotonic()
         generated = output.token_id != NO_TOKEN
         self._tokens += generated
@@ -167,7 +172,7 @@ class RequestMeasurement:
         self._last = now
 
     def finish(self, reason: FinishedReason) -> None:
-        """No more tokens come. How long it took counts only where an answer came to its end."""
+        """Records the end of the request. Its durations and lengths count only if the answer is complete."""
         metrics = self._metrics
         metrics.finished[reason].inc()
         if reason in ("abort", "error") or not self._tokens:
@@ -196,17 +201,18 @@ class RequestMeasurement:
 
 
 class _StateCollector:
-    """Tasks here, and the engine's own numbers as its last heartbeat told them. Without one, its restarts alone."""
+    """The state of this process and the engine's state from its last heartbeat.
+
+    Before the first heartbeat it reports only the event loop's tasks and the engine's restarts.
+    """
 
     def __init__(self, model_name: str, engine: EngineLike) -> None:
         self._model_name = model_name
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
-        yield self._gauge("event_loop_tasks", "Tasks of the HTTP process' event loop.", len(asyncio.all_tasks()))
-        yield self._counter(
-            "engine_restarts", "Times that another engine took the place of a failed one.", self._engine.restarts
-        )
+        yield self._gauge("event_loop_tasks", "Tasks of the HTTP process's event loop.", len(asyncio.all_tasks()))
+        yield self._counter("engine_restarts", "Restarts of the engine after a failure.", self._engine.restarts)
         stats = self._engine.stats
         if stats is None:
             return
@@ -214,14 +220,14 @@ class _StateCollector:
         used = 1 - stats.free_blocks / info.num_blocks
         slots = info.max_batch - stats.free_slots
         yield self._gauge("num_requests_running", "Requests in the engine's batch.", stats.running)
-        yield self._gauge("num_requests_waiting", "Requests that wait for a place in the batch.", stats.waiting)
-        yield self._gauge("kv_cache_usage_perc", "Share of the KV cache's blocks in use, 0 to 1.", used)
-        yield self._gauge("num_slots_used", "Rows of the preference table in use.", slots)
+        yield self._gauge("num_requests_waiting", "Requests waiting for a place in the batch.", stats.waiting)
+        yield self._gauge("kv_cache_usage_perc", "Fraction of the KV cache's blocks in use, 0 to 1.", used)
+        yield self._gauge("num_slots_used", "Slots of the preference table in use.", slots)
         yield self._counter(
-            "num_preemptions", "Times that a request gave back its blocks and later began again.", stats.preemptions
+            "num_preemptions", "Preemptions: a request lost its blocks and was computed again later.", stats.preemptions
         )
         yield self._counter(
-            "prefix_cache_queries", "Prompt tokens looked for in the prefix cache.", stats.prefix_queries
+            "prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", stats.prefix_queries
         )
         yield self._counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.", stats.prefix_hits)
 
@@ -237,7 +243,7 @@ class _StateCollector:
 
 
 class _AdmissionCollector:
-    """What was refused, or ended, for the sake of a limit."""
+    """Requests that a limit rejected or ended."""
 
     def __init__(self, model_name: str, admission: Admission) -> None:
         self._model_name = model_name
@@ -245,7 +251,7 @@ class _AdmissionCollector:
 
     def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(
-            "panacea:requests_rejected", "Requests refused or ended by a limit.", labels=("model_name", "reason")
+            "panacea:requests_rejected", "Requests rejected or ended by a limit.", labels=("model_name", "reason")
         )
         for reason, count in self._admission.rejections.items():
             family.add_metric((self._model_name, reason), count)
@@ -253,14 +259,14 @@ class _AdmissionCollector:
 
 
 def evenness(preference: Preference) -> float:
-    """Shannon entropy of the weights, divided by its largest value log m: 0 for a vertex, 1 for equal weights."""
+    """Shannon entropy of the weights, divided by its maximum log m: 0 for a vertex, 1 for equal weights."""
     if len(preference) < 2:
         return 0.0
     return -sum(weight * math.log(weight) for weight in preference if weight) / math.log(len(preference))
 
 
 def _one_two_five(most: int) -> Iterator[int]:
-    """1, 2, 5, 10, 20, 50 ... up to `most`, as vLLM bounds numbers of tokens."""
+    """1, 2, 5, 10, 20, 50 ... up to `most`: vLLM's buckets for numbers of tokens."""
     power = 1
     while True:
         for digit in (1, 2, 5):
@@ -271,12 +277,12 @@ def _one_two_five(most: int) -> Iterator[int]:
 
 
 def metrics_router(metrics: Metrics) -> APIRouter:
-    """The route, over these metrics."""
+    """The route for these metrics."""
     router = APIRouter(tags=["health"])
 
     @router.get(
         "/metrics",
-        summary="Numbers for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
         responses={
             200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -284,7 +290,7 @@ def metrics_router(metrics: Metrics) -> APIRouter:
         },
     )
     async def get_metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
-        """vLLM's metrics with the prefix `panacea:`, and histograms of the preferences that were asked for."""
+        """vLLM's metrics with the prefix `panacea:`, and histograms of the requested preferences."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     return router

@@ -1,4 +1,4 @@
-"""A line in the log for every request, and none of what it said."""
+"""Logs one line per request, without any of its content."""
 
 import logging
 import time
@@ -14,23 +14,23 @@ from panacea.api.information.web_page import FOLDER
 logger = logging.getLogger(__name__)
 
 QUIET_PATHS = frozenset({"/", "/health", "/ready", "/metrics"})
-"""Asked for all the time by programs: logged, like the page's files, for those alone who want details."""
+"""Paths that programs poll. These, and the page's files, are logged at level debug."""
 
 _CLIENT_CLOSED = 499
-"""nginx's number for a client that left before it got an answer."""
+"""nginx's status for a client that closed the connection before the response."""
 
 
 @dataclass(slots=True)
 class RequestOutcome:
-    """What a request asked of the engine so far, and how that ended."""
+    """The engine's work for one HTTP request so far."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finished: dict[str, int] = field(default_factory=dict[str, int])
-    """How many answers ended for each reason."""
+    """Number of answers by finish reason."""
 
     def count(self, reason: str) -> None:
-        """One more answer ended for this reason."""
+        """Counts an answer that ended for this reason."""
         self.finished[reason] = self.finished.get(reason, 0) + 1
 
 
@@ -38,15 +38,15 @@ _outcome: ContextVar[RequestOutcome | None] = ContextVar("outcome", default=None
 
 
 def current_outcome() -> RequestOutcome:
-    """That of the request that this task works for."""
+    """The outcome of the request that the current task serves."""
     return _outcome.get() or RequestOutcome()
 
 
 class RequestLog:
-    """Logs each request when it has ended: method, route, status, time, and the engine's part if it had any.
+    """Logs each request when it has ended: method, route, status, duration, and the engine's work if there was any.
 
-    A route is shown as the code writes it, so that lines can be counted by it; a path only where none was reached.
-    The query is left out: it is where clients that know no better put keys.
+    It logs the route's template, so that lines can be counted by route, and the path only if no route matched. It omits
+    the query, because some clients put their key there.
     """
 
     def __init__(self, app: ASGIApp) -> None:
