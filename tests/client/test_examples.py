@@ -95,7 +95,7 @@ def test_openai_client(demo_url: str) -> None:
 @pytest.mark.parametrize("name", ["compare", "sweep"])
 def test_an_example_without_a_server_says_where_it_looked(name: str, tmp_path: Path) -> None:
     done = example(name, "http://localhost:1", folder=tmp_path, code=1)
-    assert done.stderr.startswith("nobody answers at http://localhost:1")
+    assert done.stderr.startswith("no server answers at http://localhost:1")
     assert "Traceback" not in done.stderr
 
 

@@ -32,7 +32,7 @@ def test_an_edge_leaves_the_other_dimensions_out() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((["a", "b"], 1), "at least"),
+        ((["a", "b"], 1), "at least 2"),
         (([], 5), "base model"),
         ((["a", "b"], 5, ("a", "c")), "a, b"),
         ((["a", "b"], 5, ("a", "a")), "two different"),

@@ -14,7 +14,7 @@ from panacea_client import (
     SettingsError,
     UnauthorizedError,
 )
-from panacea_client.settings import Settings
+from panacea_client.settings import ClientSettings
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import serving
 from tests.client.either import MakeClient
@@ -47,11 +47,11 @@ def test_a_base_url_is_taken_with_or_without_v1(make_client: MakeClient, given: 
         ("localhost:8000", "http://"),
         ("127.0.0.1:8000", "http://"),
         ("ftp://localhost", "http://"),
-        ("http://", "no host"),
-        ("http://:8000", "no host"),
-        ("http://host:port", "no URL"),
+        ("http://", "has no host name"),
+        ("http://:8000", "has no host name"),
+        ("http://host:port", "is not a valid URL"),
         (f"http://user:{SECRET}@host", "api_key"),
-        (f"http://user:{SECRET}@host:port", "no URL"),
+        (f"http://user:{SECRET}@host:port", "is not a valid URL"),
         ("http://host/?a=1", r"\?"),
         ("http://host/#a", "#"),
     ],
@@ -133,7 +133,7 @@ def test_nothing_that_is_printed_or_pickled_shows_the_key(make_client: MakeClien
 
 def test_settings_in_a_traceback_or_a_debugger_show_no_secret() -> None:
     proxy, headers = f"http://u:{SECRET}@localhost", {"x": SECRET}
-    settings = Settings.of("http://localhost", SECRET, 1.0, 0, headers, False, proxy)
+    settings = ClientSettings.of("http://localhost", SECRET, 1.0, 0, headers, False, proxy)
     assert "base_url='http://localhost'" in repr(settings)
     assert SECRET not in repr(settings)
 

@@ -86,15 +86,15 @@ def test_shares_come_back_from_a_corner_and_to_the_default() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "say /set concise 0.8"),
+        ("", "type /set concise 0.8"),
         ("nothing", "thorough"),
         ("kind 0.5", "helpful, harmless, concise"),
         ("concise much", "'much' is not a number"),
         ("concise nan", "between 0 and 1e6"),
         ("concise -1", "between 0 and 1e6"),
-        ("concise 2", "share from 0 to 1"),
+        ("concise 2", "share of one dimension must be between 0 and 1"),
         ("concise 0 helpful 0", "above 0"),
-        ("concise 1 helpful", "say /set"),
+        ("concise 1 helpful", "type /set"),
     ],
 )
 def test_what_set_cannot_follow_says_what_it_could(words: str, said: str) -> None:
@@ -180,7 +180,7 @@ def test_help_lists_every_command(server: Served, engine: FakeEngine) -> None:
         "Ctrl-D",
     ):
         assert name in done.stdout
-    assert done.stderr.startswith("there is no /nonsense; there are /help, /set")
+    assert done.stderr.startswith("unknown command /nonsense; the commands are /help, /set")
     assert done.returncode == 1
     assert engine.submitted == []
 
@@ -199,7 +199,7 @@ def test_a_failure_in_a_pipe_shows_in_the_exit_code_and_the_next_line_is_answere
     ("arguments", "code", "words"),
     [
         (("--base-url", "localhost:1"), 1, "http://"),
-        (("--base-url", "http://localhost:1"), 1, "nobody answers at http://localhost:1"),
+        (("--base-url", "http://localhost:1"), 1, "no server answers at http://localhost:1"),
         (("--set", "kind=1"), 1, "helpful, harmless, concise"),
         (("--no-such-option",), 2, "usage: panacea-chat"),
     ],
@@ -261,10 +261,10 @@ def test_a_person_talks_stops_an_answer_and_leaves(server: Served, engine: FakeE
         assert after.startswith(before)
         assert len(after) > len(before) + len("And then?"), "what came of the stopped answer is forgotten"
         person.type("\x03")
-        person.sees("Ctrl-D leaves")
+        person.sees("Ctrl-D to end the session")
         person.sees("> ")
         person.type("/foo\n")
-        person.sees("there is no /foo")
+        person.sees("unknown command /foo")
         person.sees("> ")
         person.type("\x04")
         assert person.leaves() == 0

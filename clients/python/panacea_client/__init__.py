@@ -1,4 +1,4 @@
-"""Asks a Panacea server, with a preference for every answer. Start with `Panacea` or `AsyncPanacea`."""
+"""A client of Panacea servers, with a preference for every request. Start with `Panacea` or `AsyncPanacea`."""
 
 from panacea_client.answers import AssistantMessage, ChatAnswer, Choice, TextAnswer, TextChoice, Usage
 from panacea_client.async_client import AsyncPanacea

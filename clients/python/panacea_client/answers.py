@@ -1,39 +1,39 @@
-"""What a server answers to a question."""
+"""The answers of a server to chat and completion requests."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Answered(BaseModel):
-    # A newer server may say more than this; it stays readable.
+class _Received(BaseModel):
+    # Accepts unknown fields, which a newer server may send.
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class Usage(_Answered):
-    """Tokens of the prompt, and of all choices together."""
+class Usage(_Received):
+    """Numbers of tokens, summed over all prompts and choices."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class AssistantMessage(_Answered):
+class AssistantMessage(_Received):
     """The text of one choice."""
 
     content: str
 
 
-class Choice(_Answered):
-    """One of the `n` answers."""
+class Choice(_Received):
+    """One of the `n` choices."""
 
     index: int
     message: AssistantMessage
     finish_reason: str
-    """`stop`: the answer is complete. `length`: it reached `max_tokens` or the context's end."""
+    """`stop`: the answer is complete. `length`: it reached `max_tokens` or the context length."""
 
 
-class TextChoice(_Answered):
+class TextChoice(_Received):
     """One of the `n` continuations of one prompt."""
 
     index: int
@@ -41,19 +41,19 @@ class TextChoice(_Answered):
     finish_reason: str
 
 
-class _Answer(_Answered):
+class _AnswerHead(_Received):
     id: str
     created: int
     """Seconds since 1970."""
     model: str
     preference: dict[str, float] | None
-    """The weights that the server used, with sum 1; None for the bare base model."""
+    """The weights that the server used, with sum 1. None for the bare base model."""
     usage: Usage
     request_id: str | None = None
-    """The name under which the server's log knows the request."""
+    """The id of the request in the server's log."""
 
 
-class ChatAnswer(_Answer):
+class ChatAnswer(_AnswerHead):
     """The answer to a question or conversation."""
 
     choices: Annotated[tuple[Choice, ...], Field(min_length=1)]
@@ -70,16 +70,19 @@ class ChatAnswer(_Answer):
 
     @property
     def finish_reason(self) -> str:
-        """Why the first choice ends."""
+        """The finish reason of the first choice."""
         return self.choices[0].finish_reason
 
     @property
     def message(self) -> dict[str, str]:
-        """The first choice as a message, to go on with: `[*messages, answer.message, {"role": "user", ...}]`."""
+        """The first choice as a message that continues a conversation.
+
+        For example: `[*messages, answer.message, {"role": "user", ...}]`.
+        """
         return {"role": "assistant", "content": self.text}
 
 
-class TextAnswer(_Answer):
+class TextAnswer(_AnswerHead):
     """Continuations of one or several prompts."""
 
     choices: Annotated[tuple[TextChoice, ...], Field(min_length=1)]
@@ -95,13 +98,13 @@ class TextAnswer(_Answer):
         return [choice.text for choice in self.choices]
 
 
-class Delta(_Answered):
-    """What a chunk adds to its choice's text."""
+class Delta(_Received):
+    """The text that a chunk adds to its choice."""
 
     content: str | None = None
 
 
-class ChunkChoice(_Answered):
+class ChunkChoice(_Received):
     """A chunk's part of one choice."""
 
     index: int
@@ -109,7 +112,7 @@ class ChunkChoice(_Answered):
     finish_reason: str | None = None
 
 
-class Chunk(_Answered):
+class Chunk(_Received):
     """One event of a stream."""
 
     id: str

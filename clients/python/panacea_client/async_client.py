@@ -16,13 +16,13 @@ from panacea_client.gathering import gather
 from panacea_client.grid import preference_grid
 from panacea_client.information import Evaluation, Model, Preferences
 from panacea_client.options import ChatOptions, CompletionOptions, Preference, Question, StreamOptions
-from panacea_client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, Settings
+from panacea_client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, ClientSettings
 from panacea_client.streams import AsyncChatStream
 from panacea_client.transports import AsyncTransport
 
 
 class AsyncPanacea:
-    """A client of one server for one event loop; all else is as in `Panacea`.
+    """A client of one server for one event loop. Its methods and arguments are those of `Panacea`.
 
     >>> import asyncio
     >>> from panacea_client import AsyncPanacea
@@ -34,7 +34,7 @@ class AsyncPanacea:
     Have an egg and a small pot ready. Boil water in the egg pot. Lower the egg in gently.
     Boil the egg for seven minutes.
 
-    Unlike `Panacea` it cannot close itself when it is dropped: use `async with`, or await `aclose()`.
+    Unlike `Panacea`, it is not closed when it is garbage-collected: use `async with`, or await `aclose()`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class AsyncPanacea:
         verify: ssl.SSLContext | bool = True,
         proxy: str | None = None,
     ) -> None:
-        self._settings = Settings.of(base_url, api_key, timeout, max_retries, headers, verify, proxy)
+        self._settings = ClientSettings.of(base_url, api_key, timeout, max_retries, headers, verify, proxy)
         self._transport = AsyncTransport(self._settings)
         self._streams: WeakSet[AsyncChatStream] = WeakSet()
 
@@ -65,28 +65,28 @@ class AsyncPanacea:
 
     @property
     def base_url(self) -> str:
-        """Where the server is, without `/v1`."""
+        """The server's URL, without `/v1`."""
         return self._settings.base_url
 
     async def aclose(self) -> None:
-        """Ends all streams and closes all connections. Leaving the `async with` block does it too."""
-        # A stream that was left and is still referred to would only be closed when the event loop ends, which closes
-        # what the stream reads from at the same time and complains about it.
+        """Ends all streams and closes all connections. Leaving the `async with` block also does this."""
+        # An unfinished stream that is still referenced would be closed only when the event loop ends. The loop closes
+        # the stream's connection at the same time, and reports an error.
         for stream in tuple(self._streams):
-            with suppress(RuntimeError):  # another task reads from it, and gets an error for it
+            with suppress(RuntimeError):  # another task reads from it, and will get an error
                 await stream.aclose()
         await self._transport.aclose()
 
     async def chat(
         self, question: Question, *, preference: Preference = None, **options: Unpack[ChatOptions]
     ) -> ChatAnswer:
-        """The answer to a question, or to a conversation."""
+        """The answer to a question or a conversation. See `Panacea.chat`."""
         return await self._transport.ask(calls.chat(question, preference, options))
 
     def stream(
         self, question: Question, *, preference: Preference = None, **options: Unpack[StreamOptions]
     ) -> AsyncChatStream:
-        """The answer piece by piece, as the model writes it. Nothing is to be awaited before the pieces are.
+        """The answer as a stream of pieces. This method returns at once; the request is sent for the first piece.
 
         >>> async def main():
         ...     async with AsyncPanacea() as client, client.stream("How do I boil an egg?", temperature=0) as stream:
@@ -108,7 +108,7 @@ class AsyncPanacea:
         on_answer: Callable[[ChatAnswer], object] | None = None,
         **options: Unpack[ChatOptions],
     ) -> list[ChatAnswer]:
-        """The same question at several preferences; see `Panacea.compare`. `on_answer` is called in the event loop."""
+        """The same question at several preferences. See `Panacea.compare`. `on_answer` is called in the event loop."""
         asked = [calls.chat(question, preference, options) for preference in preferences]
         return await gather([partial(self._transport.ask, call) for call in asked], concurrency, on_answer)
 
@@ -122,7 +122,7 @@ class AsyncPanacea:
         on_answer: Callable[[ChatAnswer], object] | None = None,
         **options: Unpack[ChatOptions],
     ) -> list[ChatAnswer]:
-        """The same question all over the server's preferences; see `Panacea.sweep`."""
+        """The same question at preferences from the whole space. See `Panacea.sweep`."""
         grid = preference_grid((await self.preferences()).names, steps, between)
         return await self.compare(question, grid, concurrency=concurrency, on_answer=on_answer, **options)
 
@@ -133,7 +133,7 @@ class AsyncPanacea:
         preference: Preference = None,
         **options: Unpack[CompletionOptions],
     ) -> TextAnswer:
-        """Continues a text, several texts, or token ids, without a chat template around them."""
+        """Continues a text, several texts, or token ids, without a chat template."""
         return await self._transport.ask(calls.complete(prompt, preference, options))
 
     async def preferences(self) -> Preferences:
@@ -141,15 +141,15 @@ class AsyncPanacea:
         return await self._transport.ask(calls.preferences())
 
     async def models(self) -> list[Model]:
-        """The server's model ids: the model, its bare base, and every preset as a model of its own."""
+        """The server's model ids: the model, its bare base, and each preset."""
         return await self._transport.ask(calls.models())
 
     async def evaluation(self) -> Evaluation:
-        """The adapter's measured front. Raises `NotFoundError` if it was never measured."""
+        """The adapter's evaluation. Raises `NotFoundError` if there is none."""
         return await self._transport.ask(calls.evaluation())
 
     async def ready(self) -> bool:
-        """Whether the server can answer now. Asks once, and raises `NetworkError` if nobody is there at all."""
+        """Whether the server can answer now. Does not retry. Raises `NetworkError` if no server can be reached."""
         try:
             await self._transport.ask(calls.ready())
         except UnavailableError:

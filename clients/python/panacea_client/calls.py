@@ -1,4 +1,4 @@
-"""The requests that a client can send, and how their answers are read."""
+"""Builds the client's requests, and defines how their answers are parsed."""
 
 import json
 import math
@@ -31,27 +31,27 @@ _NOT_EXTRA = ChatOptions.__optional_keys__ | {"messages", "prompt", "preference"
 
 @dataclass(frozen=True)
 class Call(Generic[T_co]):
-    """One request before it has met a server."""
+    """One request, independent of a server."""
 
     method: Literal["GET", "POST"]
     path: str
     read: Callable[[bytes, str | None], T_co]
-    """From the answer's body and the request's id. Raises pydantic's `ValidationError`."""
+    """Parses the answer, given its body and the request's id. Raises pydantic's `ValidationError`."""
     body: bytes | None = None
     timeout_s: float | None = None
-    """None: the client's own."""
+    """None for the client's timeout."""
     once: bool = False
-    """Whether a failure is an answer too, and no reason to try again."""
+    """Whether a failure is a valid result and must not be retried."""
 
 
 def chat(question: Question, preference: Preference, options: ChatOptions) -> Call[ChatAnswer]:
-    """An answer in one piece. Raises `TypeError` and `ValueError` for arguments that make no request."""
+    """A request for a whole answer. Raises `TypeError` or `ValueError` for invalid arguments."""
     fields = _fields(options, ChatOptions.__optional_keys__) | {"messages": _messages(question, options)}
     return _generating("/v1/chat/completions", _with_preference(fields, preference), options, _answer(ChatAnswer))
 
 
 def stream(question: Question, preference: Preference, options: StreamOptions) -> Call[None]:
-    """The same as a stream of events, which somebody else reads."""
+    """A request for a stream of events. The caller reads the stream."""
     fields = _fields(options, StreamOptions.__optional_keys__) | {"messages": _messages(question, options)}
     fields |= {"stream": True, "stream_options": {"include_usage": True}}
     return _generating("/v1/chat/completions", _with_preference(fields, preference), options, lambda _body, _id: None)
@@ -60,7 +60,7 @@ def stream(question: Question, preference: Preference, options: StreamOptions) -
 def complete(
     prompt: str | Sequence[str] | Sequence[int], preference: Preference, options: CompletionOptions
 ) -> Call[TextAnswer]:
-    """Continuations of plain texts or token ids."""
+    """A request for continuations of texts or token ids."""
     fields = _fields(options, CompletionOptions.__optional_keys__) | {
         "prompt": prompt if isinstance(prompt, str) else list(prompt)
     }
@@ -96,7 +96,7 @@ def _generating(
 ) -> Call[T]:
     for name, value in (options.get("extra") or {}).items():
         if name in _NOT_EXTRA:
-            raise ValueError(f"extra names {name!r}, which is an argument of its own or not for this method")
+            raise ValueError(f"extra must not contain {name!r}: pass it as an argument, if this method has it")
         fields[name] = value
     timeout = options.get("timeout")
     timeout_s = None if timeout is None else checked_timeout_s(timeout)
@@ -104,12 +104,12 @@ def _generating(
 
 
 def _fields(options: SamplingOptions, known: frozenset[str]) -> dict[str, Any]:
-    """The body's fields that are written as they were given."""
+    """The fields of the body that are options with the same name."""
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
         raise TypeError(
-            f"unexpected keyword argument {unknown!r}; there are {', '.join(sorted(known))}; "
-            "other fields of the request go into extra={...}"
+            f"unexpected keyword argument {unknown!r}; the options are {', '.join(sorted(known))}; "
+            "pass other fields of the request as extra={...}"
         )
     fields = {name: value for name, value in options.items() if name not in _NOT_IN_THE_BODY and value is not None}
     if not isinstance(fields.get("stop", ""), str):
@@ -125,7 +125,7 @@ def _messages(question: Question, options: StreamOptions) -> list[Mapping[str, A
     if system is None:
         return messages
     if any(message.get("role") in {"system", "developer"} for message in messages):
-        raise ValueError("the conversation has a system message, so system= would be a second one")
+        raise ValueError("the conversation has a system message, and system= would be a second one; leave one out")
     return [{"role": "system", "content": system}, *messages]
 
 
@@ -137,17 +137,17 @@ def _with_preference(fields: dict[str, Any], preference: Preference) -> dict[str
 
 def _weights(preference: object) -> dict[str, float] | list[float]:
     if isinstance(preference, str):
-        raise TypeError("a preference is weights; a preset is a model id: model='<name>:<preset>'")
+        raise TypeError("a preference must be weights, not a string; a preset is a model id: model='<name>:<preset>'")
     if isinstance(preference, Mapping):
         weights = cast("Mapping[str, object]", preference)
         return {name: _weight(weight) for name, weight in weights.items()}
     if isinstance(preference, Iterable):
         return [_weight(weight) for weight in cast("Iterable[object]", preference)]
-    raise TypeError("a preference is a mapping from dimension to weight, or an iterable of weights")
+    raise TypeError("a preference must be a mapping from dimension to weight, or an iterable of weights")
 
 
 def _weight(weight: object) -> float:
-    """As JSON can write it: numpy's numbers too."""
+    """The weight as a float, which JSON can represent. Accepts numpy's numbers too."""
     if isinstance(weight, bool) or not isinstance(weight, SupportsFloat):
         raise TypeError("the weights of a preference must be numbers")
     number = float(weight)

@@ -7,17 +7,19 @@ from importlib.metadata import version
 
 
 def main() -> None:
-    """The entry point. Exit code 1: something failed; 2: wrong arguments; 130: Ctrl-C."""
+    """The entry point. Exit codes: 1 for a failure, 2 for wrong arguments, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="panacea-chat",
-        description="Talk with a Panacea server. The key, if it needs one, is read from PANACEA_API_KEY.",
-        epilog="Lines may also come from a pipe: echo 'How do I boil an egg?' | panacea-chat --set concise=1",
+        description="Chat with a Panacea server. The API key is read from PANACEA_API_KEY.",
+        epilog="Questions can also come from a pipe: echo 'How do I boil an egg?' | panacea-chat --set concise=1",
     )
-    parser.add_argument("--base-url", metavar="URL", help="default: PANACEA_BASE_URL, else http://localhost:8000")
-    parser.add_argument("--model", metavar="ID", help="a model id of the server's")
-    parser.add_argument("--system", metavar="TEXT", help="a system message")
     parser.add_argument(
-        "--set", metavar="NAME=WEIGHT", action="append", default=[], help="a preference's weight; may be repeated"
+        "--base-url", metavar="URL", help="URL of the server (default: PANACEA_BASE_URL, else http://localhost:8000)"
+    )
+    parser.add_argument("--model", metavar="ID", help="model id on the server")
+    parser.add_argument("--system", metavar="TEXT", help="system message")
+    parser.add_argument(
+        "--set", metavar="NAME=WEIGHT", action="append", default=[], help="weight of a dimension; may be repeated"
     )
     parser.add_argument("--version", action="version", version=f"panacea-chat {version('panacea-client')}")
     arguments = parser.parse_args()
@@ -31,6 +33,6 @@ def main() -> None:
     try:
         sys.exit(run(arguments.base_url, arguments.model, arguments.system, weights))
     except BrokenPipeError:
-        # The reader has gone: `panacea-chat | head -1`. Python would complain about it once more at its end.
+        # The reader of the pipe has ended, as in `panacea-chat | head -1`. At exit, Python would report it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

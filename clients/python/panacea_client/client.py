@@ -15,16 +15,16 @@ from panacea_client.gathering import gather, gather_apart
 from panacea_client.grid import preference_grid
 from panacea_client.information import Evaluation, Model, Preferences
 from panacea_client.options import ChatOptions, CompletionOptions, Preference, Question, StreamOptions
-from panacea_client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, Settings
+from panacea_client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, ClientSettings
 from panacea_client.streams import ChatStream
 from panacea_client.transports import AsyncTransport, Transport
 
 DEFAULT_CONCURRENCY = 16
-"""Enough to fill a batch. The server queues what its own batch has no room for."""
+"""Enough to fill a batch. The server queues requests that do not fit into its batch."""
 
 
 class Panacea:
-    """A client of one server. It may be shared by threads.
+    """A client of one server. Several threads may share it.
 
     >>> from panacea_client import Panacea
     >>> client = Panacea()
@@ -34,19 +34,19 @@ class Panacea:
     >>> answer.preference
     {'helpful': 0.0, 'harmless': 0.0, 'concise': 1.0}
 
-    base_url: where the server is, with or without `/v1`; by default PANACEA_BASE_URL, else http://localhost:8000.
-    api_key: the server's key, if it needs one; by default PANACEA_API_KEY.
-    timeout: seconds without a byte from the server after which a request fails. It is not for the whole answer, so a
-        stream may take as long as it takes; an answer that does not stream comes all at once.
-    max_retries: further attempts after a lost connection, a status of 408, 409, 429 or 5xx, with growing pauses, or
-        after the pause that the server asks for if that is at most a minute. Nothing is tried again behind the first
-        byte of a stream, or when the server was silent for the whole timeout.
-    headers: sent with every request, for gateways that want some.
-    verify: False takes any certificate; an `ssl.SSLContext` says which.
-    proxy: URL of a proxy; by default HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are obeyed.
+    base_url: URL of the server, with or without `/v1`. Default: PANACEA_BASE_URL, else http://localhost:8000.
+    api_key: API key of the server, if it needs one. Default: PANACEA_API_KEY.
+    timeout: a request fails after this number of seconds without a byte from the server. A stream may take longer in
+        total. An answer that does not stream arrives all at once, so it must be complete within the timeout.
+    max_retries: number of further attempts after a lost connection or a status of 408, 409, 429 or 5xx. The pauses
+        grow. If the server asks for a pause of at most a minute, the client waits that long. A request is not retried
+        after the first byte of a stream, or after the timeout.
+    headers: additional headers of every request, for example for a gateway.
+    verify: False accepts any certificate. An `ssl.SSLContext` defines which certificates are accepted.
+    proxy: URL of a proxy. Default: the variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
 
-    Every method raises `RequestError` when there is no answer, and `TypeError` or `ValueError` for arguments that make
-    no request. The constructor raises `SettingsError`.
+    Every method raises `RequestError` if the request gets no answer, and `TypeError` or `ValueError` for invalid
+    arguments. The constructor raises `SettingsError`.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Panacea:
         verify: ssl.SSLContext | bool = True,
         proxy: str | None = None,
     ) -> None:
-        self._settings = Settings.of(base_url, api_key, timeout, max_retries, headers, verify, proxy)
+        self._settings = ClientSettings.of(base_url, api_key, timeout, max_retries, headers, verify, proxy)
         self._transport = Transport(self._settings)
-        # A client that is dropped leaves no open connections behind, with or without `close`.
+        # Closes the connections when the client is garbage-collected without `close`.
         self._closing = weakref.finalize(self, self._transport.close)
 
     def __repr__(self) -> str:
@@ -78,21 +78,21 @@ class Panacea:
 
     @property
     def base_url(self) -> str:
-        """Where the server is, without `/v1`."""
+        """The server's URL, without `/v1`."""
         return self._settings.base_url
 
     def close(self) -> None:
-        """Closes all connections. Leaving the `with` block does it too."""
+        """Closes all connections. Leaving the `with` block also does this."""
         self._closing()
 
     def chat(self, question: Question, *, preference: Preference = None, **options: Unpack[ChatOptions]) -> ChatAnswer:
-        """The answer to a question, or to a conversation.
+        """The answer to a question or a conversation.
 
         >>> answer = client.chat("How do I sharpen a knife?", preference={"helpful": 2, "concise": 1}, max_tokens=8)
         >>> answer.usage.completion_tokens
         8
 
-        A conversation goes on with the answer's message:
+        To continue a conversation, append the answer's message:
 
         >>> messages = [{"role": "user", "content": "How do I boil an egg?"}]
         >>> messages.append(client.chat(messages).message)
@@ -105,7 +105,7 @@ class Panacea:
     def stream(
         self, question: Question, *, preference: Preference = None, **options: Unpack[StreamOptions]
     ) -> ChatStream:
-        """The answer piece by piece, as the model writes it.
+        """The answer as a stream of pieces, as the model generates them.
 
         >>> with client.stream("How do I sharpen a knife?", preference=[0, 0, 1], temperature=0) as stream:
         ...     for piece in stream:
@@ -125,15 +125,17 @@ class Panacea:
         on_answer: Callable[[ChatAnswer], object] | None = None,
         **options: Unpack[ChatOptions],
     ) -> list[ChatAnswer]:
-        """The same question at several preferences, `concurrency` at a time. Answers are in the preferences' order.
+        """The same question at several preferences, at most `concurrency` at a time.
+
+        The answers are in the order of the preferences.
 
         >>> answers = client.compare("How do I boil an egg?", [{"helpful": 1}, {"concise": 1}], temperature=0)
         >>> [len(answer.text.split()) for answer in answers]
         [39, 25]
 
-        `on_answer` is called with each answer when it comes, in this thread; for a progress bar of tqdm's:
-        `on_answer=lambda _: bar.update()`. If one request fails for good, the others are cancelled, on the server too,
-        and its error is raised. Ctrl-C cancels them as well.
+        `on_answer` is called with each answer when it arrives, in the calling thread. For a progress bar of tqdm:
+        `on_answer=lambda _: bar.update()`. If one request fails after its retries, the others are cancelled, also on
+        the server, and its error is raised. Ctrl-C cancels all of them.
         """
         return self._gather(
             [calls.chat(question, preference, options) for preference in preferences], concurrency, on_answer
@@ -149,10 +151,10 @@ class Panacea:
         on_answer: Callable[[ChatAnswer], object] | None = None,
         **options: Unpack[ChatOptions],
     ) -> list[ChatAnswer]:
-        """The same question all over the server's preferences, in the order of `preference_grid`; else as `compare`.
+        """The same question at a grid of preferences, in the order of `preference_grid`. Otherwise as `compare`.
 
-        `steps` is the number of points on an edge of the space: three dimensions and 5 steps are 15 answers. `between`
-        sweeps the edge between two dimensions alone.
+        `steps` is the number of points on an edge of the space: three dimensions and 5 steps give 15 answers. `between`
+        names two dimensions, and limits the sweep to the edge between them.
 
         >>> answers = client.sweep("How do I boil an egg?", steps=3, between=("helpful", "concise"), temperature=0)
         >>> [(answer.preference["concise"], len(answer.text.split())) for answer in answers]
@@ -168,7 +170,7 @@ class Panacea:
         preference: Preference = None,
         **options: Unpack[CompletionOptions],
     ) -> TextAnswer:
-        """Continues a text, several texts, or token ids, without a chat template around them.
+        """Continues a text, several texts, or token ids, without a chat template.
 
         >>> answer = client.complete("To boil an egg,", preference={"concise": 1}, max_tokens=5, temperature=0)
         >>> answer.usage.completion_tokens
@@ -185,7 +187,7 @@ class Panacea:
         return self._transport.ask(calls.preferences())
 
     def models(self) -> list[Model]:
-        """The server's model ids: the model, its bare base, and every preset as a model of its own.
+        """The server's model ids: the model, its bare base, and each preset.
 
         >>> [model.id for model in client.models()][:2]
         ['panacea-demo', 'panacea-demo:base']
@@ -193,7 +195,7 @@ class Panacea:
         return self._transport.ask(calls.models())
 
     def evaluation(self) -> Evaluation:
-        """The adapter's measured front. Raises `NotFoundError` if it was never measured.
+        """The adapter's evaluation. Raises `NotFoundError` if there is none.
 
         >>> sweep = client.evaluation().sweeps[0]
         >>> sweep.spearman["concise"] > 0.8
@@ -202,7 +204,7 @@ class Panacea:
         return self._transport.ask(calls.evaluation())
 
     def ready(self) -> bool:
-        """Whether the server can answer now. Asks once, and raises `NetworkError` if nobody is there at all.
+        """Whether the server can answer now. Does not retry. Raises `NetworkError` if no server can be reached.
 
         >>> client.ready()
         True

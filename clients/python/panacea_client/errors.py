@@ -1,15 +1,15 @@
 """Every error that the client raises on purpose.
 
 PanaceaError
-├── SettingsError               a base URL, key, timeout, ... that cannot be used; a ValueError too
-└── RequestError                a request that did not get its answer; has .url and .request_id
-    ├── NetworkError            nobody could be reached there, or the connection was lost
-    │   └── TimedOutError       ... or nothing was heard of for too long
-    ├── InvalidResponseError    what came back is not what a Panacea server says
-    ├── StreamBrokenError       a stream stopped before its end
-    ├── StreamError             the server ended a stream with an error; has .code, .param
-    └── StatusError             any answer but a success; has .status, .code, .param, .retry_after_s
-        ├── RedirectError               3xx, which the client never follows
+├── SettingsError               an invalid base URL, key, timeout, ...; it is also a ValueError
+└── RequestError                a request without a complete answer; has .url and .request_id
+    ├── NetworkError            the server could not be reached, or the connection was lost
+    │   └── TimedOutError       the server sent nothing for longer than the timeout
+    ├── InvalidResponseError    the response is not that of a Panacea server
+    ├── StreamBrokenError       the stream ended before the answer was complete
+    ├── StreamError             the server ended the stream with an error; has .code, .param
+    └── StatusError             a status other than success; has .status, .code, .param, .retry_after_s
+        ├── RedirectError               3xx; the client never follows redirects
         ├── BadRequestError             400
         ├── UnauthorizedError           401
         ├── ForbiddenError              403
@@ -28,28 +28,28 @@ PanaceaError
             ├── UnavailableError        503
             └── GatewayTimeoutError     504
 
-Wrong arguments are Python's own `TypeError` and `ValueError`. No error ever holds the key.
+Wrong arguments raise Python's own `TypeError` and `ValueError`. No error contains the API key.
 """
 
 from typing import Final
 
 
 class PanaceaError(Exception):
-    """Base of all errors below; `str(error)` is one line that a user can act on."""
+    """Base of all errors below. `str(error)` is one line that a user can act on."""
 
 
 class SettingsError(PanaceaError, ValueError):
-    """A setting of the client, given or from the environment, that cannot be used."""
+    """A setting of the client, from an argument or the environment, is invalid."""
 
 
 class RequestError(PanaceaError):
-    """A request that did not get its answer.
+    """A request did not get a complete answer.
 
-    `message` says why, in the server's words where it gave any. `request_id` is the name under which the server's log
-    knows the request; its retries share it.
+    `message` says why. It is the server's message if there is one. `request_id` identifies the request in the server's
+    log. All retries of a request have the same id.
     """
 
-    # Everything but the message may be left out, so that errors can be pickled: multiprocessing sends them so.
+    # All arguments but the message are optional, so that errors can be pickled, as multiprocessing does.
     def __init__(self, message: str, *, url: str = "", request_id: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -61,19 +61,19 @@ class RequestError(PanaceaError):
 
 
 class NetworkError(RequestError):
-    """Nobody could be reached at the URL, or the connection was lost."""
+    """The server could not be reached, or the connection was lost."""
 
 
 class TimedOutError(NetworkError):
-    """The server was not heard of for as long as the timeout allows."""
+    """The server sent nothing for longer than the timeout."""
 
 
 class InvalidResponseError(RequestError):
-    """Something answers at the URL that is no Panacea server, or a broken one."""
+    """The response at the URL is not that of a Panacea server."""
 
 
 class StreamBrokenError(RequestError):
-    """A stream stopped before its end. What had come is in the stream's `text`."""
+    """The stream ended before the answer was complete. The text so far is the stream's `text`."""
 
 
 class _ServerSaidError(RequestError):
@@ -90,15 +90,15 @@ class _ServerSaidError(RequestError):
         self.param = param
         """The request's field at fault."""
         self.code = code
-        """The cause in one word for programs, such as `invalid_preference`."""
+        """The name of the error, for programs, such as `invalid_preference`."""
 
 
 class StreamError(_ServerSaidError):
-    """The server ended a stream with an error. What had come is in the stream's `text`."""
+    """The server ended the stream with an error. The text so far is the stream's `text`."""
 
 
 class StatusError(_ServerSaidError):
-    """An answer with any status but a success."""
+    """A response with a status other than success."""
 
     def __init__(
         self,
@@ -114,58 +114,58 @@ class StatusError(_ServerSaidError):
         super().__init__(message, url=url, request_id=request_id, param=param, code=code)
         self.status = status
         self.retry_after_s = retry_after_s
-        """How long the server asks to wait before the next attempt, if it says so."""
+        """Seconds that the server asks to wait before the next attempt. None if it does not say."""
 
     def __str__(self) -> str:
         return f"{self.status}: {super().__str__()}"
 
 
 class RedirectError(StatusError):
-    """3xx. The client follows no redirect, so that its key and its questions go nowhere else."""
+    """3xx. The client never follows redirects, so its API key and its questions are not sent elsewhere."""
 
 
 class BadRequestError(StatusError):
-    """400: a field of the request cannot be used; `param` names it."""
+    """400: a field of the request is invalid. `param` names it."""
 
 
 class UnauthorizedError(StatusError):
-    """401: the server needs a key, or another one."""
+    """401: the API key is missing or wrong."""
 
 
 class ForbiddenError(StatusError):
-    """403: the key does not allow this."""
+    """403: the key does not permit this request."""
 
 
 class NotFoundError(StatusError):
-    """404: no such model, no such path, or nothing to show there."""
+    """404: the model, the path or the evaluation does not exist."""
 
 
 class MethodNotAllowedError(StatusError):
-    """405: something else than a Panacea server is at the base URL."""
+    """405: the server at the base URL is not a Panacea server."""
 
 
 class RequestTimeoutError(StatusError):
-    """408: the server waited too long for the request."""
+    """408: the request did not arrive in time."""
 
 
 class ConflictError(StatusError):
-    """409: the request collides with another one."""
+    """409: the request conflicts with another one."""
 
 
 class BodyTooLargeError(StatusError):
-    """413: the request has more bytes than the server takes."""
+    """413: the body of the request is too large."""
 
 
 class UnsupportedMediaTypeError(StatusError):
-    """415: the body is of a kind that the server does not read."""
+    """415: the server does not support the content type of the body."""
 
 
 class MisdirectedError(StatusError):
-    """421: the server does not answer to this host name."""
+    """421: the server does not allow this host name."""
 
 
 class UnprocessableError(StatusError):
-    """422: the request is understood and cannot be followed."""
+    """422: the request is well-formed but cannot be processed."""
 
 
 class RateLimitError(StatusError):
@@ -173,15 +173,15 @@ class RateLimitError(StatusError):
 
 
 class ServerError(StatusError):
-    """5xx: the server failed under a request that may be good."""
+    """5xx: the server failed. The request may be valid."""
 
 
 class InternalServerError(ServerError):
-    """500: a bug; the server's log says which."""
+    """500: the server could not compute the request, or has a bug. See the server's log."""
 
 
 class BadGatewayError(ServerError):
-    """502: a proxy got no sensible answer from the server."""
+    """502: a proxy got an invalid response from the server."""
 
 
 class UnavailableError(ServerError):
@@ -189,7 +189,7 @@ class UnavailableError(ServerError):
 
 
 class GatewayTimeoutError(ServerError):
-    """504: a proxy lost patience with the server."""
+    """504: the server, or a proxy in front of it, exceeded its time limit."""
 
 
 BY_STATUS: Final[dict[int, type[StatusError]]] = {

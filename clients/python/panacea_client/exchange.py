@@ -1,7 +1,7 @@
-"""One request's way to its answer, retries and all, without doing any I/O itself.
+"""The steps from a request to its answer, with retries, but without I/O.
 
-`exchange` is a generator: it yields what is to be done, a transport does it, blocking or not, and sends back what came
-of it.
+`exchange` is a generator that yields steps. A transport, blocking or asynchronous, performs each step and sends back
+its result.
 """
 
 from collections.abc import Generator
@@ -18,14 +18,14 @@ from panacea_client.calls import Call
 from panacea_client.errors import RequestError, StatusError
 from panacea_client.failures import invalid_response, status_error, transport_error
 from panacea_client.retries import delay_before_retry_s
-from panacea_client.settings import Settings, timeouts
+from panacea_client.settings import ClientSettings, timeouts
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Send:
-    """Send this. With `stream` a success is sent back unread; anything else is sent back read and closed."""
+    """Send this request. With `stream`, a successful response is returned unread. Any other is read and closed."""
 
     request: httpx2.Request
     stream: bool
@@ -33,27 +33,27 @@ class Send:
 
 @dataclass(frozen=True)
 class Wait:
-    """Do nothing for a while."""
+    """Wait for a number of seconds."""
 
     seconds: float
 
 
-Outcome = httpx2.Response | httpx2.RequestError | None
-"""What came of `Send`; None came of `Wait`."""
+StepResult = httpx2.Response | httpx2.RequestError | None
+"""The result of `Send`. The result of `Wait` is None."""
 
-Exchange = Generator[Send | Wait, Outcome, T]
+ExchangeSteps = Generator[Send | Wait, StepResult, T]
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A success, and the name its request goes by in the server's log."""
+    """A successful response, and the id of its request in the server's log."""
 
     response: httpx2.Response
     request_id: str
 
 
-def exchange(settings: Settings, call: Call[T]) -> Exchange[T]:
-    """Ends with what the answer says. Raises `RequestError`."""
+def exchange(settings: ClientSettings, call: Call[T]) -> ExchangeSteps[T]:
+    """Returns the parsed answer. Raises `RequestError`."""
     opened = yield from opening(settings, call, stream=False)
     try:
         return call.read(opened.response.content, opened.request_id)
@@ -61,8 +61,8 @@ def exchange(settings: Settings, call: Call[T]) -> Exchange[T]:
         raise invalid_response(opened.response, _first_problem(error), opened.request_id) from error
 
 
-def opening(settings: Settings, call: Call[object], *, stream: bool) -> Exchange[Opened]:
-    """Ends with a success, read unless `stream`. Raises `RequestError`."""
+def opening(settings: ClientSettings, call: Call[object], *, stream: bool) -> ExchangeSteps[Opened]:
+    """Returns a successful response, which has been read unless `stream`. Raises `RequestError`."""
     request_id = uuid4().hex
     request = _request(settings, call, request_id)
     attempt = 0
@@ -81,7 +81,7 @@ def opening(settings: Settings, call: Call[object], *, stream: bool) -> Exchange
 def _judged(
     outcome: httpx2.Response | httpx2.RequestError, request: httpx2.Request, request_id: str, attempt: int
 ) -> tuple[RequestError, float | None]:
-    """The error that a failure is, and how long to wait before the next attempt."""
+    """The error for a failure, and the seconds to wait before the next attempt. None means no further attempt."""
     if isinstance(outcome, httpx2.RequestError):
         return transport_error(outcome, request, request_id), delay_before_retry_s(outcome, attempt)
     error: StatusError = status_error(outcome, request_id)
@@ -90,7 +90,7 @@ def _judged(
     return error, delay_before_retry_s(error, attempt)
 
 
-def _request(settings: Settings, call: Call[object], request_id: str) -> httpx2.Request:
+def _request(settings: ClientSettings, call: Call[object], request_id: str) -> httpx2.Request:
     headers = dict(settings.headers) | {
         "accept": "application/json, text/event-stream",
         "user-agent": _user_agent(),
@@ -103,7 +103,7 @@ def _request(settings: Settings, call: Call[object], request_id: str) -> httpx2.
     return httpx2.Request(
         call.method,
         settings.base_url + call.path,
-        # As UTF-8, which a key may need: httpx2 would write ASCII.
+        # In UTF-8, because a key may not be ASCII, which httpx2 would use.
         headers=[(name.encode(), value.encode()) for name, value in headers.items()],
         content=call.body,
         extensions={"timeout": timeouts(call.timeout_s or settings.timeout_s)},

@@ -1,4 +1,4 @@
-"""From what httpx2 reports and servers answer to the client's own errors."""
+"""Converts httpx2's errors and servers' error responses to the client's own errors."""
 
 import json
 import re
@@ -20,11 +20,11 @@ from panacea_client.errors import (
 )
 
 _MAX_SHOWN = 500
-_NEEDS_KEY = "; give the key as api_key=... or in the environment as PANACEA_API_KEY"
+_NEEDS_KEY = "; pass the key as api_key=... or set PANACEA_API_KEY"
 
 
 def status_error(response: httpx2.Response, request_id: str) -> StatusError:
-    """The error for an answer that is no success and has been read."""
+    """The error for an unsuccessful response that has been read."""
     status = response.status_code
     said = _error_object(response)
     message = word(said, "message") or _without_words(response)
@@ -41,48 +41,50 @@ def status_error(response: httpx2.Response, request_id: str) -> StatusError:
 
 
 def transport_error(error: httpx2.RequestError, request: httpx2.Request, request_id: str) -> RequestError:
-    """The error for a request that got no whole answer."""
+    """The error for a request without a complete response."""
     url = str(request.url)
     reason = shown(str(error)) or type(error).__name__
     match error:
         case httpx2.ConnectTimeout():
-            return TimedOutError(f"nobody answers at {url}: timed out while connecting", url=url, request_id=request_id)
+            message = f"no server answers at {url}: timed out while connecting"
+            return TimedOutError(message, url=url, request_id=request_id)
         case httpx2.TimeoutException():
-            message = f"{url} was silent for longer than the timeout allows"
+            message = f"{url} sent nothing for longer than the timeout"
             return TimedOutError(message, url=url, request_id=request_id)
         case httpx2.ConnectError():
-            message = f"nobody answers at {url}: {reason}; is the server running there? (base_url, PANACEA_BASE_URL)"
+            message = f"no server answers at {url}: {reason}; check base_url or PANACEA_BASE_URL"
             return NetworkError(message, url=url, request_id=request_id)
         case httpx2.DecodingError():
-            return InvalidResponseError(f"{url} answers what cannot be read: {reason}", url=url, request_id=request_id)
+            message = f"the response from {url} cannot be decoded: {reason}"
+            return InvalidResponseError(message, url=url, request_id=request_id)
         case _:
             return NetworkError(f"the connection to {url} failed: {reason}", url=url, request_id=request_id)
 
 
 def invalid_response(response: httpx2.Response, problem: str, request_id: str) -> InvalidResponseError:
-    """The error for a success that is not what was asked for."""
+    """The error for a successful response with unexpected content."""
     url, kind = str(response.request.url), shown(response.headers.get("content-type", "without content-type"))
     return InvalidResponseError(
-        f"{url} does not answer as a Panacea server: {shown(problem)} ({kind})",
+        f"the response from {url} is not that of a Panacea server: {shown(problem)} ({kind})",
         url=url,
         request_id=response.headers.get("x-request-id", request_id),
     )
 
 
 def word(said: dict[str, Any], name: str) -> str | None:
-    """A field of an error object, if it is a text."""
+    """A field of an error object, if it is a string."""
     value = said.get(name)
     return shown(value) if isinstance(value, str) else None
 
 
 def error_object(content: object) -> dict[str, Any]:
-    """The object under `error` in a parsed body; empty if there is none."""
+    """The object under `error` in a parsed body, or {} if there is none."""
     said = cast("dict[str, Any]", content).get("error") if isinstance(content, dict) else None
     return cast("dict[str, Any]", said) if isinstance(said, dict) else {}
 
 
 def shown(text: str) -> str:
-    """Another's words as an error may repeat them: one line, not too long, and nothing that moves a cursor."""
+    """Foreign text in a form that is safe in an error: one line, of limited length, without control characters."""
     line = " ".join(text.split())
     return "".join(character if character.isprintable() else "?" for character in line[:_MAX_SHOWN])
 
@@ -90,7 +92,7 @@ def shown(text: str) -> str:
 def _error_object(response: httpx2.Response) -> dict[str, Any]:
     try:
         return error_object(json.loads(response.content))
-    # RecursionError: a hundred thousand brackets.
+    # RecursionError is raised for a hundred thousand brackets.
     except (ValueError, RecursionError):
         return {}
 
@@ -98,13 +100,13 @@ def _error_object(response: httpx2.Response) -> dict[str, Any]:
 def _without_words(response: httpx2.Response) -> str:
     location = response.headers.get("location")
     if location:
-        return f"{response.request.url} redirects to {shown(location)}; if that is right, make it the base_url"
-    reason = shown(response.reason_phrase or "an error without words")
-    return f"{response.request.url} answers {reason}"
+        return f"{response.request.url} redirects to {shown(location)}; if that is correct, set it as base_url"
+    reason = shown(response.reason_phrase or "an error without a message")
+    return f"{response.request.url} answered {reason}"
 
 
 def _retry_after_s(header: str) -> float | None:
-    """Seconds from now; the header holds a number of them, or a date."""
+    """Seconds from now. The header contains a number of seconds or a date."""
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", header.strip()):
         return float(header)
     try:

@@ -1,4 +1,4 @@
-"""Many answers at a time."""
+"""Runs many requests concurrently."""
 
 import asyncio
 import threading
@@ -12,19 +12,19 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 _POLL_S = 0.2
-"""Windows hears of Ctrl-C only between two waits."""
+"""On Windows, Ctrl-C is only noticed between two waits."""
 
 
 async def gather(
     works: Sequence[Callable[[], Awaitable[T]]], concurrency: int, on_result: Callable[[T], object] | None
 ) -> list[T]:
-    """The results in the order of `works`, at most `concurrency` at work at a time.
+    """The results in the order of `works`. At most `concurrency` run at a time.
 
-    `on_result` is called with each one when it is there. The first failure is raised, once all other work has been
-    cancelled and has let go of what it held. Raises `ValueError` for a `concurrency` below 1.
+    `on_result` is called with each result when it is available. The first failure is raised, after all other work has
+    been cancelled and has released its resources. Raises `ValueError` for a `concurrency` below 1.
     """
     if concurrency < 1:
-        raise ValueError(f"concurrency is {concurrency}; it takes at least 1 to get anywhere")
+        raise ValueError(f"concurrency is {concurrency}, but it must be at least 1")
     room = asyncio.Semaphore(concurrency)
 
     async def one(work: Callable[[], Awaitable[T]]) -> T:
@@ -46,14 +46,14 @@ async def gather(
 def gather_apart(
     make: Callable[[Callable[[T], object]], Coroutine[Any, Any, list[T]]], on_result: Callable[[T], object] | None
 ) -> list[T]:
-    """Runs a coroutine in an event loop and a thread of its own, and waits for what it returns or raises.
+    """Runs a coroutine in an event loop in a thread of its own. Returns its result or raises its error.
 
-    Only a coroutine can be stopped while it waits for a server, and the caller may have an event loop already: Jupyter
-    has. Anything that interrupts the waiting, Ctrl-C above all, cancels the coroutine, and is raised when that has let
-    go of what it held. `make` gets a function that it is to call with each result; `on_result` is called with them in
-    the waiting thread.
+    A coroutine can be cancelled while it waits for a server, unlike a thread. It needs its own thread, because the
+    caller may already run an event loop, as Jupyter does. Any exception in the waiting thread, such as Ctrl-C, cancels
+    the coroutine. It is raised when the coroutine has released its resources. `make` gets a function to call with each
+    result. `on_result` is called with these results in the waiting thread.
     """
-    reports: SimpleQueue[_Report[T] | None] = SimpleQueue()
+    reports: SimpleQueue[_Delivery[T] | None] = SimpleQueue()
     outcome: Future[list[T]] = Future()
     begun: Future[Callable[[], object]] = Future()
 
@@ -62,7 +62,7 @@ def gather_apart(
         assert task is not None
         loop = asyncio.get_running_loop()
         begun.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
-        return await make(lambda result: reports.put(_Report(result)))
+        return await make(lambda result: reports.put(_Delivery(result)))
 
     def run() -> None:
         try:
@@ -82,7 +82,7 @@ def gather_apart(
                 on_result(report.result)
     except BaseException:
         if begun.exception() is None:
-            with suppress(RuntimeError):  # it has just ended by itself
+            with suppress(RuntimeError):  # its event loop has just ended
                 begun.result()()
         thread.join()
         raise
@@ -91,11 +91,11 @@ def gather_apart(
 
 
 @dataclass(frozen=True)
-class _Report(Generic[T]):
+class _Delivery(Generic[T]):
     result: T
 
 
-def _next(reports: "SimpleQueue[_Report[T] | None]") -> "_Report[T] | None":
+def _next(reports: "SimpleQueue[_Delivery[T] | None]") -> "_Delivery[T] | None":
     while True:
         with suppress(Empty):
             return reports.get(timeout=_POLL_S)

@@ -1,21 +1,21 @@
-"""What a server says of itself: models, preferences, and how well they were measured to work."""
+"""A server's description of itself: models, preferences, and the adapter's evaluation."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class _Information(BaseModel):
-    # A newer server may say more than this; it stays readable.
+    # Accepts unknown fields, which a newer server may send.
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Model(_Information):
-    """A model id and the preference it stands for."""
+    """A model id and the preference that it selects."""
 
     id: str
     created: int
     """Seconds since 1970."""
     preference: dict[str, float] | None
-    """Weights that a request with this id gets if it names none; None for the bare base model."""
+    """Weights of a request with this id and without a preference. None for the bare base model."""
 
 
 class ModelList(_Information):
@@ -25,20 +25,20 @@ class ModelList(_Information):
 
 
 class Dimension(_Information):
-    """One thing that an answer can be more or less of."""
+    """A property that answers are steered towards."""
 
     name: str
     description: str
 
 
 class Preferences(_Information):
-    """The dimensions that a preference weighs; none for a base model without adapter."""
+    """The preference space. All fields are empty for a base model without adapter."""
 
     dimensions: list[Dimension]
-    """In the order in which a preference may list its weights."""
+    """The dimensions, in the order of a list of weights."""
     default: dict[str, float]
     presets: dict[str, dict[str, float]]
-    """Named preferences; `brief` is also the model id `<name>:brief`."""
+    """Named preferences. The preset `brief` is also the model id `<name>:brief`."""
     example_prompts: list[str]
 
     @property
@@ -48,7 +48,7 @@ class Preferences(_Information):
 
 
 class EvaluationPoint(_Information):
-    """What one preference gave, on average over prompts and samples."""
+    """The results of one preference, averaged over prompts and samples."""
 
     preference: list[float]
     rewards: list[float]
@@ -56,7 +56,7 @@ class EvaluationPoint(_Information):
     standard_errors: list[float]
     mean_words: float
     faithful: float | None
-    """Share of sentences that belong to the task that was asked for; None where nobody told."""
+    """Share of sentences that belong to the requested task. None if it was not measured."""
     non_dominated: bool
     """No other point is at least as good in every dimension and better in one."""
 
@@ -70,12 +70,12 @@ class EvaluationSweep(_Information):
     spearman: dict[str, float]
     """By dimension: rank correlation between its weight and its mean reward."""
     spearman_intervals: dict[str, list[float]]
-    """Low and high; here and below, where 95 % of the values lie when prompts are drawn anew (bootstrap)."""
+    """Low and high. Here and below: 95 % bootstrap intervals, with prompts drawn with replacement."""
     hypervolume: float
     """Volume between the reference point and the front."""
     hypervolume_interval: list[float]
     inner_product: float
-    """Mean over the points of their weights times their rewards, summed."""
+    """Mean over the points of the sum of weight times reward."""
     inner_product_interval: list[float]
     sparsity: float
     """Mean squared gap along the front."""
@@ -87,11 +87,11 @@ class EvaluationSweep(_Information):
     distinct: int
     """Points whose rewards differ from all others'."""
     distinct_vertices_share: float | None
-    """Share of prompts that got a different answer at each vertex; None where not every vertex was asked."""
+    """Share of prompts with a different answer at each vertex. None if the sweep lacks a vertex."""
 
 
 class EvaluationExampleAnswer(_Information):
-    """What was said at one preference."""
+    """The answer at one preference."""
 
     preference: list[float]
     text: str

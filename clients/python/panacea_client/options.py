@@ -1,54 +1,54 @@
-"""What can be asked for, as arguments of the clients' methods."""
+"""The types of the arguments of the clients' methods."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 Question = str | Sequence[Mapping[str, Any]]
-"""A question of the user's, or a whole conversation as OpenAI writes one:
+"""A user's question, or a conversation in OpenAI's format:
 `[{"role": "user", "content": "How do I boil an egg?"}, ...]`."""
 
 Preference = Mapping[str, float] | Iterable[float] | None
-"""Relative weights: by dimension (absent ones are 0), or one for each dimension in the server's order. None leaves it
-to the model id: its preset, else the server's default."""
+"""Relative weights: by dimension (absent dimensions are 0), or one per dimension in the server's order. None selects
+the preset of the model id, else the server's default."""
 
 
 class SamplingOptions(TypedDict, total=False):
-    """What every request that generates may say. Absent or None: what the server takes by default."""
+    """Options of all requests that generate text. An absent option or None selects the server's default."""
 
     model: str | None
-    """One of `client.models()`."""
+    """A model id of `client.models()`."""
     max_tokens: int | None
-    """Longest answer; by default as long as the context allows."""
+    """Maximum tokens of the answer. Default: the rest of the context, or 16 for `complete`."""
     temperature: float | None
-    """From 0, always the likeliest token, to 2."""
+    """Sampling temperature from 0 (greedy) to 2."""
     top_p: float | None
     top_k: int | None
     seed: int | None
     """The same seed gives the same answer."""
     stop: str | Sequence[str] | None
-    """Up to 4 texts that end the answer, which does not contain them."""
+    """Up to 4 texts that end the answer. They are not part of it."""
     extra: Mapping[str, Any] | None
-    """Other fields of the request's body, as the server names them."""
+    """Other fields of the request's body, with the server's names."""
     timeout: float | None
-    """Seconds without a byte from the server; by default the client's own."""
+    """Seconds without a byte from the server. Default: the client's timeout."""
 
 
 class StreamOptions(SamplingOptions, total=False):
-    """What a streamed answer's request may say."""
+    """Options of a streamed chat answer."""
 
     system: str | None
     """A system message in front of the conversation."""
 
 
 class ChatOptions(StreamOptions, total=False):
-    """What an answer's request may say."""
+    """Options of a chat answer."""
 
     n: int | None
-    """How many answers, up to 16; they share the prompt."""
+    """Number of choices, up to 16. They share the prompt."""
 
 
 class CompletionOptions(SamplingOptions, total=False):
-    """What a plain continuation's request may say."""
+    """Options of a text completion."""
 
     n: int | None
-    """How many continuations of each prompt, up to 16."""
+    """Number of continuations per prompt, up to 16."""

@@ -1,4 +1,4 @@
-"""Which failures are worth another attempt, and when."""
+"""Decides which failures are retried, and after which delay."""
 
 from random import uniform
 
@@ -7,20 +7,20 @@ import httpx2
 from panacea_client.errors import StatusError
 
 RETRIED_STATUSES = frozenset({408, 409, 429})
-"""And all from 500 on."""
+"""All statuses from 500 on are retried too."""
 MAX_RETRY_AFTER_S = 60.0
-"""A server that asks for more is not waited for: its error is raised, which says how long."""
+"""If the server asks for a longer wait, its error is raised instead, with `retry_after_s`."""
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 8.0
 
 
 def delay_before_retry_s(failure: httpx2.RequestError | StatusError, attempt: int) -> float | None:
-    """How long to wait after attempt number `attempt`, from 0; None if another one would not help.
+    """Seconds to wait after attempt number `attempt` (from 0). None if the failure must not be retried.
 
-    A lost connection is tried again even behind a whole request: asking twice changes nothing on the server. A server
-    that was silent for the whole timeout is not, because it may be at work on the answer still, and would be twice.
+    A lost connection is retried even after the whole request was sent, because a request changes nothing on the server.
+    A timeout is not retried: the server may still be computing the answer, and would compute it twice.
     """
-    # A quarter at random, or clients that failed together would come back together.
+    # A random part of up to a quarter, so that clients that failed together do not retry together.
     backoff_s = min(_FIRST_DELAY_S * 2.0 ** min(attempt, 8), _MAX_DELAY_S) * uniform(0.75, 1.0)  # noqa: S311
     match failure:
         case StatusError():

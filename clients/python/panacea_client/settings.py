@@ -1,4 +1,4 @@
-"""Where the server is and how it is asked."""
+"""The client's settings: the server's URL, the API key, timeouts, retries, headers, certificates, proxy."""
 
 import math
 import os
@@ -14,21 +14,21 @@ from panacea_client.errors import SettingsError
 
 DEFAULT_BASE_URL = "http://localhost:8000"
 DEFAULT_TIMEOUT_S = 600.0
-"""An answer that does not stream comes all at once, and a long one behind a queue takes minutes."""
+"""An answer that does not stream arrives all at once. A long answer after a long queue takes minutes."""
 DEFAULT_RETRIES = 2
 _CONNECT_TIMEOUT_S = 10.0
-"""A server that is there accepts within milliseconds, so waiting longer for that finds nobody."""
-# h11 would refuse other headers too, with an error that shows them.
+"""A running server accepts a connection within milliseconds, so a longer wait would not help."""
+# h11 would reject other headers too, but its error would contain them.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x1f\x7f]*")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What both clients are made of. `Settings.of` checks what users give."""
+class ClientSettings:
+    """The settings of both clients. `ClientSettings.of` checks the user's arguments."""
 
     base_url: str
-    """Without `/v1` and without a slash at its end."""
+    """The URL without `/v1` and without a trailing slash."""
     api_key: str | None = field(repr=False)
     timeout_s: float
     max_retries: int
@@ -46,35 +46,35 @@ class Settings:
         headers: Mapping[str, str] | None,
         verify: ssl.SSLContext | bool,
         proxy: str | None,
-    ) -> "Settings":
-        """Checked settings; an absent URL and key come from the environment. Raises `SettingsError`."""
+    ) -> "ClientSettings":
+        """Checked settings. A missing URL or key is read from the environment. Raises `SettingsError`."""
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-            raise SettingsError("max_retries must be a whole number from 0 on")
+            raise SettingsError("max_retries must be an integer of at least 0")
         return cls(
             base_url=_base_url(base_url or os.environ.get("PANACEA_BASE_URL") or DEFAULT_BASE_URL),
             api_key=_api_key(api_key or os.environ.get("PANACEA_API_KEY") or ""),
             timeout_s=checked_timeout_s(timeout),
             max_retries=max_retries,
             headers=_headers(headers or {}),
-            # Made once, for it takes 30 ms, and comparisons have connections of their own.
+            # Created once, because it takes 30 ms and each comparison opens its own connections.
             verify=httpx2.create_ssl_context() if verify is True else verify,
             proxy=_proxy(proxy),
         )
 
     def http_options(self) -> dict[str, Any]:
-        """How httpx2's clients, blocking or not, are made."""
-        # How many requests run at a time is for the caller to say; here none waits for a connection.
+        """Arguments of httpx2's clients, blocking and asynchronous."""
+        # The caller limits the number of concurrent requests, so the connection pool does not.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
         return {"verify": self.verify, "proxy": self.proxy, "limits": limits, "follow_redirects": False}
 
 
 def timeouts(timeout_s: float) -> dict[str, float | None]:
-    """httpx2's four timeouts: all are between two bytes and not for the whole."""
+    """httpx2's four timeouts. Each applies between two bytes, not to the whole request."""
     return httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S), pool=None).as_dict()
 
 
 def checked_timeout_s(timeout: float) -> float:
-    """`timeout` as it is. Raises `SettingsError` unless it is a number of seconds above 0."""
+    """`timeout` unchanged. Raises `SettingsError` unless it is a number of seconds above 0."""
     if isinstance(timeout, bool) or not 0 < timeout < math.inf:
         raise SettingsError("timeout must be a number of seconds above 0")
     return timeout
@@ -83,22 +83,22 @@ def checked_timeout_s(timeout: float) -> float:
 def _base_url(given: str) -> str:
     problem = _problem_of(given.strip())
     if problem:
-        raise SettingsError(f"base_url (or PANACEA_BASE_URL) {problem}; it looks like {DEFAULT_BASE_URL}")
+        raise SettingsError(f"base_url (or PANACEA_BASE_URL) {problem}; use a URL such as {DEFAULT_BASE_URL}")
     return given.strip().rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _problem_of(given: str) -> str | None:
-    """What is wrong with a URL. Says nothing of its content: a password may be in it."""
+    """What is wrong with a URL. The text never repeats the URL, because it may contain a password."""
     try:
         url = httpx2.URL(given)
     except httpx2.InvalidURL as error:
-        return f"is no URL ({error})" if "@" not in given else "is no URL"
+        return f"is not a valid URL ({error})" if "@" not in given else "is not a valid URL"
     if url.scheme not in {"http", "https"}:
         return "must begin with http:// or https://"
     if not url.host:
-        return "names no host"
+        return "has no host name"
     if url.userinfo:
-        return "has a user name or password; give the server's key as api_key"
+        return "contains a user name or password; pass the server's key as api_key"
     if url.query or url.fragment:
         return "must end before any ? or #"
     return None
@@ -107,16 +107,16 @@ def _problem_of(given: str) -> str | None:
 def _api_key(given: str) -> str | None:
     key = given.strip()
     if not _HEADER_VALUE.fullmatch(key) or " " in key:
-        raise SettingsError("api_key (or PANACEA_API_KEY) has spaces or control characters inside")
+        raise SettingsError("api_key (or PANACEA_API_KEY) contains spaces or control characters")
     return key or None
 
 
 def _headers(given: Mapping[str, str]) -> dict[str, str]:
     for name, value in given.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise SettingsError("headers: a name is no header's name")
+            raise SettingsError("headers: a name is not a valid header name")
         if not _HEADER_VALUE.fullmatch(value):
-            raise SettingsError(f"headers: the value of {name} has control characters inside")
+            raise SettingsError(f"headers: the value of {name} contains control characters")
     return {name.lower(): value for name, value in given.items()}
 
 

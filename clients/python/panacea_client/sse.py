@@ -1,53 +1,53 @@
-"""Server-sent events from bytes, as https://html.spec.whatwg.org/multipage/server-sent-events.html defines them."""
+"""Decodes server-sent events, as defined in https://html.spec.whatwg.org/multipage/server-sent-events.html."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_EVENT_BYTES = 16 * 2**20
-"""Largest event that is read: a hundred times what any server has to say in one, and no danger to the memory."""
+"""Maximum size of an event: a hundred times what servers send, and small enough for the memory."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLargeError(ValueError):
-    """An event of more than `MAX_EVENT_BYTES`."""
+    """An event is larger than `MAX_EVENT_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event; `name` is "message" where the server named none."""
+    """One event. `name` is "message" if the server gave no name."""
 
     name: str
     data: str
 
 
 class EventDecoder:
-    """Fed with bytes in pieces of any size, gives the events that are complete.
+    """Decodes bytes in pieces of any size into complete events.
 
-    An event is complete with its blank line, so a stream that is cut gives no half events.
+    A blank line completes an event, so a truncated stream gives no partial events.
     """
 
     def __init__(self) -> None:
         self._line: list[bytes] = []
-        """Pieces of the line whose end has not come."""
+        """Pieces of the unfinished line."""
         self._held_bytes = 0
-        """Size of what is held for the event whose end has not come."""
+        """Size of the unfinished event so far."""
         self._name = ""
         self._data: list[bytes] = []
         self._after_carriage_return = False
         self._at_begin = True
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """The events that end in `chunk`. Raises `EventTooLargeError`."""
+        """The events that `chunk` completes. Raises `EventTooLargeError`."""
         for piece in chunk.splitlines(keepends=True):
-            # A line feed behind a carriage return ends no second line, though it may come in the next chunk.
+            # A line feed after a carriage return belongs to the same line end, even if it is in the next chunk.
             if self._after_carriage_return and piece == b"\n":
                 self._after_carriage_return = False
                 continue
             self._after_carriage_return = piece.endswith(b"\r")
             self._held_bytes += len(piece)
             if self._held_bytes > MAX_EVENT_BYTES:
-                raise EventTooLargeError(f"an event of more than {MAX_EVENT_BYTES} bytes")
+                raise EventTooLargeError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
             self._line.append(piece)
             if piece.endswith((b"\n", b"\r")):
                 yield from self._end_line()
@@ -70,7 +70,7 @@ class EventDecoder:
             self._held_bytes += len(value) + 1
         elif field == b"event":
             self._name = value.decode(errors="replace")
-        # Anything else is a comment, or for browsers that reconnect.
+        # Other lines are comments, or fields for browsers that reconnect.
 
     def _end_event(self) -> Iterator[Event]:
         name, data = self._name or "message", self._data

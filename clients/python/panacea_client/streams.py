@@ -1,4 +1,4 @@
-"""An answer that arrives piece by piece."""
+"""Streamed answers, blocking and asynchronous."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from types import TracebackType
@@ -12,19 +12,22 @@ from panacea_client.transcript import Transcript
 
 
 class _Streamed:
-    """What both kinds of stream know of their answer."""
+    """The answer so far, for both kinds of stream."""
 
     def __init__(self) -> None:
         self._transcript = Transcript()
 
     @property
     def text(self) -> str:
-        """All that has come so far; behind the end, the whole answer."""
+        """The text so far. At the end, it is the whole answer."""
         return "".join(self._transcript.pieces)
 
     @property
     def message(self) -> dict[str, str]:
-        """What has come so far as a message, to go on with: `[*messages, stream.message, {"role": "user", ...}]`."""
+        """The text so far as a message that continues a conversation.
+
+        For example: `[*messages, stream.message, {"role": "user", ...}]`.
+        """
         return {"role": "assistant", "content": self.text}
 
     @property
@@ -34,41 +37,41 @@ class _Streamed:
 
     @property
     def usage(self) -> Usage | None:
-        """The numbers of tokens; None before the end."""
+        """The numbers of tokens. None before the end."""
         return self._transcript.usage
 
     @property
     def preference(self) -> dict[str, float] | None:
-        """The weights that the server uses, with sum 1; None before the first piece, and for the bare base model."""
+        """The weights that the server uses, with sum 1. None before the first piece, and for the bare base model."""
         return self._transcript.chunk.preference if self._transcript.chunk else None
 
     @property
     def model(self) -> str | None:
-        """None before the first piece."""
+        """The model id of the answer. None before the first piece."""
         return self._transcript.chunk.model if self._transcript.chunk else None
 
     @property
     def id(self) -> str | None:
-        """None before the first piece."""
+        """The id of the answer. None before the first piece."""
         return self._transcript.chunk.id if self._transcript.chunk else None
 
     @property
     def request_id(self) -> str | None:
-        """The name under which the server's log knows the request; None before the first piece."""
+        """The id of the request in the server's log. None before the first piece."""
         return self._transcript.request_id
 
 
 class ChatStream(_Streamed, Iterator[str]):
-    """An iterator over an answer's pieces of text.
+    """An iterator over the pieces of an answer's text.
 
-    The request is sent when the first piece is asked for. The connection is closed, and with it the server's work on
-    the answer, however the iteration ends: by its end, an error, `close()`, leaving the `with` block or dropping the
-    stream.
+    The request is sent when the first piece is requested. The connection is closed at the end of the iteration, after
+    an error, by `close()`, at the end of the `with` block, and when the stream is garbage-collected. This also stops
+    the server's work on the answer.
     """
 
     def __init__(self, connect: Callable[[], Opened]) -> None:
         super().__init__()
-        # A function and not a method: without a way back to this object, dropping it ends the generator at once.
+        # A function, not a method: without a reference to this object, deleting it closes the generator at once.
         self._pieces = _pieces(connect, self._transcript)
 
     def __next__(self) -> str:
@@ -83,12 +86,12 @@ class ChatStream(_Streamed, Iterator[str]):
         self.close()
 
     def close(self) -> None:
-        """Ends the answer where it is."""
+        """Ends the answer now."""
         self._pieces.close()
 
 
 class AsyncChatStream(_Streamed, AsyncIterator[str]):
-    """An asynchronous iterator over an answer's pieces of text; else as `ChatStream`."""
+    """An asynchronous iterator over the pieces of an answer's text. Otherwise as `ChatStream`."""
 
     def __init__(self, connect: Callable[[], Awaitable[Opened]]) -> None:
         super().__init__()
@@ -106,7 +109,7 @@ class AsyncChatStream(_Streamed, AsyncIterator[str]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Ends the answer where it is."""
+        """Ends the answer now."""
         await self._pieces.aclose()
 
 

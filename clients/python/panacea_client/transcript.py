@@ -1,4 +1,4 @@
-"""What a stream has said so far, from its bytes alone."""
+"""Decodes a stream's bytes into the answer so far, without I/O."""
 
 import json
 from collections.abc import Iterator
@@ -14,30 +14,30 @@ from panacea_client.sse import Event, EventDecoder, EventTooLargeError
 
 
 class Transcript:
-    """Fed with the bytes of one stream, gives its pieces of text and keeps the rest."""
+    """Decodes the bytes of one stream into pieces of text, and keeps the answer's other fields."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
         self.chunk: Chunk | None = None
-        """The last one; what is the same in all is read from it."""
+        """The last chunk. The fields that all chunks share are read from it."""
         self.request_id: str | None = None
         self.done = False
         self._decoder = EventDecoder()
         self._opened: Opened | None = None
 
     def begin(self, opened: Opened) -> None:
-        """Raises `InvalidResponseError` for a response that is no stream."""
+        """Raises `InvalidResponseError` if the response is not an event stream."""
         self._opened = opened
         self.request_id = opened.request_id
         if not opened.response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            raise invalid_response(opened.response, "no stream of events", opened.request_id)
+            raise invalid_response(opened.response, "it is not an event stream", opened.request_id)
 
     def feed(self, data: bytes) -> Iterator[str]:
         """The pieces of text that `data` completes.
 
-        Raises `StreamError` for an error of the server's and `InvalidResponseError` for what no server says.
+        Raises `StreamError` for an error event, and `InvalidResponseError` for an invalid event.
         """
         try:
             for event in self._decoder.feed(data):
@@ -51,16 +51,16 @@ class Transcript:
             raise self._invalid(str(error)) from error
 
     def end(self) -> None:
-        """To be called when no bytes come any more. Raises `StreamBrokenError` unless the stream was complete."""
+        """Call it after the last bytes. Raises `StreamBrokenError` if the stream is not complete."""
         if not self.done:
-            raise self._broken("it ended without [DONE]")
+            raise self._broken("[DONE] is missing")
 
     def failure(self, error: httpx2.RequestError) -> StreamBrokenError | TimedOutError:
-        """The error for a connection that failed in the middle."""
+        """The error for a connection that failed during the stream."""
         response, request_id = self._response()
         url = str(response.request.url)
         if isinstance(error, httpx2.TimeoutException):
-            message = f"the stream from {url} was silent for longer than the timeout allows"
+            message = f"the stream from {url} sent nothing for longer than the timeout"
             return TimedOutError(message, url=url, request_id=request_id)
         return self._broken(shown(str(error)) or type(error).__name__)
 
@@ -69,12 +69,12 @@ class Transcript:
             self.done = True
             return None
         if event.name not in {"message", "error"}:
-            return None  # of a kind that a newer server may send to those who understand it
+            return None  # an event type of a newer server
         self._raise_if_error(event)
         try:
             chunk = Chunk.model_validate_json(event.data)
         except ValidationError as error:
-            raise self._invalid("an event that is no chunk of an answer") from error
+            raise self._invalid("an event is not a chunk of an answer") from error
         self.chunk = chunk
         self.usage = chunk.usage or self.usage
         for choice in chunk.choices:
@@ -84,14 +84,14 @@ class Transcript:
     def _raise_if_error(self, event: Event) -> None:
         try:
             said = error_object(json.loads(event.data))
-        # RecursionError: a hundred thousand brackets.
+        # RecursionError is raised for a hundred thousand brackets.
         except (ValueError, RecursionError):
             said = {}
         if not said and event.name != "error":
             return
         response, request_id = self._response()
         raise StreamError(
-            word(said, "message") or "the server ended the stream with an error without words",
+            word(said, "message") or "the server ended the stream with an error without a message",
             url=str(response.request.url),
             request_id=request_id,
             param=word(said, "param"),
@@ -101,7 +101,8 @@ class Transcript:
     def _broken(self, reason: str) -> StreamBrokenError:
         response, request_id = self._response()
         url = str(response.request.url)
-        return StreamBrokenError(f"the stream from {url} broke: {reason}", url=url, request_id=request_id)
+        message = f"the stream from {url} ended before the answer was complete: {reason}"
+        return StreamBrokenError(message, url=url, request_id=request_id)
 
     def _invalid(self, problem: str) -> Exception:
         response, request_id = self._response()

@@ -1,4 +1,4 @@
-"""The I/O: all that differs between the blocking client and the asynchronous one."""
+"""The I/O of the blocking and the asynchronous client. All other code is shared."""
 
 import asyncio
 import time
@@ -7,16 +7,16 @@ from typing import TypeVar
 import httpx2
 
 from panacea_client.calls import Call
-from panacea_client.exchange import Exchange, Opened, Outcome, Send, Wait, exchange, opening
-from panacea_client.settings import Settings
+from panacea_client.exchange import ExchangeSteps, Opened, Send, StepResult, Wait, exchange, opening
+from panacea_client.settings import ClientSettings
 
 T = TypeVar("T")
 
 
 class Transport:
-    """Does what an exchange asks for, and waits for it."""
+    """Performs the steps of an exchange, blocking."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._http = httpx2.Client(**settings.http_options())
 
@@ -25,14 +25,14 @@ class Transport:
         return self._run(exchange(self.settings, call))
 
     def open(self, call: Call[None]) -> Opened:
-        """An answer whose body is still to come, to be closed by the caller. Raises `RequestError`."""
+        """A response with an unread body, which the caller closes. Raises `RequestError`."""
         return self._run(opening(self.settings, call, stream=True))
 
     def close(self) -> None:
         self._http.close()
 
-    def _run(self, steps: Exchange[T]) -> T:
-        outcome: Outcome = None
+    def _run(self, steps: ExchangeSteps[T]) -> T:
+        outcome: StepResult = None
         try:
             while True:
                 outcome = self._do(steps.send(outcome))
@@ -40,7 +40,7 @@ class Transport:
             result: T = end.value
             return result
 
-    def _do(self, step: Send | Wait) -> Outcome:
+    def _do(self, step: Send | Wait) -> StepResult:
         if isinstance(step, Wait):
             time.sleep(step.seconds)
             return None
@@ -57,9 +57,9 @@ class Transport:
 
 
 class AsyncTransport:
-    """Does what an exchange asks for in the running event loop."""
+    """Performs the steps of an exchange in the running event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._http = httpx2.AsyncClient(**settings.http_options())
 
@@ -68,14 +68,14 @@ class AsyncTransport:
         return await self._run(exchange(self.settings, call))
 
     async def open(self, call: Call[None]) -> Opened:
-        """An answer whose body is still to come, to be closed by the caller. Raises `RequestError`."""
+        """A response with an unread body, which the caller closes. Raises `RequestError`."""
         return await self._run(opening(self.settings, call, stream=True))
 
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def _run(self, steps: Exchange[T]) -> T:
-        outcome: Outcome = None
+    async def _run(self, steps: ExchangeSteps[T]) -> T:
+        outcome: StepResult = None
         try:
             while True:
                 outcome = await self._do(steps.send(outcome))
@@ -83,7 +83,7 @@ class AsyncTransport:
             result: T = end.value
             return result
 
-    async def _do(self, step: Send | Wait) -> Outcome:
+    async def _do(self, step: Send | Wait) -> StepResult:
         if isinstance(step, Wait):
             await asyncio.sleep(step.seconds)
             return None

@@ -1,1 +1,1 @@
-"""The terminal client. Needs the extra `cli`."""
+"""The terminal client. It needs the extra `cli`."""

@@ -1,4 +1,4 @@
-"""What a line that begins with a slash does."""
+"""The commands of the terminal client: lines that begin with a slash."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from panacea_client.terminal.session import InputError, Session
 
 
 class Leave(Exception):  # noqa: N818
-    """The person wants to go."""
+    """Ends the session."""
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """What commands work with."""
+    """The objects that commands use."""
 
     client: Panacea
     session: Session
@@ -22,8 +22,8 @@ class Terminal:
 
 
 @dataclass(frozen=True)
-class Command:
-    """`run` gets the text behind the command's name."""
+class ChatCommand:
+    """A command. `run` gets the text after the command's name."""
 
     usage: str
     summary: str
@@ -31,11 +31,11 @@ class Command:
 
 
 def follow(terminal: Terminal, line: str) -> None:
-    """Does what `line` says. Raises `InputError` if it says nothing that can be done, and `Leave`."""
+    """Runs the command in `line`. Raises `InputError` if the line is not a valid command, and `Leave` for /quit."""
     name, _, rest = line.partition(" ")
     command = COMMANDS.get(name)
     if command is None:
-        raise InputError(f"there is no {name}; there are {', '.join(COMMANDS)}")
+        raise InputError(f"unknown command {name}; the commands are {', '.join(COMMANDS)}")
     command.run(terminal, rest.strip())
 
 
@@ -50,7 +50,7 @@ def _help(terminal: Terminal, _rest: str) -> None:
     width = max(len(command.usage) for command in COMMANDS.values())
     for command in COMMANDS.values():
         terminal.screen.say(f"{command.usage:<{width}}  {command.summary}")
-    terminal.screen.say("Ctrl-C stops an answer, Ctrl-D leaves. Anything else is a question.")
+    terminal.screen.say("Ctrl-C stops an answer. Ctrl-D ends the session. Any other line is a question.")
 
 
 def _set(terminal: Terminal, rest: str) -> None:
@@ -61,18 +61,18 @@ def _set(terminal: Terminal, rest: str) -> None:
 def _preference(terminal: Terminal, _rest: str) -> None:
     space = terminal.session.space
     if not space.names:
-        raise InputError("this server has a base model without adapter: it has no preferences")
+        raise InputError("this server has a base model without adapter, so it has no preferences")
     if terminal.session.weights is None:
-        terminal.screen.say("the model's own:" if terminal.session.model else "the server's default:")
+        terminal.screen.say("preference of the model id:" if terminal.session.model else "the server's default:")
     weights = terminal.session.weights or _models_own(terminal)
     if weights is None:
-        terminal.screen.say("the bare base model takes none")
+        terminal.screen.say("none: this is the bare base model")
         return
     terminal.screen.preference(weights, {each.name: each.description for each in space.dimensions})
 
 
 def _models_own(terminal: Terminal) -> Mapping[str, float] | None:
-    """What is used where no preference is set."""
+    """The weights that the server uses if no preference is set."""
     model = terminal.session.model
     if model is None:
         return terminal.session.space.default
@@ -89,7 +89,7 @@ def _presets(terminal: Terminal, _rest: str) -> None:
 def _compare(terminal: Terminal, rest: str) -> None:
     session = terminal.session
     if not rest and session.last_question is None:
-        raise InputError("there is no question yet: ask one, or say /compare How do I boil an egg?")
+        raise InputError("there is no question yet: ask one, or type /compare How do I boil an egg?")
     vertices = session.vertices()
     messages = session.asked(rest) if rest else session.before_last_question()
     answers = terminal.client.compare(
@@ -113,12 +113,14 @@ def _quit(_terminal: Terminal, _rest: str) -> None:
 
 
 COMMANDS = {
-    "/help": Command("/help", "what there is", _help),
-    "/set": Command("/set NAME SHARE", "one dimension's share; or NAME WEIGHT NAME WEIGHT ..., or a preset", _set),
-    "/preference": Command("/preference", "what the next answer will be like", _preference),
-    "/presets": Command("/presets", "the named preferences", _presets),
-    "/compare": Command("/compare [QUESTION]", "the last question, or this one, at every dimension", _compare),
-    "/new": Command("/new", "begin a new conversation", _new),
-    "/system": Command("/system [TEXT]", "set the system message, or take it away", _system),
-    "/quit": Command("/quit", "leave", _quit),
+    "/help": ChatCommand("/help", "show the commands", _help),
+    "/set": ChatCommand(
+        "/set NAME SHARE", "set a dimension's share, or NAME WEIGHT NAME WEIGHT ..., or a preset", _set
+    ),
+    "/preference": ChatCommand("/preference", "show the preference of the next answer", _preference),
+    "/presets": ChatCommand("/presets", "show the presets", _presets),
+    "/compare": ChatCommand("/compare [QUESTION]", "answer the last or this question at every dimension", _compare),
+    "/new": ChatCommand("/new", "start a new conversation", _new),
+    "/system": ChatCommand("/system [TEXT]", "set or remove the system message", _system),
+    "/quit": ChatCommand("/quit", "end the session", _quit),
 }

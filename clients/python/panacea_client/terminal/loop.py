@@ -1,4 +1,4 @@
-"""Reads lines and answers them, until there are no more."""
+"""The loop that reads lines and prints answers."""
 
 import importlib
 import sys
@@ -13,17 +13,17 @@ from panacea_client.terminal.screen import Screen
 from panacea_client.terminal.session import InputError, Session
 
 INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended, as shells count."""
+"""Exit code after Ctrl-C, as shells define it."""
 
 
 def run(base_url: str | None, model: str | None, system: str | None, weights: Sequence[str]) -> int:
-    """Talks until the input ends, and returns the exit code.
+    """Answers lines until the input ends, and returns the exit code.
 
-    A person sees what went wrong and goes on; input that is no terminal's is read to its end, and the code says whether
-    all went well. `weights` are words as `/set` takes them.
+    Errors are printed and do not end the loop. If the input is not a terminal, the exit code is 1 after an error.
+    `weights` are words in the syntax of `/set`.
     """
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        # Bytes that are no text in this locale must not end the program.
+        # Bytes that are not valid in this locale must not end the program.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     screen = Screen()
     try:
@@ -54,7 +54,7 @@ def _talk(terminal: Terminal) -> int:
         except (PanaceaError, InputError) as error:
             terminal.screen.complain(str(error))
             if isinstance(error, BadRequestError) and error.code == "context_length_exceeded":
-                terminal.screen.hint("/new begins a new conversation")
+                terminal.screen.hint("type /new to start a new conversation")
             code = 0 if terminal.screen.interactive else 1
         except KeyboardInterrupt:
             if not terminal.screen.interactive:
@@ -69,7 +69,7 @@ def _lines(screen: Screen) -> Iterator[str]:
             yield line.strip()
         return
     with suppress(ImportError):
-        importlib.import_module("readline")  # gives input() its history and arrow keys; Windows has its own
+        importlib.import_module("readline")  # adds history and arrow keys to input(); Windows has its own
     while True:
         try:
             yield input("> ").strip()
@@ -77,7 +77,7 @@ def _lines(screen: Screen) -> Iterator[str]:
             screen.say("")
             return
         except KeyboardInterrupt:
-            screen.hint("\nCtrl-D leaves")
+            screen.hint("\npress Ctrl-D to end the session")
 
 
 def _answer(terminal: Terminal, question: str) -> None:
@@ -95,7 +95,7 @@ def _answer(terminal: Terminal, question: str) -> None:
                 raise
             stopped = True
         finally:
-            # What came of an answer that was cut belongs to the conversation; a question without any does not.
+            # A partial answer stays in the conversation. A question without any answer does not.
             if stream.text:
                 session.messages = [*messages, stream.message]
             if stream.text or stream.finish_reason:
@@ -111,11 +111,11 @@ def _notes(stream: ChatStream, *, stopped: bool) -> Iterator[str]:
     if stopped:
         yield "stopped"
     elif stream.finish_reason == "length":
-        yield "cut at the limit of its length"
+        yield "cut at the token limit"
 
 
 def _welcome(terminal: Terminal) -> None:
     names = ", ".join(terminal.session.space.names) or "no dimensions"
-    terminal.screen.hint(f"{terminal.client.base_url}: {names}. /help lists the commands, Ctrl-D leaves.")
+    terminal.screen.hint(f"{terminal.client.base_url}: {names}. /help lists the commands. Ctrl-D ends the session.")
     if prompts := terminal.session.space.example_prompts:
         terminal.screen.hint(f"Ask, for example: {prompts[0]}")

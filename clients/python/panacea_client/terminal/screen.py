@@ -1,4 +1,4 @@
-"""What the terminal client writes, to a terminal or into a pipe."""
+"""The output of the terminal client, to a terminal or a pipe."""
 
 import sys
 import unicodedata
@@ -15,7 +15,7 @@ _BAR_WIDTH = 24
 
 
 class Screen:
-    """Answers go to standard output, and everything else of a pipe's to standard error or nowhere."""
+    """Prints answers and results to standard output, and errors to standard error. Hints only go to a terminal."""
 
     def __init__(self) -> None:
         self._out = Console(highlight=False, markup=False, emoji=False)
@@ -23,28 +23,28 @@ class Screen:
         self.interactive = sys.stdin.isatty() and self._out.is_terminal
 
     def piece(self, text: str) -> None:
-        """A part of an answer, as it comes."""
+        """Prints a piece of an answer."""
         self._out.print(Text(printable(text)), end="", soft_wrap=True)
 
     def end_line(self) -> None:
-        """Behind an answer's last piece."""
+        """Ends the line after an answer's last piece."""
         self._out.print()
 
     def say(self, text: str) -> None:
-        """What a command has to say."""
+        """Prints the result of a command."""
         self._out.print(Text(printable(text)), soft_wrap=True)
 
     def hint(self, text: str) -> None:
-        """What only a person needs to know."""
+        """Prints a hint, only to a terminal."""
         if self.interactive:
             self._out.print(Text(printable(text), "dim"))
 
     def complain(self, text: str) -> None:
-        """What went wrong."""
+        """Prints an error."""
         self._err.print(Text(printable(text), "red"), soft_wrap=True)
 
     def preference(self, weights: Mapping[str, float], descriptions: Mapping[str, str]) -> None:
-        """Weights with sum 1 as bars."""
+        """Prints weights with sum 1 as bars."""
         table = Table.grid(padding=(0, 2))
         for name, weight in weights.items():
             bar = "━" * round(weight * _BAR_WIDTH)
@@ -54,7 +54,7 @@ class Screen:
         self._out.print(table)
 
     def side_by_side(self, titles: Sequence[str], answers: Sequence[ChatAnswer]) -> None:
-        """One answer beside the other; a pipe gets one below the other."""
+        """Prints answers in columns, or one below the other to a pipe."""
         if not self.interactive:
             for title, answer in zip(titles, answers, strict=True):
                 self.say(f"# {title}\n{answer.text}\n")
@@ -68,5 +68,5 @@ class Screen:
 
 
 def printable(text: str) -> str:
-    """A server's text without characters that would move the cursor or change the terminal."""
+    """The text without control characters, which could move the cursor or change the terminal."""
     return "".join(each for each in text if each in "\n\t" or unicodedata.category(each) != "Cc")
