@@ -33,7 +33,7 @@ def test_the_page_asks_for_the_key_and_keeps_it_to_itself(open_page: OpenPage, g
     expect(dialog).to_be_visible()
     dialog.get_by_label("Key", exact=True).fill("wrong")
     dialog.get_by_role("button", name="Use this key").click()
-    expect(dialog).to_contain_text("not among this server's keys")
+    expect(dialog).to_contain_text("did not accept this key")
     dialog.get_by_label("Key", exact=True).fill(KEY)
     dialog.get_by_label("Key", exact=True).press("Enter")
     expect(dialog).to_have_count(0)
@@ -69,7 +69,7 @@ def test_a_dead_engine_is_noticed_and_so_is_its_return(
     wait_until_ready(page)
     page.get_by_role("textbox", name="Question").fill("something of mine")
     engine.alive = False
-    expect(page.get_by_role("alert")).to_contain_text("the engine is gone")
+    expect(page.get_by_role("alert")).to_contain_text("the engine is not running")
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_disabled()
     engine.alive = True
     wait_until_ready(page)
@@ -140,7 +140,7 @@ def test_a_lost_server_is_noticed_and_recovered_from(
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(answer(page, 1).locator(".markdown")).not_to_be_empty()
         connected.clear()
-        expect(answer(page, 1).get_by_role("alert")).to_contain_text("connection broke")
+        expect(answer(page, 1).get_by_role("alert")).to_contain_text("connection was lost")
         expect(page.locator(".notice")).to_contain_text("does not answer")
         assert text_of(answer(page, 1)), "what had come stays"
         connected.set()
@@ -158,7 +158,7 @@ def test_an_engine_that_fails_in_the_middle_says_so_in_its_answer(
     page = open_page(own_server.url)
     wait_until_ready(page)
     page.get_by_role("button", name="Ask", exact=True).click()
-    expect(answer(page, 2).get_by_role("alert")).to_contain_text("broke off")
+    expect(answer(page, 2).get_by_role("alert")).to_contain_text("The answer is incomplete")
     engine.failure = None
     wait_until_ready(page)
     answer(page, 2).get_by_role("button", name="Ask again").click()

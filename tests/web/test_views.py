@@ -210,7 +210,7 @@ def test_the_chosen_preference_is_ringed_where_it_was_measured_or_nearest_to_it(
     assert weights(page) == [50, 0, 50]
     page.get_by_role("spinbutton", name="helpful in per cent").fill("55")
     expect(page.locator(".legend")).to_contain_text(
-        "measured nearest to the chosen preference: helpful 50%, concise 50%"
+        "the measured point nearest to the chosen preference: helpful 50%, concise 50%"
     )
     expect(page.locator(".chart .ring")).to_have_count(1)
 
@@ -231,5 +231,5 @@ def test_answers_show_as_single_samples_where_they_can(page: Page) -> None:
 
 def test_a_model_that_was_never_measured_says_so(open_page: OpenPage, fake_url: str) -> None:
     page = open_page(f"{fake_url}/#view=measured")
-    expect(page.get_by_text("without a measured front")).to_be_visible()
+    expect(page.get_by_text("has no evaluation")).to_be_visible()
     expect(page.locator(".chart")).to_have_count(0)

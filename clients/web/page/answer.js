@@ -1,4 +1,4 @@
-/** One answer, from being asked for to its end. */
+/** One answer, from its request to its end. */
 
 import { Failure } from "./api.js";
 
@@ -6,17 +6,17 @@ import { Failure } from "./api.js";
  * @typedef {"waiting" | "streaming" | "done" | "stopped" | "failed"} Status
  * @typedef {object} Answer
  * @property {Status} status
- * @property {import("./api.js").ChatRequest} request what was asked
- * @property {string} text what has come so far
- * @property {Record<string, number> | null} preference what the server used; null for the base, and before the first token
- * @property {number | null} tokens how many it has; known at the end
+ * @property {import("./api.js").ChatRequest} request the request
+ * @property {string} text the text so far
+ * @property {Record<string, number> | null} preference the weights in use; null for the base, and before the first token
+ * @property {number | null} tokens number of tokens; known at the end
  * @property {number | null} firstTokenS seconds until the first text
- * @property {number | null} tokensPerS after the first one
- * @property {string | null} finishReason "stop", or "length" if it was cut off
+ * @property {number | null} tokensPerS tokens per second after the first one
+ * @property {string | null} finishReason "stop", or "length" if a limit ended it
  * @property {Failure | null} failure
  */
 
-/** As it is before anything was sent. @param {import("./api.js").ChatRequest} request @returns {Answer} */
+/** The answer before its request is sent. @param {import("./api.js").ChatRequest} request @returns {Answer} */
 export const unanswered = (request) => ({
   status: "waiting",
   request,
@@ -33,10 +33,10 @@ export const unanswered = (request) => ({
 export const isRunning = (answer) => answer?.status === "waiting" || answer?.status === "streaming";
 
 /**
- * Asks, and shows every change of the answer; never throws.
+ * Sends a request and reports every change of its answer. A failure becomes part of the answer and is not thrown.
  * @param {import("./api.js").Api} api
  * @param {import("./api.js").ChatRequest} request
- * @param {(answer: Answer) => void} show called at once, then for every piece
+ * @param {(answer: Answer) => void} show called at once, and then for every piece
  * @param {AbortSignal} signal
  * @returns {Promise<Answer>} the finished answer
  */
@@ -71,7 +71,7 @@ export async function ask(api, request, show, signal) {
   return answer;
 }
 
-/** @param {Answer} answer @param {number} seconds @returns {number | null} null for answers too short to tell */
+/** @param {Answer} answer @param {number} seconds @returns {number | null} null if the answer is too short to measure */
 function speed({ tokens, firstTokenS }, seconds) {
   if (tokens === null || tokens < 2 || firstTokenS === null || seconds <= firstTokenS) return null;
   return (tokens - 1) / (seconds - firstTokenS);

@@ -1,4 +1,4 @@
-/** The server's HTTP API, as far as the page needs it. Its errors say what happened and what to do about it. */
+/** The part of the server's HTTP API that the page uses. Its errors say what is wrong and what to do. */
 
 import { serverEvents } from "./event_stream.js";
 
@@ -21,12 +21,12 @@ import { serverEvents } from "./event_stream.js";
 
 /** @typedef {"refused" | "key" | "lost" | "busy" | "broken"} FailureKind */
 
-/** Why an answer is missing. */
+/** The reason why an answer or the server is not available. */
 export class Failure extends Error {
   /**
-   * @param {FailureKind} kind "refused" by the server, it wants a "key", it cannot be reached ("lost"), cannot serve now
-   *   ("busy"), or its answer was cut off ("broken")
-   * @param {string} message what happened and what to do, in full sentences
+   * @param {FailureKind} kind "refused": the server rejected the request. "key": it needs an API key. "lost": it cannot
+   *   be reached. "busy": it cannot serve now. "broken": the answer is incomplete or invalid.
+   * @param {string} message what is wrong and what to do, in full sentences
    */
   constructor(kind, message) {
     super(message);
@@ -50,21 +50,21 @@ export class Api {
     return this.#read("v1/preferences", signal);
   }
 
-  /** The measured front; null if the adapter brings none. @param {AbortSignal} [signal] @returns {Promise<Evaluation | null>} */
+  /** The adapter's evaluation; null if there is none. @param {AbortSignal} [signal] @returns {Promise<Evaluation | null>} */
   async evaluation(signal) {
     const response = await this.#fetch("v1/evaluation", { signal: signal ?? null });
     if (response.status === 404) return null;
     return json(await checked(response));
   }
 
-  /** Whether the server can serve; a `Failure` says why not. @param {AbortSignal} [signal] @returns {Promise<void>} */
+  /** Resolves if the server can serve. Throws a `Failure` otherwise. @param {AbortSignal} [signal] @returns {Promise<void>} */
   async ready(signal) {
     await this.#read("ready", signal);
   }
 
   /**
-   * The chunks of an answer as they come; the last one has the usage.
-   * @param {ChatRequest} request @param {AbortSignal} signal ends the answer on the server too
+   * The chunks of an answer as they arrive. The last one has the usage.
+   * @param {ChatRequest} request @param {AbortSignal} signal also ends the answer on the server
    * @returns {AsyncGenerator<Chunk>}
    */
   async *stream(request, signal) {
@@ -79,14 +79,14 @@ export class Api {
     try {
       for await (const { event, data } of serverEvents(/** @type {ReadableStream} */ (response.body))) {
         if (data === "[DONE]") return;
-        if (event === "error") throw new Failure("broken", `The answer broke off: ${messageOf(data)} Ask again.`);
+        if (event === "error") throw new Failure("broken", `The answer is incomplete: ${messageOf(data)} Ask again.`);
         yield JSON.parse(data);
       }
     } catch (error) {
       if (error instanceof Failure || signal.aborted) throw error;
-      throw new Failure("broken", "The connection broke in the middle of the answer. Ask again.");
+      throw new Failure("broken", "The connection was lost before the answer was complete. Ask again.");
     }
-    throw new Failure("broken", "The answer ended too early. Ask again.");
+    throw new Failure("broken", "The stream ended before the answer was complete. Ask again.");
   }
 
   /** @param {string} path @param {AbortSignal | undefined} signal */
@@ -99,11 +99,11 @@ export class Api {
     const headers = new Headers(options.headers);
     if (this.key) headers.set("authorization", `Bearer ${this.key}`);
     try {
-      // Relative, so that the page works behind a proxy that adds a prefix.
+      // A relative URL, so that the page works behind a proxy that adds a prefix.
       return await fetch(new URL(path, document.baseURI), { ...options, headers, cache: "no-store" });
     } catch (error) {
       if (options.signal?.aborted) throw error;
-      throw new Failure("lost", `The server at ${location.host} does not answer. Is it running?`);
+      throw new Failure("lost", `The server at ${location.host} does not answer. Check that it is running.`);
     }
   }
 }
@@ -114,12 +114,13 @@ async function checked(response) {
   const message = messageOf(await response.text().catch(() => ""));
   const id = response.headers.get("x-request-id");
   const trace = id ? ` (request ${id})` : "";
-  if (response.status === 401) throw new Failure("key", "This server needs a key, and this one is not among its keys.");
+  if (response.status === 401)
+    throw new Failure("key", "This server needs an API key, and it did not accept this one.");
   if (response.status === 429)
     throw new Failure("busy", `The server is busy: ${message} Try again in a moment.${trace}`);
   if (response.status >= 500)
     throw new Failure("busy", `The server cannot answer now: ${message} Try again soon.${trace}`);
-  throw new Failure("refused", `The server refused this request: ${message}${trace}`);
+  throw new Failure("refused", `The server rejected this request: ${message}${trace}`);
 }
 
 /** @param {Response} response */
@@ -127,17 +128,20 @@ async function json(response) {
   try {
     return await response.json();
   } catch {
-    throw new Failure("broken", `What answers at ${location.host} does not speak as a Panacea server does.`);
+    throw new Failure(
+      "broken",
+      `The response from ${location.host} is not that of a Panacea server. Check the address.`,
+    );
   }
 }
 
-/** An error's own words as a sentence. @param {string} body */
+/** The message of an error response, as a sentence. @param {string} body */
 function messageOf(body) {
   let message = "";
   try {
     message = String(JSON.parse(body).error.message);
   } catch {
-    message = body.slice(0, 200) || "it gave no reason";
+    message = body.slice(0, 200) || "no reason was given";
   }
   return /[.!?]$/.test(message) ? message : `${message}.`;
 }

@@ -1,9 +1,9 @@
-/** A request as the code that would send it. */
+/** Writes a request as code that sends it. */
 
 /** @typedef {import("./api.js").ChatRequest} ChatRequest */
 
 /**
- * @param {ChatRequest} request @param {string} server its address without a slash at the end @param {boolean} needsKey
+ * @param {ChatRequest} request @param {string} server URL without a trailing slash @param {boolean} needsKey
  */
 export function asCurl(request, server, needsKey) {
   const key = needsKey ? ` -H "Authorization: Bearer $PANACEA_API_KEY"` : "";
@@ -11,10 +11,10 @@ export function asCurl(request, server, needsKey) {
   return `curl ${shell(`${server}/v1/chat/completions`)} -H "Content-Type: application/json"${key} -d ${body}`;
 }
 
-/** A text as a shell writes it: only a single quote would end it. @param {string} text */
+/** A text in single quotes for a shell. @param {string} text */
 const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** For the Python client of this project. @param {ChatRequest} request @param {string} server */
+/** Code for this project's Python client. @param {ChatRequest} request @param {string} server */
 export function asPanaceaClient({ model, messages, ...others }, server) {
   const only = messages.length === 1 ? messages[0] : undefined;
   const question = only?.role === "user" ? python(only.content) : python(messages, 1);
@@ -30,7 +30,7 @@ export function asPanaceaClient({ model, messages, ...others }, server) {
   ].join("\n");
 }
 
-/** For the official client. @param {ChatRequest} request @param {string} server */
+/** Code for OpenAI's Python client. @param {ChatRequest} request @param {string} server */
 export function asOpenAI({ preference, ...others }, server) {
   return [
     "import os",
@@ -49,8 +49,8 @@ export function asOpenAI({ preference, ...others }, server) {
 const arguments_ = (values) => Object.entries(values).map(([name, value]) => `    ${name}=${python(value, 1)},`);
 
 /**
- * A value as Python writes it. JSON's strings are Python's too.
- * @param {unknown} value @param {number} level of indentation where it stands
+ * A value as a Python literal. JSON strings are valid Python strings.
+ * @param {unknown} value @param {number} level indentation level of the value
  * @returns {string}
  */
 function python(value, level = 0) {

@@ -1,9 +1,9 @@
-/** Server-sent events as the HTML standard defines them, from bytes that may be cut anywhere. */
+/** Decodes server-sent events, as the HTML standard defines them, from bytes that may be split anywhere. */
 
 /** @typedef {{event: string, data: string}} ServerEvent */
 
 /**
- * The events of a response's body as they come. An event that the end cuts off is no event.
+ * The events of a response's body as they arrive. An incomplete event at the end is dropped.
  * @param {ReadableStream<Uint8Array<ArrayBuffer>>} body
  * @returns {AsyncGenerator<ServerEvent>}
  */
@@ -18,7 +18,7 @@ export async function* serverEvents(body) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      // A carriage return ends its line at once; a line feed that comes after it in the next piece belongs to it.
+      // A carriage return ends its line at once. A line feed at the start of the next piece belongs to the same line end.
       rest += afterReturn && value.startsWith("\n") ? value.slice(1) : value;
       afterReturn = value.endsWith("\r");
       const lines = rest.split(/\r\n|\n|\r/);

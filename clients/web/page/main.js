@@ -1,4 +1,4 @@
-/** Puts the page into its place. */
+/** Renders the page. */
 
 import { App } from "./components/app.js";
 import { html } from "./html.js";

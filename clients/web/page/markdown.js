@@ -1,6 +1,6 @@
 /**
- * Markdown as the page shows it. The parser is marked's; what it found becomes elements made here, so a model's text can
- * only ever be text: HTML in it is shown as it was written, and nothing is fetched for it.
+ * Renders Markdown. marked parses it, and this module creates the elements for marked's tokens. So a model's text can
+ * never become markup: HTML in it is shown as text, and no resource is loaded for it.
  */
 
 import { html } from "./html.js";
@@ -13,7 +13,8 @@ import { Lexer } from "./vendor/marked.js";
 
 const MOST_CHARACTERS = 200_000;
 const DEEPEST = 40;
-// The parser takes quadratic time inside a paragraph of, say, a full stop behind every letter: 0.1 s for this many.
+// The parser's time is quadratic in some paragraphs, such as one with a full stop after every letter. This length takes
+// 0.1 s.
 const LONGEST_PARAGRAPH = 10_000;
 const LINK_PROTOCOLS = ["http:", "https:", "mailto:"];
 /** @type {Record<string, string>} */
@@ -33,12 +34,12 @@ function rendered(text) {
   try {
     tokens = new BoundedLexer().lex(text);
   } catch {
-    return plain(text); // thousands of nested quotes, say, are too deep for a parser that calls itself
+    return plain(text); // for example, thousands of nested quotes are too deep for the recursive parser
   }
   return all(tokens, 0);
 }
 
-/** Longer paragraphs stay as they were written. */
+/** A lexer that leaves longer paragraphs as plain text. */
 class BoundedLexer extends Lexer {
   /** @override @param {string} source @param {AnyToken[]} tokens */
   inlineTokens(source, tokens = []) {
@@ -65,7 +66,7 @@ function one(token, depth) {
     case "paragraph":
       return html`<p>${all(token.tokens, depth)}</p>`;
     case "heading":
-      // The page's own headings end at the third level.
+      // The page itself uses heading levels 1 to 3.
       return html`<div class="heading" role="heading" aria-level=${Math.min(token.depth + 3, 9)}>
         ${all(token.tokens, depth)}
       </div>`;
@@ -107,7 +108,7 @@ function one(token, depth) {
       return token.block ? plain(token.raw.trimEnd()) : token.raw;
     case "link":
       return link(withoutEntities(token.href), all(token.tokens, depth));
-    case "image": // a picture would be a request to whoever the model names
+    case "image": // an image would send a request to an address that the model chose
       return link(withoutEntities(token.href), `[picture: ${withoutEntities(token.text || token.href)}]`);
     case "text":
       return token.tokens ? all(token.tokens, depth) : withoutEntities(token.text);

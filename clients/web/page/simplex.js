@@ -1,6 +1,6 @@
 /**
- * Arithmetic of preferences. A preference is an array of whole thousandths with sum 1000, one per dimension: whole
- * numbers add up exactly, however often sliders move. Pure functions; none changes its arguments.
+ * Arithmetic of preferences. A preference is an array of integers with sum 1000, one per dimension, in thousandths.
+ * Integers add up exactly, however often sliders move. All functions are pure.
  */
 
 /** @typedef {readonly number[]} Preference Thousandths per dimension, with sum `TOTAL`; empty without dimensions. */
@@ -10,7 +10,7 @@ export const TOTAL = 1000;
 
 const HEIGHT = Math.sqrt(3) / 2;
 
-/** Where 100 % of each of three dimensions is: the first on top, then left, then right. @type {readonly Point[]} */
+/** The corners with 100 % of each of three dimensions: the first on top, the second left, the third right. @type {readonly Point[]} */
 export const CORNERS = [
   { x: 0.5, y: 0 },
   { x: 0, y: HEIGHT },
@@ -21,10 +21,10 @@ export const CORNERS = [
 export const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
 /**
- * Shares of `total` in proportion to `weights`, as whole numbers with exactly that sum (largest remainders first);
- * equal shares if all weights are 0.
+ * Shares of `total` in proportion to `weights`, as integers with exactly this sum (largest-remainder method). The shares
+ * are equal if all weights are 0.
  * @param {readonly number[]} weights finite, not negative
- * @param {number} total whole
+ * @param {number} total an integer
  * @returns {number[]}
  */
 export function shares(weights, total = TOTAL) {
@@ -40,13 +40,13 @@ export function shares(weights, total = TOTAL) {
 }
 
 /**
- * `preference` with dimension `index` at `value`, or as near as the locked ones leave room; the others that are not
- * locked share the rest as they do in `origin`.
+ * `preference` with dimension `index` set to `value`, limited to what the locked dimensions leave. The other unlocked
+ * dimensions share the rest in the proportions of `origin`.
  * @param {Preference} preference
  * @param {number} index
  * @param {number} value thousandths
  * @param {readonly boolean[]} locked by dimension; a lock on `index` itself does not count
- * @param {Preference} origin what a gesture began with, so that going to 100 % and back loses nothing
+ * @param {Preference} origin the preference at the start of a gesture, so that dragging to 100 % and back loses nothing
  * @returns {number[]}
  */
 export function withWeight(preference, index, value, locked = [], origin = preference) {
@@ -66,7 +66,7 @@ export function withWeight(preference, index, value, locked = [], origin = prefe
   return result;
 }
 
-/** All of one dimension. @param {number} dimensions @param {number} index @returns {number[]} */
+/** 100 % of one dimension. @param {number} dimensions @param {number} index @returns {number[]} */
 export const vertex = (dimensions, index) =>
   Array.from({ length: dimensions }, (_, each) => (each === index ? TOTAL : 0));
 
@@ -77,11 +77,11 @@ export const centre = (dimensions) => shares(Array.from({ length: dimensions }, 
 export const isSame = (a, b) =>
   a === b || (a !== null && b !== null && a.length === b.length && a.every((weight, index) => weight === b[index]));
 
-/** How far two preferences are apart, 0 to √2: Euclid's distance of their weights. @param {Preference} a @param {Preference} b */
+/** Euclidean distance of two preferences' weights, 0 to √2. @param {Preference} a @param {Preference} b */
 export const distance = (a, b) => Math.hypot(...a.map((weight, index) => (weight - (b[index] ?? 0)) / TOTAL));
 
 /**
- * `count` preferences from all of `from` to all of `to`, evenly spaced.
+ * `count` evenly spaced preferences from 100 % of `from` to 100 % of `to`.
  * @param {number} dimensions @param {number} from @param {number} to @param {number} count at least 2
  * @returns {number[][]}
  */
@@ -96,9 +96,9 @@ export function edge(dimensions, from, to, count) {
 }
 
 /**
- * An even grid over the triangle of three dimensions, in rows from the first one's corner down.
+ * A regular grid over the triangle of three dimensions, in rows from the first dimension's corner down.
  * @param {number} count points on each side, at least 2
- * @returns {number[][][]} row i holds i + 1 preferences
+ * @returns {number[][][]} row i has i + 1 preferences
  */
 export function triangleRows(count) {
   const last = count - 1;
@@ -115,7 +115,7 @@ export function toPoint(preference) {
 }
 
 /**
- * The preference at the point of the triangle nearest to `point`, in whole per cent.
+ * The preference at the point of the triangle nearest to `point`, rounded to whole per cent.
  * @param {Point} point anywhere in the plane
  * @returns {number[]}
  */
@@ -127,9 +127,9 @@ export function fromPoint(point) {
 }
 
 /**
- * The nearest point of the simplex (Duchi et al. 2008, "Efficient Projections onto the l1-Ball"): equal steps down until
- * what is left above 0 has sum 1. Barycentric coordinates of an equilateral triangle keep distances up to a factor, so
- * this is the nearest point in the picture too.
+ * The nearest point of the simplex (Duchi et al. 2008, "Efficient Projections onto the l1-Ball"). It subtracts the same
+ * number from all weights and clips at 0, such that the sum is 1. Barycentric coordinates of an equilateral triangle
+ * preserve distances up to a factor, so this is also the nearest point in the picture.
  * @param {readonly number[]} weights with sum 1
  */
 function projected(weights) {
@@ -145,14 +145,14 @@ function projected(weights) {
 }
 
 /**
- * As the server takes it: weights with sum 1 by name.
+ * The preference in the API's form: weights with sum 1 by name.
  * @param {Preference} preference @param {readonly string[]} names @returns {Record<string, number>}
  */
 export const asObject = (preference, names) =>
   Object.fromEntries(names.map((name, index) => [name, (preference[index] ?? 0) / TOTAL]));
 
 /**
- * The nearest preference in thousandths to weights as the server tells them.
+ * The preference in thousandths nearest to weights in the API's form.
  * @param {Readonly<Record<string, number>>} weights @param {readonly string[]} names
  */
 export const fromObject = (weights, names) => shares(names.map((name) => weights[name] ?? 0));
@@ -161,7 +161,7 @@ export const fromObject = (weights, names) => shares(names.map((name) => weights
 export const percent = (weight) => String(weight / 10);
 
 /**
- * "helpful 70%, concise 30%", without what has no part in it; "base" for the bare base model.
+ * "helpful 70%, concise 30%", without dimensions at 0; "base" for the bare base model.
  * @param {Preference | null} preference @param {readonly string[]} names
  */
 export function described(preference, names) {

@@ -1,6 +1,6 @@
-/** The browser's memory, which a visitor may have forbidden: then the page just forgets. */
+/** Access to the browser's storage. If the visitor has disabled it, nothing is stored. */
 
-/** @typedef {"sessionStorage" | "localStorage"} Kind one ends with the tab, the other stays */
+/** @typedef {"sessionStorage" | "localStorage"} Kind session storage ends with the tab, local storage stays */
 
 /** @param {Kind} kind @param {string} name @returns {string | null} */
 export function recall(kind, name) {
@@ -16,6 +16,6 @@ export function remember(kind, name, value) {
   try {
     window[kind].setItem(name, value);
   } catch {
-    // forbidden, or full
+    // disabled or full
   }
 }

@@ -1,4 +1,4 @@
-// A plain script, for modules run after the first paint.
+// A plain script, because modules run after the first paint.
 try {
   document.documentElement.dataset.theme = localStorage.getItem("panacea.theme") ?? "auto";
 } catch {

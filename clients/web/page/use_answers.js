@@ -1,4 +1,4 @@
-/** The answers that are being written, by whoever asked for them. */
+/** All answers on the page, by key, and their streams. */
 
 import { ask, isRunning, unanswered } from "./answer.js";
 import { useMemo, useRef, useState } from "./vendor/hooks.js";
@@ -7,18 +7,18 @@ import { useMemo, useRef, useState } from "./vendor/hooks.js";
 /** @typedef {import("./api.js").ChatRequest} ChatRequest */
 
 /**
- * Streams at once: browsers open six connections to a server over HTTP/1.1. More would wait inside the browser, and the
- * time until their first token would be the wait's.
+ * Number of concurrent streams. Browsers open six connections to a server over HTTP/1.1. Further streams would wait inside
+ * the browser, and the measured time to their first token would include this wait.
  */
 const STREAMS = 6;
 const REDRAW_MS = 30;
 
 /**
  * @typedef {object} Answers
- * @property {ReadonlyMap<string, Answer & {stale?: string}>} all by key; `stale` is the text that a new one will replace
+ * @property {ReadonlyMap<string, Answer & {stale?: string}>} all by key; `stale` is the old text until a new one arrives
  * @property {boolean} running
- * @property {(key: string, request: ChatRequest) => void} start asks, instead of what this key asked before
- * @property {(keys?: Iterable<string>) => void} stop ends these answers, all without `keys`
+ * @property {(key: string, request: ChatRequest) => void} start sends a request, and replaces this key's earlier one
+ * @property {(keys?: Iterable<string>) => void} stop ends these answers; without `keys`, all of them
  * @property {(keys: Iterable<string>) => void} forget ends and removes these answers
  */
 
@@ -52,7 +52,7 @@ function createActions(api, publish) {
   };
 
   const draw = () => {
-    // Tokens come faster than anybody reads; a timer works in hidden tabs too, where frames do not come.
+    // Tokens arrive faster than people read. A timer also runs in hidden tabs, unlike animation frames.
     redraw ||= window.setTimeout(drawNow, REDRAW_MS);
   };
 
@@ -70,12 +70,12 @@ function createActions(api, publish) {
     const before = answers.get(key);
     const stale = before?.text || before?.stale;
     const show = (/** @type {Answer} */ answer) => {
-      if (controllers.get(key) !== controller) return; // asked anew, or forgotten
+      if (controllers.get(key) !== controller) return; // restarted or forgotten
       answers.set(key, stale !== undefined && answer.status === "waiting" ? { ...answer, stale } : answer);
       draw();
     };
     show(unanswered(request));
-    drawNow(); // whoever asks sees at once that it was heard
+    drawNow(); // immediate feedback
     queue.push(() => {
       ask(api(), request, show, controller.signal).finally(() => {
         active -= 1;

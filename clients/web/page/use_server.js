@@ -1,4 +1,4 @@
-/** What the page knows of its server: loaded once, watched ever after. */
+/** The state of the server: loaded once, and checked periodically. */
 
 import { Api, Failure } from "./api.js";
 import { fromObject } from "./simplex.js";
@@ -11,18 +11,18 @@ import { useEffect, useMemo, useState } from "./vendor/hooks.js";
  * @property {Api} api
  * @property {Space | null} space null until it is loaded
  * @property {import("./api.js").Evaluation | null} evaluation
- * @property {Failure | null} failure why the server cannot be used now; the page tries again by itself
- * @property {boolean} needsKey it is asked for, or has been given
+ * @property {Failure | null} failure why the server cannot be used now; the page retries automatically
+ * @property {boolean} needsKey the server needs a key, or the visitor has given one
  * @property {(key: string) => void} setKey
  */
 
-const KEY = "panacea.key"; // of sessionStorage: ends with the tab, and is never part of a link
+const KEY = "panacea.key"; // in sessionStorage, which ends with the tab; never part of a link
 const WATCH_MS = 5000;
 const RETRY_MS = [500, 1000, 2000, 4000];
 
 /**
- * @param {boolean} busy streams are running, which says more than asking whether the server is there
- * @param {boolean} inDoubt an answer found no server: look at once
+ * @param {boolean} busy answers are streaming, so the server need not be checked
+ * @param {boolean} inDoubt an answer has failed, so the server is checked at once
  * @returns {Server}
  */
 export function useServer(busy, inDoubt) {
@@ -53,7 +53,7 @@ export function useServer(busy, inDoubt) {
       }
       timer = window.setTimeout(look, failures ? (RETRY_MS[failures - 1] ?? WATCH_MS) : WATCH_MS);
     };
-    // A page that is already known and well is looked after in a while; anything else at once.
+    // If the server is loaded and works, the first check can wait.
     if (known === null || failures > 0 || inDoubt) look();
     else timer = window.setTimeout(look, WATCH_MS);
     return () => {

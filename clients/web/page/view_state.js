@@ -1,4 +1,4 @@
-/** What a visitor has set up, and how a link carries it. Keys, answers and conversations are never part of a link. */
+/** The state of the views, and its encoding in a link. Links never contain keys, answers or conversations. */
 
 import { TOTAL, asObject, edge, isSame, sum, triangleRows, vertex } from "./simplex.js";
 
@@ -8,24 +8,24 @@ import { TOTAL, asObject, edge, isSame, sum, triangleRows, vertex } from "./simp
  * @typedef {{id: number, preference: Preference | null}} Column null is the bare base model
  * @typedef {{from: number, to: number, count: number} | {over: "triangle", count: number}} Range
  * @typedef {{system: string, temperature: number | null, topP: number | null, maxTokens: number | null,
- *   seed: number | null}} Settings null leaves it to the server
+ *   seed: number | null}} Settings null selects the server's default
  * @typedef {object} ViewState
  * @property {ViewName} view
  * @property {string} prompt
  * @property {readonly Column[]} columns two to six
- * @property {number} chosen index of the column that is being steered
- * @property {number | null} pinned id of the column that others are compared with
+ * @property {number} chosen index of the steered column
+ * @property {number | null} pinned id of the column with which the others are compared
  * @property {Preference | null} chat preference of the next turn
  * @property {Range} range
  * @property {Settings} settings
  *
- * @typedef {object} Space what the server steers by
+ * @typedef {object} Space the server's preference space
  * @property {string} model
  * @property {readonly string[]} names of the dimensions
  * @property {readonly string[]} descriptions
  * @property {Preference} start the default
  * @property {readonly {name: string, preference: Preference}[]} presets
- * @property {readonly string[]} prompts that show the model well
+ * @property {readonly string[]} prompts example prompts
  */
 
 export const MOST_COLUMNS = 6;
@@ -33,7 +33,7 @@ export const FEWEST_COLUMNS = 2;
 export const MOST_POINTS = 6;
 /** @type {readonly ViewName[]} */
 export const VIEWS = ["compare", "range", "chat", "measured"];
-const STEERED_VIEWS = ["compare", "chat"]; // all that a model without dimensions has
+const STEERED_VIEWS = ["compare", "chat"]; // the only views of a model without dimensions
 
 let lastId = 0;
 /** @param {Preference | null} preference @returns {Column} */
@@ -65,7 +65,7 @@ const writer = (space) => (preference) =>
   preference === null || space.names.length === 0 ? "base" : preference.map((weight) => weight / TOTAL).join(",");
 
 /**
- * As the part of a URL behind "#": only what differs from the beginning.
+ * The state as a URL fragment (the part after "#"). It contains only the differences from the initial state.
  * @param {ViewState} state @param {Space} space
  */
 export function toFragment(state, space) {
@@ -93,14 +93,14 @@ export function toFragment(state, space) {
   const query = new URLSearchParams(
     Object.entries(parts).flatMap(([name, value]) => (value === null ? [] : [[name, String(value)]])),
   );
-  // Commas, semicolons and spaces are fine in a fragment, and a link is there to be read.
+  // Commas and semicolons are valid in a fragment, and keep the link readable.
   return query.toString().replaceAll("%2C", ",").replaceAll("%3B", ";");
 }
 
 /**
- * The state that a link describes. What makes no sense here (other dimensions, say) is left as at the beginning.
+ * The state that a link describes. Parts that are invalid here (such as other dimensions) keep their initial values.
  * @param {string} fragment with or without "#" @param {Space} space
- * @returns {{state: ViewState, ignored: string[]}} `ignored` names the parts left out
+ * @returns {{state: ViewState, ignored: string[]}} `ignored` names the invalid parts
  */
 export function fromFragment(fragment, space) {
   const given = Map.groupBy(new URLSearchParams(fragment.replace(/^#/, "")), ([name]) => name);
@@ -115,7 +115,7 @@ export function fromFragment(fragment, space) {
     const [first, ...others] = given.get(name) ?? [];
     given.delete(name);
     if (first === undefined) return;
-    const value = others.length === 0 ? parse(first[1]) : undefined; // what is said twice says nothing
+    const value = others.length === 0 ? parse(first[1]) : undefined; // a repeated part is invalid
     if (value === undefined) ignored.push(name);
     else accept(value);
   };
@@ -185,9 +185,9 @@ export function number(least, most, isWhole = false) {
 const orAuto = (parse) => (text) => (text === "auto" ? null : parse(text));
 
 /**
- * What to send for this preference under these settings.
+ * The request for this preference with these settings.
  * @param {Space} space @param {Settings} settings @param {Preference | null} preference
- * @param {readonly import("./api.js").Message[]} messages without the system's
+ * @param {readonly import("./api.js").Message[]} messages without the system message
  * @returns {import("./api.js").ChatRequest}
  */
 export function chatRequest(space, settings, preference, messages) {
@@ -204,7 +204,7 @@ export function chatRequest(space, settings, preference, messages) {
 }
 
 /**
- * The preferences of a range, in rows as they are shown; none where there is nothing between two dimensions.
+ * The preferences of a range, in the rows in which they are shown. Empty for fewer than two dimensions.
  * @param {Range} range @param {number} dimensions @returns {readonly Preference[][]}
  */
 export function rangeRows(range, dimensions) {

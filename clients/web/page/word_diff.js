@@ -1,16 +1,16 @@
-/** Which words two texts share. */
+/** A word-by-word difference of two texts. */
 
 /** @typedef {{kind: "same" | "added" | "removed", text: string}} Part */
 
 const MOST_CELLS = 4_000_000;
 const HAS_WORD = /[\p{L}\p{N}]/u;
 
-/** Words and what is between them. @param {string} text @returns {string[]} */
+/** The words of a text, and the spaces and punctuation between them. @param {string} text @returns {string[]} */
 export const words = (text) => text.match(/[\p{L}\p{N}\p{M}_'’-]+|\s+|[^\p{L}\p{N}\p{M}_'’\s-]/gu) ?? [];
 
 /**
- * `after` as a change of `before`, with as many words kept as can be (a longest common subsequence). Texts whose changed
- * middles are longer than some 1,000 words each come out as replaced there.
+ * The difference from `before` to `after` with the longest common subsequence of words. If the changed middles are longer
+ * than about 1,000 words each, they are shown as replaced.
  * @param {string} before @param {string} after
  * @returns {Part[]} the parts of `before` are "same" and "removed", those of `after` "same" and "added", both in order
  */
@@ -36,7 +36,7 @@ function changes(a, b) {
       { kind: "added", text: b.join("") },
     ];
   }
-  // longest[i * width + j]: words kept of a from i on and b from j on.
+  // longest[i * width + j]: number of common words of a from i on and b from j on.
   const width = b.length + 1;
   const longest = new Uint32Array((a.length + 1) * width);
   const at = (/** @type {number} */ i, /** @type {number} */ j) => longest[i * width + j] ?? 0;
@@ -65,7 +65,8 @@ function changes(a, b) {
 }
 
 /**
- * Neighbours as one part, so that changes read as phrases: spaces and commas alone, between two changes, change too.
+ * Merges neighbouring parts, so that changes read as phrases. Spaces and punctuation between two changes become part of
+ * the change.
  * @param {readonly Part[]} parts @returns {Part[]}
  */
 function phrases(parts) {

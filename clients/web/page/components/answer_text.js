@@ -1,4 +1,4 @@
-/** What an answer says, and how it went. */
+/** The text of an answer, and its numbers. */
 
 import { isRunning } from "../answer.js";
 import { html } from "../html.js";
@@ -22,7 +22,7 @@ export function AnswerText({ answer, comparedWith, onRetry }) {
         ? html`<p class="hint waiting">Waiting for the first token…</p>`
         : html`<div class=${isWaiting ? "stale" : ""}>${body}</div>`
     }
-    ${answer.status === "done" && !text && html`<p class="hint">The model ended without a word.</p>`}
+    ${answer.status === "done" && !text && html`<p class="hint">The model generated no text.</p>`}
     ${
       answer.failure !== null &&
       html`<div class="failure" role="alert">
@@ -42,7 +42,7 @@ function Difference({ before, after }) {
   </p>`;
 }
 
-/** @param {{answer: Answer | undefined, at?: string}} props `at` is the preference it was asked at, if that needs saying */
+/** @param {{answer: Answer | undefined, at?: string}} props `at` is the preference of the answer, if it differs from the shown one */
 export function AnswerNumbers({ answer, at }) {
   if (answer === undefined || answer.status === "failed") return null;
   const { status, text, firstTokenS, tokensPerS, tokens, finishReason } = answer;

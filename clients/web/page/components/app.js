@@ -1,4 +1,4 @@
-/** The page: what the server is, and the state of the visit. */
+/** The page: its header, the state of the connection, and the workbench. */
 
 import { html } from "../html.js";
 import { useAnswers } from "../use_answers.js";
@@ -51,7 +51,7 @@ export function App() {
     ${
       space
         ? html`<${Workbench} key=${[space.model, ...space.names].join("|")} space=${space} server=${server} answers=${answers} canAsk=${failure === null} />`
-        : html`<main class="loading"><p class="hint">${failure ? "" : "Asking the server what it can do…"}</p></main>`
+        : html`<main class="loading"><p class="hint">${failure ? "" : "Loading the model's preferences…"}</p></main>`
     }
     ${
       isAskingForKey &&

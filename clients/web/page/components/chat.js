@@ -12,8 +12,8 @@ import { PreferenceBar } from "./preference_bar.js";
 
 /**
  * @param {{turns: readonly Turn[], names: readonly string[], answers: import("../use_answers.js").Answers,
- *   onResend: (index: number, question: string) => void, onCopy: (index: number) => void}} props `onResend` asks a turn
- *   again, with the preference of now; later turns go
+ *   onResend: (index: number, question: string) => void, onCopy: (index: number) => void}} props `onResend` repeats a turn
+ *   with the current preference, and removes all later turns
  */
 export function Chat({ turns, names, answers, onResend, onCopy }) {
   const end = useRef(/** @type {HTMLElement | null} */ (null));
@@ -23,7 +23,7 @@ export function Chat({ turns, names, answers, onResend, onCopy }) {
   return html`<div class="chat" role="log" aria-label="Conversation">
     ${
       turns.length === 0 &&
-      html`<p class="hint">Each turn is answered with the preference of that moment. Move it between turns.</p>`
+      html`<p class="hint">Each turn uses the preference at the time of its question. You can change it between turns.</p>`
     }
     ${turns.map((turn, index) => {
       const answer = answers.all.get(turn.id);
@@ -33,7 +33,7 @@ export function Chat({ turns, names, answers, onResend, onCopy }) {
           <div class="reply-head">
             <${PreferenceBar} preference=${turn.preference} names=${names} />
             <div class="tools">
-              <${IconButton} icon="again" label=${`Answer question ${index + 1} again with the preference of now`} isDisabled=${isRunning(answer)} onClick=${() => onResend(index, turn.question)} />
+              <${IconButton} icon="again" label=${`Answer question ${index + 1} again with the current preference`} isDisabled=${isRunning(answer)} onClick=${() => onResend(index, turn.question)} />
               <${IconButton} icon="code" label=${`Copy request ${index + 1} as code`} onClick=${() => onCopy(index)} />
             </div>
           </div>

@@ -15,7 +15,7 @@ import { PreferenceBar } from "./preference_bar.js";
 export const columnKey = ({ id }) => `column-${id}`;
 
 /**
- * What an answer was asked at, if its column has moved on since; else "".
+ * The preference of an answer, if its column has changed since; else "".
  * @param {import("./answer_text.js").Answer | undefined} answer @param {import("../simplex.js").Preference | null} preference
  * @param {readonly string[]} names
  */
@@ -83,7 +83,7 @@ export function Compare({
       ${
         pinnedColumn &&
         html`<p class="hint">
-        Compared with answer ${columns.indexOf(pinnedColumn) + 1}: <ins>only here</ins>, <del>only there</del>.
+        Compared with answer ${columns.indexOf(pinnedColumn) + 1}: <ins>only in this answer</ins>, <del>only in answer ${columns.indexOf(pinnedColumn) + 1}</del>.
       </p>`
       }
     </div>

@@ -1,4 +1,4 @@
-/** Whether the server is there, in words. */
+/** The state of the connection to the server, in words. */
 
 import { html } from "../html.js";
 
@@ -6,7 +6,7 @@ import { html } from "../html.js";
 export function ConnectionNotice({ failure }) {
   if (failure === null || failure.kind === "key") return null;
   return html`<div class="notice" role="alert">
-    <p>${failure.message} This page keeps trying and goes on by itself.</p>
+    <p>${failure.message} This page retries automatically.</p>
   </div>`;
 }
 

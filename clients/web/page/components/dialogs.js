@@ -1,4 +1,4 @@
-/** What the page asks, or shows, on top of itself. */
+/** The page's dialogs: the API key, and a request as code. */
 
 import { asCurl, asOpenAI, asPanaceaClient } from "../copy_as.js";
 import { html } from "../html.js";
@@ -31,7 +31,7 @@ export function KeyDialog({ isWrong, onKey, onClose }) {
   };
   return html`<${Dialog} title="API key" onClose=${onClose}>
     <form class="key-form" onSubmit=${submit}>
-      <p>${isWrong ? "That key is not among this server's keys. " : ""}This server asks for a key. It stays in this tab and is never part of a link.</p>
+      <p>${isWrong ? "The server did not accept this key. " : ""}This server needs an API key. The key stays in this tab and is never part of a link.</p>
       <label>
         Key
         <input type="password" autocomplete="off" value=${key} onInput=${(/** @type {InputEvent} */ event) => setKey(/** @type {HTMLInputElement} */ (event.target).value)} />
@@ -74,7 +74,8 @@ export function CopyDialog({ request, needsKey, onClose }) {
 }
 
 /**
- * Whether the browser lets this page write to the clipboard; if not (plain HTTP, say), `element` is selected instead.
+ * Copies `text` to the clipboard. If the browser does not allow this (for example over HTTP), it selects `element` instead
+ * and returns false.
  * @param {string} text @param {HTMLElement | null} element
  */
 export async function copied(text, element) {

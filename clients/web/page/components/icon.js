@@ -1,4 +1,4 @@
-/** Line drawings of 16 by 16. */
+/** Icons: line drawings of 16 by 16 units. */
 
 import { html } from "../html.js";
 

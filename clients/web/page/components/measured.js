@@ -1,4 +1,4 @@
-/** The model's measured front. Nothing is drawn that was not measured: no curve between points, no guess off them. */
+/** A chart of the adapter's evaluation. It shows measured points only, without interpolation or extrapolation. */
 
 import { html } from "../html.js";
 import { described, distance, fromObject } from "../simplex.js";
@@ -13,11 +13,11 @@ import { wordCount } from "./answer_text.js";
  * @property {string} name
  * @property {(point: Point) => number} of
  * @property {(point: Point) => number} [error] standard error
- * @property {(answer: Answer) => number} [live] what can be told of a single answer
+ * @property {(answer: Answer) => number} [live] the value for a single answer, if it can be computed
  */
 
 const TALLEST = 460;
-const SHAPE = 0.72; // height over width, up to that
+const SHAPE = 0.72; // height over width, up to `TALLEST`
 const LEFT = 58;
 const RIGHT = 16;
 const TOP = 14;
@@ -33,7 +33,7 @@ export function Measured({ evaluation, names, chosen, answers, onChoose }) {
   const [axes, setAxes] = useState({ x: 0, y: 1 });
   const sweep = evaluation?.sweeps[sweepIndex];
   if (evaluation === null || sweep === undefined) {
-    return html`<p class="hint">This model comes without a measured front, so there is nothing to draw.</p>`;
+    return html`<p class="hint">This adapter has no evaluation, so there is nothing to show.</p>`;
   }
   const all = axesOf(evaluation);
   const [x, y] = [all[axes.x], all[axes.y]];
@@ -81,25 +81,25 @@ export function Measured({ evaluation, names, chosen, answers, onChoose }) {
     </div>
     <${Chart} x=${x} y=${y} points=${points} nearest=${nearest ?? null} live=${live} names=${names} onChoose=${onChoose} />
     <ul class="legend">
-      <li><span class="sample best"></span>nothing measured is better in every dimension</li>
-      <li><span class="sample"></span>something is</li>
-      ${nearest && html`<li><span class="sample ring"></span>${away < 0.001 ? "the chosen preference" : `measured nearest to the chosen preference: ${described(nearest.preference, names)}`}</li>`}
+      <li><span class="sample best"></span>on the front: no measured point dominates it</li>
+      <li><span class="sample"></span>dominated by another measured point</li>
+      ${nearest && html`<li><span class="sample ring"></span>${away < 0.001 ? "the chosen preference" : `the measured point nearest to the chosen preference: ${described(nearest.preference, names)}`}</li>`}
       ${
         live.length > 0
           ? html`<li><span class="sample live"></span>answers on this page, each a single sample</li>`
-          : html`<li class="hint">Single answers have words and weights, but no measured reward: they show on those axes.</li>`
+          : html`<li class="hint">Answers on this page appear if both axes are words or weights, because their rewards are not measured.</li>`
       }
     </ul>
     <p class="hint">
-      Means over ${evaluation.prompts} questions, ${sweep.samples_per_prompt === 1 ? "one answer" : `${sweep.samples_per_prompt} answers`} each, at
-      temperature ${sweep.temperature}; bars are one standard error. Measured ${evaluation.created}.
+      Means over ${evaluation.prompts} questions with ${sweep.samples_per_prompt === 1 ? "one answer" : `${sweep.samples_per_prompt} answers`} each, at
+      temperature ${sweep.temperature}. Bars are one standard error. Measured on ${evaluation.created}.
     </p>
     <${Numbers} evaluation=${evaluation} points=${points} names=${names} />
   </div>`;
 }
 
 /**
- * Whether it was measured what share of the sentences is faithful: most rewards tell nothing of that.
+ * Whether the share of faithful sentences was measured. Most rewards do not measure it.
  * @param {import("../api.js").Evaluation} evaluation
  */
 const isJudged = ({ sweeps }) => sweeps.every(({ points }) => points.every(({ faithful }) => faithful !== null));
@@ -137,7 +137,7 @@ function axesOf(evaluation) {
 function Chart({ x, y, points, nearest, live, names, onChoose }) {
   const [shown, setShown] = useState("");
   const figure = useRef(/** @type {HTMLElement | null} */ (null));
-  // Drawn in the page's own pixels, so that its words are as large on a phone.
+  // Drawn in the page's pixels, so that the text has the same size on a phone.
   const [width, setWidth] = useState(640);
   useEffect(() => {
     const observer = new ResizeObserver(([entry]) => entry && setWidth(Math.round(entry.contentRect.width)));
@@ -214,7 +214,7 @@ function Chart({ x, y, points, nearest, live, names, onChoose }) {
         />`;
       })}
     </svg>
-    <figcaption class="hint" aria-live="polite">${shown || "Point at a dot for its numbers; click it to choose its preference."}</figcaption>
+    <figcaption class="hint" aria-live="polite">${shown || "Point at a dot to see its numbers. Click it to choose its preference."}</figcaption>
   </figure>`;
 }
 
@@ -254,8 +254,8 @@ function ends({ of, error }, point) {
 }
 
 /**
- * A linear scale with room at both ends, and round numbers on it.
- * @param {number[]} values @param {number} from @param {number} to where the least and the largest one are drawn
+ * A linear scale with round ticks and a margin at both ends.
+ * @param {number[]} values @param {number} from @param {number} to positions of the smallest and the largest tick
  */
 function scale(values, from, to) {
   const [low, high] = [Math.min(...values), Math.max(...values)];

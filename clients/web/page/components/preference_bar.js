@@ -1,4 +1,4 @@
-/** A preference at a glance: a bar in its proportions, and words. */
+/** A preference as a bar with its proportions, and in words. */
 
 import { html } from "../html.js";
 import { TOTAL, described } from "../simplex.js";
@@ -6,7 +6,7 @@ import { TOTAL, described } from "../simplex.js";
 /** @param {{preference: import("../simplex.js").Preference | null, names: readonly string[]}} props */
 export function PreferenceBar({ preference, names }) {
   const words =
-    names.length === 0 ? "the model as it is" : preference === null ? "bare base model" : described(preference, names);
+    names.length === 0 ? "no dimensions" : preference === null ? "bare base model" : described(preference, names);
   return html`<div class="preference-bar">
     <div class="bar" aria-hidden="true">
       ${(preference ?? []).map(

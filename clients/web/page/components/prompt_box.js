@@ -1,4 +1,4 @@
-/** Where a question is written. */
+/** The input field for questions, with example questions. */
 
 import { html } from "../html.js";
 import { useRef } from "../vendor/hooks.js";
@@ -17,7 +17,7 @@ export function PromptBox({ prompt, prompts, action, isRunning, isDisabled, onPr
     if (prompt.trim() && !isDisabled) onAsk(prompt);
   };
   const type = (/** @type {KeyboardEvent} */ event) => {
-    // Enter while an input method composes a word belongs to the word.
+    // While an input method composes a word, Enter confirms the word.
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       form.current?.requestSubmit();

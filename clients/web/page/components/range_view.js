@@ -1,4 +1,4 @@
-/** The same question along an edge or over the triangle: every answer where its preference is. */
+/** The same question along an edge or over the triangle. Each answer is placed at its preference. */
 
 import { isRunning } from "../answer.js";
 import { html } from "../html.js";
@@ -10,7 +10,7 @@ import { PreferenceBar } from "./preference_bar.js";
 /** @typedef {import("../view_state.js").Range} Range */
 
 export const RANGE = "range-";
-/** The key of the answer at this place. @param {Preference} preference */
+/** The key of the answer at this preference. @param {Preference} preference */
 export const rangeKey = (preference) => RANGE + preference.join("-");
 
 /**

@@ -1,4 +1,4 @@
-/** How answers are sampled. */
+/** The settings of requests: system prompt and sampling parameters. */
 
 import { html } from "../html.js";
 import { number } from "../view_state.js";
@@ -20,16 +20,16 @@ export function Settings({ settings, onChange }) {
       ></textarea>
     </label>
     <div class="fields">
-      <${NumberField} label="Temperature" hint="0 to 2; at 0 only the preference makes a difference" value=${settings.temperature} parse=${number(0, 2)} onChange=${(/** @type {number | null} */ temperature) => set({ temperature })} />
-      <${NumberField} label="Top p" hint="above 0, to 1" value=${settings.topP} parse=${number(0.01, 1)} onChange=${(/** @type {number | null} */ topP) => set({ topP })} />
-      <${NumberField} label="Most tokens" hint="1 or more" value=${settings.maxTokens} parse=${number(1, 1e6, true)} onChange=${(/** @type {number | null} */ maxTokens) => set({ maxTokens })} />
+      <${NumberField} label="Temperature" hint="0 to 2; 0 is greedy, so only the preference changes the answer" value=${settings.temperature} parse=${number(0, 2)} onChange=${(/** @type {number | null} */ temperature) => set({ temperature })} />
+      <${NumberField} label="Top p" hint="0.01 to 1" value=${settings.topP} parse=${number(0.01, 1)} onChange=${(/** @type {number | null} */ topP) => set({ topP })} />
+      <${NumberField} label="Max tokens" hint="1 or more" value=${settings.maxTokens} parse=${number(1, 1e6, true)} onChange=${(/** @type {number | null} */ maxTokens) => set({ maxTokens })} />
       <${NumberField} label="Seed" hint="a whole number" value=${settings.seed} parse=${number(0, Number.MAX_SAFE_INTEGER, true)} onChange=${(/** @type {number | null} */ seed) => set({ seed })} />
     </div>
   </details>`;
 }
 
 /**
- * Empty leaves the value to the server; what makes no sense is marked, and the last good value stays.
+ * A number field. Empty selects the server's default. An invalid value is marked, and the last valid value stays.
  * @param {{label: string, hint: string, value: number | null, parse: (text: string) => number | undefined,
  *   onChange: (value: number | null) => void}} props
  */

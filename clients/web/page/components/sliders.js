@@ -1,4 +1,4 @@
-/** Linked sliders: what one takes, the others give. For two dimensions one slider between them. */
+/** Linked sliders with a constant sum. Two dimensions have one slider between them. */
 
 import { html } from "../html.js";
 import { TOTAL, percent, withWeight } from "../simplex.js";
@@ -38,7 +38,7 @@ function Between({ names, descriptions, preference, onChange }) {
 /** @param {Props} props */
 function Linked({ names, descriptions, preference, onChange }) {
   const [locked, setLocked] = useState(() => names.map(() => false));
-  // What the others share in while one of them is dragged: where the drag began.
+  // The preference at the start of a drag. The other dimensions keep its proportions during the drag.
   const gesture = useRef({ index: -1, origin: preference, last: preference });
   const change = (/** @type {number} */ index, /** @type {number} */ value) => {
     const { current } = gesture;
@@ -63,7 +63,7 @@ function Linked({ names, descriptions, preference, onChange }) {
           class="lock"
           aria-pressed=${isLocked}
           aria-label=${`Lock ${name}`}
-          title=${isLocked ? "Let it move again" : "Keep it while others move"}
+          title=${isLocked ? "Unlock this weight" : "Keep this weight when others change"}
           onClick=${() => lock(index)}
         >
           <svg viewBox="0 0 16 16" aria-hidden="true">
@@ -88,7 +88,7 @@ function Linked({ names, descriptions, preference, onChange }) {
 }
 
 /**
- * A number that takes effect as it is typed, and is tidied up when it is left.
+ * A number field that takes effect while typing, and is reformatted when it loses the focus.
  * @param {{label: string, weight: number, isDisabled: boolean, onChange: (weight: number) => void}} props
  */
 function PercentField({ label, weight, isDisabled, onChange }) {

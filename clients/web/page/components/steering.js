@@ -1,4 +1,4 @@
-/** Everything that moves a preference: triangle, sliders, presets. */
+/** The controls of a preference: triangle, sliders, presets. */
 
 import { html } from "../html.js";
 import { centre, isSame, shares, vertex } from "../simplex.js";
@@ -9,7 +9,7 @@ import { Triangle } from "./triangle.js";
 /** @typedef {import("../simplex.js").Preference} Preference */
 /** @typedef {import("../view_state.js").Space} Space */
 
-const MOST_EDGES = 6; // of four dimensions; beyond that presets would fill the page
+const MOST_EDGES = 6; // the edges of four dimensions; more presets would fill the page
 
 /**
  * @param {{space: Space, handles: readonly import("./triangle.js").Handle[], chosen: number,
@@ -19,7 +19,7 @@ const MOST_EDGES = 6; // of four dimensions; beyond that presets would fill the 
 export function Steering({ space, handles, chosen, onChoose, onChange }) {
   const { names, descriptions } = space;
   const preference = handles[chosen]?.preference ?? null;
-  // Where the triangle and the answers would not fit on the screen together, sliders are a step away.
+  // On a narrow screen the sliders start closed, because triangle and answers would not fit together with them.
   const [isNarrow] = useState(() => names.length === 3 && matchMedia("(max-width: 59.99rem)").matches);
   return html`<section class="steering" aria-label="Preference">
     ${
@@ -66,7 +66,7 @@ function Presets({ space, preference, onChange }) {
 }
 
 /**
- * Vertices, edges, the centre, what the server names, and the base; a point has one name, the server's own if it has one.
+ * Vertices, edges, the centre, the server's presets, and the base. A point has one name: the server's, if it has one.
  * @param {Space} space @returns {{name: string, preference: Preference | null}[]}
  */
 function presetsOf({ names, start, presets }) {

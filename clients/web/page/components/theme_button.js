@@ -1,4 +1,4 @@
-/** Light, dark, or as the system has it. `theme.js` applies the choice before the first paint. */
+/** Switches between the light, the dark and the system's theme. `theme.js` applies the choice before the first paint. */
 
 import { html } from "../html.js";
 import { remember } from "../storage.js";

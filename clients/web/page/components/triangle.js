@@ -1,24 +1,24 @@
-/** A draggable point for each preference in the triangle of three dimensions. */
+/** The triangle of three dimensions, with a draggable point for each preference. */
 
 import { html } from "../html.js";
 import { CORNERS, TOTAL, described, fromPoint, toPoint } from "../simplex.js";
 import { useRef } from "../vendor/hooks.js";
 
 /** @typedef {import("../simplex.js").Preference} Preference */
-/** @typedef {{label: string, preference: Preference | null}} Handle null is the bare base model: it has no place */
+/** @typedef {{label: string, preference: Preference | null}} Handle null is the bare base model, which has no point */
 /** @typedef {{preference: Preference, isDone: boolean}} Mark a point that cannot be moved */
 
 const SIDE = 100; // units of the drawing
-const REACH = 9; // a press this near to a handle takes it
+const REACH = 9; // a press within this distance of a handle selects it
 const LONGEST_NAME = 16;
-const STEP = 0.05; // of a side, for an arrow key; Shift makes it a fifth
+const STEP = 0.05; // part of a side that an arrow key moves; with Shift a fifth of it
 
 const [TOP, LEFT, RIGHT] = CORNERS.map(({ x, y }) => ({ x: x * SIDE, y: y * SIDE }));
 
 /**
  * @param {{names: readonly string[], handles: readonly Handle[], chosen: number, marks?: readonly Mark[],
- *   onChoose?: (index: number) => void, onChange?: (preference: number[]) => void}} props without `onChange` the picture is only
- *   to look at; it is about the chosen handle
+ *   onChoose?: (index: number) => void, onChange?: (preference: number[]) => void}} props without `onChange` the triangle
+ *   cannot be changed; `onChange` moves the chosen handle
  */
 export function Triangle({ names, handles, chosen, marks = [], onChoose, onChange }) {
   const drawing = useRef(/** @type {SVGSVGElement | null} */ (null));
@@ -35,7 +35,7 @@ export function Triangle({ names, handles, chosen, marks = [], onChoose, onChang
     handles.forEach(({ preference }, index) => {
       if (preference === null) return;
       const { x, y } = toPoint(preference);
-      const away = Math.hypot(x - at.x, y - at.y) - (index === chosen ? 1e-6 : 0); // of two in one place, this one
+      const away = Math.hypot(x - at.x, y - at.y) - (index === chosen ? 1e-6 : 0); // at equal distance the chosen one wins
       if (away < gap) [nearest, gap] = [index, away];
     });
     drawing.current?.setPointerCapture(event.pointerId);
@@ -97,7 +97,7 @@ export function Triangle({ names, handles, chosen, marks = [], onChoose, onChang
     ${CORNERS.map((corner, index) => {
       const weight = chosenPreference?.[index] ?? 0;
       const isTop = index === 0;
-      // The lower names begin and end with the drawing, so that long ones have all of it.
+      // The lower names are aligned with the edges of the drawing, so that long names have the most space.
       const [x, anchor] = isTop ? [SIDE / 2, "middle"] : index === 1 ? [-12, "start"] : [SIDE + 12, "end"];
       return html`<text class="corner" x=${x} y=${corner.y * SIDE + (isTop ? -11 : 15)} text-anchor=${anchor}>
         ${shortened(names[index] ?? "")}<tspan class="weight" dx="2">${chosenPreference ? ` ${Math.round(weight / 10)}%` : ""}</tspan>
@@ -109,7 +109,7 @@ export function Triangle({ names, handles, chosen, marks = [], onChoose, onChang
     })}
     ${handles.map(handle)}
     ${
-      // Once more on top of its neighbours: the order of elements is that of the Tab key, so it stays.
+      // Drawn again on top of the others. Reordering the elements would change the order of the Tab key.
       chosenHandle &&
       chosenPreference &&
       html`<g class="handle chosen top" transform=${at(chosenPreference)} aria-hidden="true">${dot(chosenHandle.label)}</g>`

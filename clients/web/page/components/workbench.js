@@ -1,4 +1,4 @@
-/** The views of one model, what they share, and the link that reproduces it. */
+/** The views of one model, their shared state, and the link that reproduces it. */
 
 import { html } from "../html.js";
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
@@ -24,14 +24,14 @@ import { Triangle } from "./triangle.js";
 
 /** @type {Record<ViewName, {title: string, lead: string}>} */
 const TITLES = {
-  compare: { title: "Compare", lead: "Drag a point. Its answer follows." },
-  range: { title: "Range", lead: "One question over the whole range." },
-  chat: { title: "Chat", lead: "Steer every turn." },
-  measured: { title: "Trade-off", lead: "What each preference was measured to do." },
+  compare: { title: "Compare", lead: "Drag a point to update its answer." },
+  range: { title: "Range", lead: "One question at many preferences." },
+  chat: { title: "Chat", lead: "Set the preference of each turn." },
+  measured: { title: "Trade-off", lead: "Measured rewards of each preference." },
 };
-const LINK_MS = 250; // browsers refuse to change the address more often than some 100 times in half a minute
-const QUIET_MS = 120; // a point that rests this long is asked for,
-const PATIENCE_MS = 450; // and one that keeps moving this often
+const LINK_MS = 250; // browsers limit changes of the address to about 100 in half a minute
+const QUIET_MS = 120; // a point that rests this long is asked for
+const PATIENCE_MS = 450; // a point that keeps moving is asked for at this interval
 
 const NAMES_SHOWN = 6;
 const NAME_SHOWN = 40; // characters
@@ -69,14 +69,14 @@ export function Workbench({ space, server, answers, canAsk }) {
     answers.start(columnKey(each), request(each.preference, text));
   const follow = useFollowing((/** @type {Column} */ each) => {
     const answer = answers.all.get(columnKey(each));
-    // What was asked, whatever has been typed since.
+    // Repeat the question of the answer, not the current input.
     if (canAsk && answer !== undefined && answer.status !== "stopped") askColumn(each, questionOf(answer));
   });
   const askAll = (/** @type {string} */ text) => {
     for (const each of columns) askColumn(each, text);
   };
   const askRange = (/** @type {readonly Preference[]} */ preferences, text = prompt) => {
-    // One picture shows answers to one question.
+    // The range view shows answers to one question only.
     const others = [...answers.all].filter(([key, answer]) => key.startsWith(RANGE) && questionOf(answer) !== text);
     answers.forget(others.map(([key]) => key));
     for (const preference of preferences) answers.start(rangeKey(preference), request(preference, text));
@@ -95,7 +95,7 @@ export function Workbench({ space, server, answers, canAsk }) {
     answers.start(turn.id, chatRequest(space, settings, state.chat, conversation(earlier, text)));
   };
 
-  // Steering: in a chat the next turn, elsewhere the chosen column.
+  // Steering changes the next turn in a chat, and the chosen column elsewhere.
   const isChat = view === "chat";
   const handles = isChat
     ? [{ label: "", preference: state.chat }]
@@ -162,7 +162,7 @@ export function Workbench({ space, server, answers, canAsk }) {
       ${
         ignored.length > 0 &&
         html`<div class="notice" role="alert">
-        <p>This link has parts that mean nothing on this server and were left out: ${shortened(ignored)}.</p>
+        <p>Some parts of this link are not valid on this server and were left out: ${shortened(ignored)}.</p>
         <button type="button" onClick=${() => setIgnored([])}>Close</button>
       </div>`
       }
@@ -186,8 +186,8 @@ export function Workbench({ space, server, answers, canAsk }) {
       ${
         names.length < 2 &&
         html`<p class="hint">
-        ${names.length === 0 ? "This server has no preference to steer" : `This adapter has one dimension, ${names[0]}`}:
-        compare it with its bare base model.
+        ${names.length === 0 ? "This server has no preference to steer" : `This adapter has one dimension, ${names[0]}`}.
+        Compare the model with its bare base model.
       </p>`
       }
       ${
@@ -275,7 +275,7 @@ export function Workbench({ space, server, answers, canAsk }) {
   </div>`;
 }
 
-/** Anybody can write a link, with names of any length. @param {readonly string[]} names */
+/** The names, limited in number and length, because a link can contain anything. @param {readonly string[]} names */
 const shortened = (names) =>
   [
     ...names.slice(0, NAMES_SHOWN).map((name) => name.slice(0, NAME_SHOWN)),
@@ -292,7 +292,7 @@ function writeLink(state, space) {
 }
 
 /**
- * Keeps the address in step with the state, and follows a link that is opened on this page.
+ * Keeps the address in sync with the state, and applies a link that is opened on this page.
  * @param {ViewState} state @param {import("../view_state.js").Space} space
  * @param {(link: ReturnType<typeof fromFragment>) => void} onLink
  */
@@ -311,7 +311,7 @@ function useLink(state, space, onLink) {
 }
 
 /**
- * Calls back for something that keeps changing, once it rests and now and then before.
+ * Throttles a callback for a changing value: it is called when the value rests, and periodically while it changes.
  * @template {{id: number}} T
  * @param {(value: T) => void} onRest
  * @returns {(value: T) => void}
