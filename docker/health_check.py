@@ -1,11 +1,11 @@
-"""Whether the server in this container answers: exit code 0 if so, else 1 with the reason."""
+"""Checks whether the server in this container answers. The exit code is 0, or 1 with the reason."""
 
 import http.client
 import os
 import sys
 
 PORT = int(os.environ.get("PANACEA_PORT", "8000"))
-# The server may have been told to answer some hosts alone.
+# The server may be configured to allow only certain host names.
 HOST = os.environ.get("PANACEA_ALLOWED_HOST", "localhost").split()[0].replace("*", "localhost")
 
 connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=4)
