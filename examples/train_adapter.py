@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import panacea
 from panacea_train.method import PanaceaConfig, save_adapter
-from panacea_train.trainer import PanaceaTrainer, TrainingConfig
+from panacea_train.trainer import PanaceaTrainer
+from panacea_train.training_config import TrainingConfig
 from panacea_train.training_examples import Candidates
 
 DEMO_BASE = Path(panacea.__file__).parent / "demo" / "base"

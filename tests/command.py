@@ -1,15 +1,41 @@
-"""`panacea serve` as a user starts it."""
+"""The `panacea` command as a user starts it."""
 
+import io
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 
 import httpx2
 
+from panacea_commands import main as cli
+
 PANACEA = [sys.executable, "-m", "panacea_commands"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has run in this process."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_panacea(*arguments: str) -> Finished:
+    """Runs a command in this process, where tests can replace its parts."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = cli.run(arguments)
+    return Finished(code, out.getvalue(), err.getvalue())
+
+
+def help_of(*command: str) -> str:
+    """The text of a command's --help as one line, whatever the terminal's width."""
+    return " ".join(run_panacea(*command, "--help").out.replace("│", " ").split())
 
 
 @contextmanager

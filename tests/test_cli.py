@@ -14,10 +14,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from typer.testing import CliRunner
 
 from panacea_commands import main as cli
-from tests.command import PANACEA, serving
+from tests.command import PANACEA, help_of, run_panacea, serving
 from tests.engine.test_process import alive, gone_within
 from tests.fake_hub import fake_hub
 from tests.golden_files import ADAPTER, BASE, golden
@@ -211,16 +210,19 @@ WRONG = {
     "keys": (["serve", "--adapter", str(ADAPTER), "--api-key-file", "/no/such/file"], "--api-key-file"),
     "config": (["serve", "--config", "/no/such/file"], "--config"),
     "batch": (["serve", "--max-batch", "0"], "--max-batch"),
-    "step": (["serve", "--max-batch", "9", "--max-step-tokens", "8"], "--max-step-tokens must be at least"),
-    "cache": (["serve", "--kv-cache-gib", "inf"], "--kv-cache-gib must be a finite number"),
+    "step": (
+        ["serve", "--max-batch", "9", "--max-step-tokens", "8"],
+        "--max-step-tokens is 8, but must be at least",
+    ),
+    "cache": (["serve", "--kv-cache-gib", "inf"], "--kv-cache-gib is inf, but must be a finite number"),
     "share": (["serve", "--gpu-memory-share", "nan"], "--gpu-memory-share"),
     "log_level": (["serve", "--log-level", "loud"], "--log-level"),
     "cors": (["serve", "--adapter", str(ADAPTER), "--cors-origin", "app.example"], "--cors-origin app.example: write"),
     "watchdog": (["serve", "--watchdog-s", "0.5"], "--watchdog-s"),
-    "step_limit": (["serve", "--step-limit-s", "inf"], "step_limit_s"),
-    "timeout": (["serve", "--drain-timeout-s", "nan"], "drain_timeout_s is nan, but must be a number above 0"),
-    "queue": (["serve", "--queue-timeout-s", "0"], "queue_timeout_s is 0.0, but must be a number above 0"),
-    "body": (["serve", "--max-body-mib", "inf"], "--max-body-mib must be a finite number"),
+    "step_limit": (["serve", "--step-limit-s", "inf"], "--step-limit-s is inf, but must be a finite number"),
+    "timeout": (["serve", "--drain-timeout-s", "nan"], "--drain-timeout-s is nan, but must be a finite number"),
+    "queue": (["serve", "--queue-timeout-s", "0"], "--queue-timeout-s is 0.0, but must be above 0"),
+    "body": (["serve", "--max-body-mib", "inf"], "--max-body-mib is inf, but must be a finite number"),
     "host": (["serve", "--adapter", str(ADAPTER), "--host", "no such host"], "cannot listen on"),
 }
 
@@ -266,22 +268,20 @@ def test_a_damaged_adapter_is_one_clear_line_too(tmp_path: Path) -> None:
 
 
 def test_help_teaches_and_version_prints() -> None:
-    runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
-    assert "panacea serve" in runner.invoke(cli.app, ["--help"]).output
-    text = runner.invoke(cli.app, ["serve", "--help"]).output
+    assert "panacea serve" in help_of()
+    text = help_of("serve")
     for option in ("--adapter", "--preset", "--api-key-file", "PANACEA_MAX_BATCH", "flag wins over the environment"):
         assert option in text
-    assert re.fullmatch(r"panacea \d+\.\d+\.\d+\n", runner.invoke(cli.app, ["--version"]).output)
+    assert re.fullmatch(r"panacea \d+\.\d+\.\d+\n", run_panacea("--version").out)
 
 
 def test_bench_steering_prints_a_table_and_json_in_the_last_line() -> None:
-    result = CliRunner().invoke(
-        cli.app,
-        ["bench", "steering", "--adapter", str(ADAPTER), "--requests", "4", "--tokens", "5", "--rounds", "1"],
+    result = run_panacea(
+        "bench", "steering", "--adapter", str(ADAPTER), "--requests", "4", "--tokens", "5", "--rounds", "1"
     )
-    assert result.exit_code == 0, result.output
-    numbers = json.loads(result.stdout.splitlines()[-1])
+    assert result.code == 0, result.err
+    numbers = json.loads(result.out.splitlines()[-1])
     assert numbers["most_preferences_in_one_step"] == numbers["different_preferences"] == 4
     for name in ("engine_mixed_tps", "sequential_merged_tps", "engine_single_tps"):
         assert numbers[name] > 0
-        assert f"{numbers[name]:.0f}" in result.stdout
+        assert f"{numbers[name]:.0f}" in result.out

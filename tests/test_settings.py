@@ -4,11 +4,10 @@ import pytest
 
 from panacea.errors import ConfigError
 from panacea.preference import Dimension, PreferenceSpace
+from panacea.serving import is_open, make_room_for
 from panacea_commands.option_values import (
     allowed_hosts,
     cors_origins,
-    is_open,
-    make_room_for,
     read_api_keys,
     read_config_file,
     with_presets,
@@ -130,5 +129,5 @@ def test_room_for_connections_is_made_where_it_may_be(monkeypatch: pytest.Monkey
     assert limits == [(256, 4096)]
     make_room_for(1000)
     assert limits[-1] == (1200, 4096)
-    with pytest.raises(ConfigError, match="--max-connections 5000 needs 5200 open files, and ulimit -n allows 4096"):
+    with pytest.raises(ConfigError, match="--max-connections 5000 needs 5200 open files, but ulimit -n allows 4096"):
         make_room_for(5000)

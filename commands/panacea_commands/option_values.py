@@ -1,22 +1,17 @@
-"""What `panacea serve` was told, from text to checked values: presets, key files, configuration files. No torch."""
+"""From an option's text to a checked value: presets, weights, numbers, key files, configuration files. No torch."""
 
 import re
-import resource
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from panacea.config import ServerConfig
 from panacea.errors import ConfigError, PreferenceError
 from panacea.preference import PreferenceSpace
 
 _ORIGIN = re.compile(r"https?://[a-z0-9_.\[\]:-]+")
-_OTHER_FILES = 200
-"""Connections that are told to go, the engine, libraries' files, and some to spare."""
-
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 def with_presets(space: PreferenceSpace | None, presets: Iterable[str]) -> PreferenceSpace | None:
@@ -33,7 +28,7 @@ def with_presets(space: PreferenceSpace | None, presets: Iterable[str]) -> Prefe
     if not named:
         return space
     if space is None:
-        raise ConfigError("--preset needs an adapter: a bare base model has no preferences")
+        raise ConfigError("--preset needs an adapter: a bare base model has no preferences. Give --adapter too")
     try:
         return replace(space, presets={**space.presets, **{n: space.resolve(w) for n, w in named.items()}})
     except PreferenceError as error:
@@ -41,7 +36,7 @@ def with_presets(space: PreferenceSpace | None, presets: Iterable[str]) -> Prefe
 
 
 def read_weights(option: str, text: str) -> dict[str, float] | list[float]:
-    """What `option` was given, `name=w,name=w` or `w,w`, for `PreferenceSpace.resolve`. Raises `ConfigError`."""
+    """The weights of `text`, `name=w,name=w` or `w,w`, for `PreferenceSpace.resolve`. Raises `ConfigError`."""
     named: dict[str, float] = {}
     listed: list[float] = []
     for part in text.split(","):
@@ -55,21 +50,42 @@ def read_weights(option: str, text: str) -> dict[str, float] | list[float]:
         elif not equals:
             listed.append(weight)
         else:
-            raise ConfigError(f"{option} {text}: {name.strip()} is there twice")
+            raise ConfigError(f"{option} {text}: {name.strip()} is given twice")
     if named and listed:
-        raise ConfigError(f"{option} {text}: name all weights or none")
+        raise ConfigError(f"{option} {text}: name every weight or none")
     return named or listed
 
 
+def read_numbers(option: str, text: str, exactly: int | None = None) -> tuple[int, ...]:
+    """The whole numbers of `text`, like 1,8,32; `exactly` so many of them if given. Raises `ConfigError`."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or len(numbers) != (exactly or len(numbers)):
+        raise ConfigError(f"{option} {text!r}: write {exactly or 'whole'} numbers with commas between them, like 1,8")
+    return numbers
+
+
+def read_point(option: str, text: str | None) -> tuple[float, ...] | None:
+    """The numbers of `text`, one per dimension, like 0.2,0.8; None for None. Raises `ConfigError`."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{option} {text}: write one number per dimension, with commas between them") from None
+
+
 def check_writable(option: str, file: Path | None) -> None:
-    """Before minutes of work, not after. Raises `ConfigError` where no file of that name could be written."""
+    """Raises `ConfigError` where no file of that name can be written. Call it before long work, not after."""
     if file is not None and (file.is_dir() or not file.resolve().parent.is_dir()):
         reason = "it is a folder" if file.is_dir() else "its folder does not exist"
         raise ConfigError(f"{option} {file} cannot be written: {reason}")
 
 
 def read_api_keys(path: Path | None) -> tuple[str, ...]:
-    """The keys of a file, one per line; empty lines and lines that start with # do not count. Raises `ConfigError`."""
+    """The keys of a file, one per line, without empty lines and lines that start with #. Raises `ConfigError`."""
     if path is None:
         return ()
     try:
@@ -78,26 +94,17 @@ def read_api_keys(path: Path | None) -> tuple[str, ...]:
         raise ConfigError(f"--api-key-file {path} cannot be read: {error}") from None
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
-        raise ConfigError(f"--api-key-file {path} holds no key; without the option the server is open")
+        raise ConfigError(f"--api-key-file {path} holds no key: write one per line, or leave the option out")
     if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
         raise ConfigError(f"--api-key-file {path}: keys are printable ASCII without spaces, one per line")
     return keys
 
 
 def allowed_hosts(host: str, names: Collection[str]) -> tuple[str, ...]:
-    """The Host headers to answer: the ones named; else loopback names on a loopback address, and all elsewhere."""
+    """The Host headers that are answered. Without names: loopback names on a loopback address, all elsewhere."""
     if names:
         return tuple(names)
-    return LOOPBACK_HOSTS if host in ("localhost", "127.0.0.1", "::1") else ("*",)
-
-
-def is_open(host: str, api_keys: Collection[str]) -> bool:
-    """Whether others than this machine may reach a server at this address, and ask without a key."""
-    try:
-        is_local = ip_address(host).is_loopback
-    except ValueError:
-        is_local = host == "localhost"
-    return not is_local and not api_keys
+    return ServerConfig.allowed_hosts if host in ("localhost", "127.0.0.1", "::1") else ("*",)
 
 
 def cors_origins(origins: Collection[str]) -> tuple[str, ...]:
@@ -106,17 +113,6 @@ def cors_origins(origins: Collection[str]) -> tuple[str, ...]:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ConfigError(f"--cors-origin {origin}: write https://app.example, with a port if it has one, or *")
     return tuple(origins)
-
-
-def make_room_for(connections: int) -> None:
-    """Lets this process open as many files as so many connections take. Raises `ConfigError` if it may not."""
-    needed = connections + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise ConfigError(f"--max-connections {connections} needs {needed} open files, and ulimit -n allows {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def read_config_file(path: Path, known: Collection[str]) -> Mapping[str, Any]:

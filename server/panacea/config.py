@@ -1,11 +1,18 @@
-"""Frozen configuration of the engine and of the server. Nothing writes into these after the command line built them."""
+"""Frozen configurations of the engine and of the server, and the options that a user sets in them.
 
-import math
-from dataclasses import asdict, dataclass
+An option is declared once, as a field of a class that ends in `Options`, or of `Watchdog`, `Limits` or `LogConfig`. The
+field has the option's type and default, and the docstring below it is the text of `--help`. The flag (`--max-batch`),
+the environment variable (`PANACEA_MAX_BATCH`) and the key in a configuration file (`max_batch`) follow from its name.
+
+Every class here raises `ConfigError` when it is built from values that cannot be used.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from panacea.errors import ConfigError
+from panacea.bounds import Bounded, Bounds, Count, Natural, Positive
+from panacea.errors import OptionError
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -15,149 +22,173 @@ LogFormat = Literal["text", "json"]
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is logged, and how a line looks."""
+    """Which log lines are written, and how they look. The options are `--log-level` and `--log-format`."""
 
     level: LogLevel = "info"
+    """Least level that is logged. info logs each request; debug also logs probes and files."""
     format: LogFormat = "text"
+    """text for people, json for programs: one line per event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(Bounded):
+    """Where and how a model computes."""
+
+    dtype: DType = "auto"
+    """Number format of the weights. auto: on CUDA the checkpoint's own 16 bits, else bfloat16; on a CPU float32."""
+    device: Device = "auto"
+    """Where the model runs. auto: CUDA if there is a GPU, else the CPU."""
+    threads: Count | None = None
+    """CPU threads of the model. Default: one for tiny models, else all cores."""
+    max_batch: Count = 64
+    """Most requests in one step."""  # the preference table has a row for each
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(ComputeOptions):
+    """How an engine computes, and how much it may hold."""
+
+    max_step_tokens: Count = 512
+    """Most tokens in one step. Longer prompts are prefilled in chunks. At least --max-batch."""
+    max_context: Annotated[int | None, Bounds(least=2)] = None
+    """Most tokens of prompt and answer together. Default: the model's own limit."""
+    kv_cache_gib: Positive | None = None
+    """Most memory for the KV cache, in GiB. Default: 1 on a CPU; on a GPU what --gpu-memory-share leaves. The cache
+    never takes more than --max-batch full contexts need."""
+    gpu_memory_share: Annotated[float, Bounds(least=0.01, most=1)] = 0.9
+    """Share of the GPU's memory for weights, activations and KV cache together."""
+    prefix_cache: bool = True
+    """Keep the KV blocks of prompts and answers while there is room. Requests with the same preference and the same
+    beginning reuse them."""
+    deterministic: bool = False
+    """Batch invariance: a request gets the same log probabilities, to the last bit, in any batch. Slower. For Llama,
+    Mistral, Qwen2 and Qwen3 only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_step_tokens < self.max_batch:
+            problem = f"is {self.max_step_tokens}, but must be at least the batch's {self.max_batch}"
+            raise OptionError("max_step_tokens", f"{problem}: each request needs one token per step")
+
+    @property
+    def kv_cache_bytes(self) -> int | None:
+        """Upper limit of the KV cache's size in bytes; None lets the engine choose."""
+        return None if self.kv_cache_gib is None else round(self.kv_cache_gib * 2**30)
 
 
 @dataclass(frozen=True)
-class EngineConfig:
-    """What one engine loads and how much it may hold. Paths are local folders: hub ids are resolved before.
-
-    Raises `ConfigError` when built from numbers that no engine could run with.
-    """
+class EngineConfig(EngineOptions):
+    """What one engine loads and how much it may hold. Paths are local folders: hub ids are resolved before."""
 
     model: Path
     adapter: Path | None = None
-    dtype: DType = "auto"
-    """"auto" on CUDA is the checkpoint's own if it has 16 bits, else bfloat16; on a CPU it is float32."""
-    device: Device = "auto"
-    max_batch: int = 64
-    """Most requests in one step; the preference table has a row for each."""
-    max_step_tokens: int = 512
-    """Most tokens in one step: a long prompt is prefilled in chunks that leave room for everyone's next token."""
-    block_size: int = 16
+    block_size: Count = 16
     """Tokens in one block of the KV cache."""
-    num_blocks: int | None = None
+    num_blocks: Count | None = None
     """Blocks in the KV cache; None sizes it from `kv_cache_bytes`."""
-    kv_cache_bytes: int | None = None
-    """Upper limit of the KV cache's size; None is 1 GiB on a CPU, and on a GPU what `gpu_memory_share` leaves. No more
-    is taken than `max_batch` full contexts can use."""
-    gpu_memory_share: float = 0.9
-    """How much of the GPU's memory weights, activations and KV cache may take together."""
-    deterministic: bool = False
-    """Batch invariance: the same log probabilities to the last bit, whoever shares the batch. Slower."""
-    prefix_cache: bool = True
-    """Keep keys and values of prompts and answers for as long as there is room, for requests that begin alike and have
-    the same preference."""
-    max_context: int | None = None
-    """Cap on prompt and answer together; None is the model's own limit."""
-    threads: int | None = None
-    """CPU threads for the model; None lets the engine choose."""
-    queue_timeout_s: float | None = None
-    """How long a request may wait for its first step in a server's engine; None: for as long as it takes."""
+    queue_timeout_s: Positive | None = None
+    """Longest time a request may wait for its first step in a server's engine; None: without limit."""
     logs: LogConfig = LogConfig()
     """For the engine's process."""
 
-    def __post_init__(self) -> None:
-        least = {
-            "max_batch": 1,
-            "max_step_tokens": self.max_batch,  # a token for each request
-            "block_size": 1,
-            "num_blocks": 1,
-            "kv_cache_bytes": 1,
-            "max_context": 2,
-            "threads": 1,
-        }
-        for name, bound in least.items():
-            value: int | None = getattr(self, name)
-            if value is not None and value < bound:
-                raise ConfigError(f"{name} is {value}, but must be at least {bound}")
-        if not 0 < self.gpu_memory_share <= 1:
-            raise ConfigError(f"gpu_memory_share is {self.gpu_memory_share}, but must be above 0 and at most 1")
-        if self.queue_timeout_s is not None and not 0 < self.queue_timeout_s < math.inf:
-            raise ConfigError(f"queue_timeout_s is {self.queue_timeout_s}, but must be a number above 0")
+
+@dataclass(frozen=True, kw_only=True)
+class Watchdog(Bounded):
+    """When an engine's process counts as failed, so that it is ended and started again."""
+
+    # The process sends a heartbeat twice a second from a thread of its own, also during a long step.
+    watchdog_s: Annotated[float, Bounds(least=1)] = 10.0
+    """Restart an engine that has sent no heartbeat for this many seconds. It sends two per second."""
+    # The longest good step prefills `max_step_tokens` of a large model on a slow CPU: 512 tokens of 8 billion
+    # parameters take 80 s at 100 GFLOPS.
+    step_limit_s: Annotated[float, Bounds(least=1)] = 300.0
+    """Restart an engine whose step takes longer than this many seconds. A prefill of --max-step-tokens must fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision(Watchdog):
+    """How an engine's process is watched, and how another one is started in its place."""
+
+    backoff_s: Positive = 1.0
+    """Time before the second start in a row. The first start is immediate, and each further one waits twice as long."""
+    backoff_limit_s: Positive = 60.0
+    healthy_s: Positive = 60.0
+    """After this time in service a failure counts as the engine's first: the next engine starts at once."""
 
 
 @dataclass(frozen=True)
-class Supervision:
-    """How an engine's process is watched, and how another one is started in its place.
+class Limits(Bounded):
+    """What one client, or all clients together, may take of a server. docs/production.md says what each limit shows.
 
-    Raises `ConfigError` when built from numbers that mean nothing.
+    A limit of None does not apply.
     """
 
-    watchdog_s: float = 10.0
-    """The process is ended when it was silent for longer. It speaks twice a second from a thread of its own, in the
-    midst of a long step too."""
-    step_limit_s: float = 300.0
-    """It is ended too when one step takes longer. The longest good ones prefill `max_step_tokens` of a large model on a
-    slow CPU: 512 tokens of 8 billion parameters take 80 s at 100 GFLOPS."""
-    backoff_s: float = 1.0
-    """Time before the second start in a row; the first is at once, each further one waits twice as long."""
-    backoff_limit_s: float = 60.0
-    healthy_s: float = 60.0
-    """An engine that served for longer failed for the first time: its successor starts at once."""
+    max_queued_requests: Natural = 512
+    """Most answers that wait besides a full batch; beyond it 429. Each of a call's n answers counts."""
+    max_queued_tokens: Count = 1 << 20
+    """Most prompt tokens that wait; beyond it 429."""  # of all answers that have no token yet
+    max_queued_body_mib: Positive = 256.0
+    """Most MiB of request bodies that are not answered yet; beyond it 429."""
+    max_body_mib: Positive = 4.0
+    """Largest request body in MiB; beyond it 413."""
+    max_prompt_tokens: Count | None = None
+    """Longest prompt in tokens; beyond it 400. Default: what the context holds."""
+    max_answer_tokens: Count | None = None
+    """Largest max_tokens of a request, and its value where a request gives none; beyond it 400. Default: what the
+    context leaves."""
+    max_connections: Count = 1000
+    """Most open connections; beyond it 503. Probes are still answered."""
+    head_timeout_s: Positive = 10.0
+    """Seconds from a request's first byte to the end of its headers, and from opening a connection to that byte; then
+    408."""
+    body_timeout_s: Positive = 30.0
+    """Seconds for a request's body; then 408."""  # 4 MiB take 1.1 Mbit/s
+    # Longer than the 60 s of the usual load balancers, which must be the ones to close a connection.
+    idle_timeout_s: Positive = 75.0
+    """Seconds that a connection stays open between requests. Must exceed the load balancer's."""
+    queue_timeout_s: Positive = 60.0
+    """Seconds until a request's first step; then 503."""
+    first_token_timeout_s: Positive = 300.0
+    """Seconds until a request's first token; then 504."""
+    request_timeout_s: Positive = 1800.0
+    """Seconds from a request's headers to its last token; then 504."""
+    slow_reader_timeout_s: Positive = 30.0
+    """Seconds in which a client may read nothing although data is ready; then its connection is reset."""
+    max_unread_tokens: Count = 1024
+    """Most tokens of a stream that a client may lag behind; then its connection is reset."""
+    # Kubernetes kills after 30 s.
+    drain_timeout_s: Positive = 25.0
+    """Seconds for open requests after SIGTERM; then they are cut off."""
 
-    def __post_init__(self) -> None:
-        for name in ("watchdog_s", "step_limit_s"):
-            if not 1 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}, but must be a number of seconds, at least 1")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one client, or all of them together, may take of a server. docs/production.md says what each one shows.
-
-    Raises `ConfigError` when built from numbers that mean nothing. Where a limit may be None, that is none.
-    """
-
-    max_queued_requests: int = 512
-    """Answers that may wait besides those that a full batch computes; each of a call's `n` answers is one."""
-    max_queued_tokens: int = 1 << 20
-    """Prompt tokens of all answers that have no token yet."""
-    max_queued_body_bytes: int = 256 << 20
-    """Bodies of all requests that are not answered yet."""
-    max_prompt_tokens: int | None = None
-    max_answer_tokens: int | None = None
-    """The most that `max_tokens` may say, and what it is where the request says nothing."""
-    max_body_bytes: int = 4 << 20
-    max_head_bytes: int = 16 << 10
+    max_head_bytes: ClassVar[int] = 16 << 10
     """Request line and headers together, as most servers have it."""
-    max_headers: int = 100
+    max_headers: ClassVar[int] = 100
     """Apache's number."""
-    max_connections: int = 1000
-    """Further ones are told that there are too many; only probes are answered."""
-    head_timeout_s: float = 10.0
-    """For a request's line and headers, from the first byte, and from the opening of a connection to that byte."""
-    body_timeout_s: float = 30.0
-    """For a request's body. 4 MiB take 1.1 Mbit/s."""
-    idle_timeout_s: float = 75.0
-    """How long a connection stays open between requests: longer than the 60 s of the usual load balancers, which must
-    be the ones to close it."""
-    first_token_timeout_s: float = 300.0
-    request_timeout_s: float = 1800.0
-    """For a request as a whole, from its headers to its last token."""
-    slow_reader_timeout_s: float = 30.0
-    """How long a client may take in nothing of what is there for it."""
-    max_unread_tokens: int = 1024
-    """How many tokens of its stream a client may be behind."""
-    drain_timeout_s: float = 25.0
-    """For what was admitted, once the server is told to end. Kubernetes kills after 30 s."""
 
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value is not None and not 0 < value < math.inf and (name, value) != ("max_queued_requests", 0):
-                raise ConfigError(f"{name} is {value}, but must be a number above 0")
+    @property
+    def max_body_bytes(self) -> int:
+        return round(self.max_body_mib * 2**20)
+
+    @property
+    def max_queued_body_bytes(self) -> int:
+        return round(self.max_queued_body_mib * 2**20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenOptions(Bounded):
+    """Where a server listens."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Bounds(least=0, most=65535)] = 8000
+    """Port to listen on. 0 takes a free one."""
 
 
 @dataclass(frozen=True)
-class ServerConfig:
+class ServerConfig(ListenOptions):
     """What the HTTP half needs to know besides the model."""
 
     model_name: str
-    host: str = "127.0.0.1"
-    port: int = 8000
     api_keys: tuple[str, ...] = ()
     """Accepted bearer keys; without any the server is open and ignores Authorization."""
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
@@ -165,5 +196,5 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may ask from a browser; "*" allows all. The server's own page needs none."""
     limits: Limits = Limits()
-    heartbeat_limit_s: float = 10.0
+    heartbeat_limit_s: Positive = 10.0
     """`/ready` is 503 when the engine was silent for longer."""

@@ -2,6 +2,7 @@
 
 PanaceaError
 ├── ConfigError        a flag, variable or configuration file is wrong; the command ends with exit code 2
+│   └── OptionError        the value of one option is wrong
 ├── CheckpointError    a base model or adapter on disk is damaged or not supported
 ├── PreferenceError    the weights are not a valid preference in this preference space
 ├── RequestError       this engine can never serve the request (too long, unknown token, ...)
@@ -18,6 +19,18 @@ class PanaceaError(Exception):
 
 class ConfigError(PanaceaError):
     """A flag, environment variable or configuration file has a value that cannot be used."""
+
+
+class OptionError(ConfigError):
+    """The value of one option cannot be used.
+
+    `option` is the name of the configuration's field, like max_batch. `problem` is the rest of the sentence.
+    """
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option} {problem}")
+        self.option = option
+        self.problem = problem
 
 
 class CheckpointError(PanaceaError):

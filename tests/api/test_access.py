@@ -24,7 +24,7 @@ async def make_engine() -> FakeEngine:
 
 @pytest.fixture(scope="module")
 def guarded() -> Generator[Served]:
-    with serving(make_engine, api_keys=KEYS, limits=Limits(max_body_bytes=LIMIT)) as served:
+    with serving(make_engine, api_keys=KEYS, limits=Limits(max_body_mib=LIMIT / 2**20)) as served:
         yield served
 
 
@@ -124,7 +124,7 @@ def test_bodies_above_the_limit_are_413(stranger: httpx2.Client, size: int, stat
 def test_a_client_may_finish_writing_a_body_that_is_too_large(server: Served) -> None:
     """Or its connection is reset, and it sees that instead of the 413."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        size = 3 * Limits.max_body_bytes
+        size = 3 * Limits().max_body_bytes
         head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {size}"
         connection.sendall(f"{head}\r\n\r\n".encode())
         for _ in range(size // 2**18):

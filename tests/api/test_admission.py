@@ -114,7 +114,7 @@ def test_prompt_tokens_are_bounded_until_their_answer_begins() -> None:
 
 
 def test_bodies_are_bounded_before_they_are_parsed() -> None:
-    limits = Limits(max_queued_body_bytes=1000)
+    limits = Limits(max_queued_body_mib=1000 / 2**20)
     with limited(limits) as (served, engine), ExitStack() as stack:
         client = stack.enter_context(connection(served))
         client.sendall(request(b" " * 900, length=2000))
@@ -130,7 +130,7 @@ def test_bodies_are_bounded_before_they_are_parsed() -> None:
 
 
 def test_a_request_is_never_refused_for_its_size_where_nobody_waits() -> None:
-    limits = Limits(max_queued_requests=0, max_queued_tokens=1, max_queued_body_bytes=1)
+    limits = Limits(max_queued_requests=0, max_queued_tokens=1, max_queued_body_mib=1 / 2**20)
     with limited(limits, KEYS) as (served, engine), ExitStack() as stack:
         wait_in(stack, served, 1, "key-a", n=16)
         wait_until(lambda: engine.live == 16)

@@ -7,19 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from panacea.errors import ConfigError
 from panacea_commands import main as cli
 from panacea_lab.bench.measurement import Budget, Samples, copy_rate, table
 from panacea_lab.bench.random_model import make_network, names, read_config
+from tests.command import run_panacea
 
 # Everything that a server needs and a bench must not.
-FOREIGN = ("typer", "pydantic", "fastapi", "starlette", "uvicorn", "msgspec", "zmq", "jinja2", "peft", "rich")
+FOREIGN = ("cyclopts", "pydantic", "fastapi", "starlette", "uvicorn", "msgspec", "zmq", "jinja2", "peft", "rich")
 
 
 def test_benches_import_torch_triton_transformers_and_little_else() -> None:
-    modules = ("kernels", "sweep", "compile_ahead", "decode", "throughput", "suite", "page", "generic_lora", "prefix")
+    modules = (
+        "projection_kernels", "tile_sweep", "compile_ahead", "decode", "throughput", "benchmark_suite",
+        "benchmarks_page", "generic_lora", "prefix_cache",
+    )  # fmt: skip
     code = (
         f"import sys\nsys.modules.update(dict.fromkeys({FOREIGN!r}))\n"
         f"for name in {modules!r}: __import__('panacea_lab.bench.' + name)\n"
@@ -61,20 +64,20 @@ def test_each_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
         (["prefix", "--system", "40", "--rounds", "1"], "cold / warm"),
     ):
         file = tmp_path / "numbers.json"
-        result = CliRunner().invoke(cli.app, ["bench", *arguments, "--model", "tiny", "--json", str(file)])
-        assert result.exit_code == 0, result.output
-        assert said in result.stdout
+        result = run_panacea("bench", *arguments, "--model", "tiny", "--json", str(file))
+        assert result.code == 0, result.err
+        assert said in result.out
         assert json.loads(file.read_text("utf-8"))["bench"] == arguments[0]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["kernels", "--rows", "1,x"], "--rows must be whole numbers with commas between"),
+        (["kernels", "--rows", "1,x"], "--rows '1,x': write whole numbers with commas between"),
         (["kernels", "--model", "missing"], "missing is no config.json"),
         (["decode", "--model", "tiny", "--context", "511"], "context must leave room"),
         (["decode", "--json", "/no/such/folder/x.json"], "its folder does not exist"),
-        (["throughput", "--prompt", "5"], "--prompt must be 2 numbers"),
+        (["throughput", "--prompt", "5"], "--prompt '5': write 2 numbers"),
     ],
 )
 def test_a_wrong_value_is_one_clear_line_and_exit_code_2(

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from panacea_commands import main as cli
 from panacea_lab.bench.measurement import BenchError
 from panacea_lab.bench.soak.asks import Asks, Vocabulary
 from panacea_lab.bench.soak.call import Address
@@ -21,6 +19,7 @@ from panacea_lab.bench.soak.soak_bench import SoakBench, report
 from panacea_lab.bench.soak.soak_limits import Limits
 from panacea_lab.bench.soak.trend import compare, fit
 from panacea_lab.bench.soak.watch import Process, Snapshot
+from tests.command import run_panacea
 
 MIB = 2**20
 # A few seconds on a machine that others use tell little of latency and of single MiB.
@@ -218,18 +217,18 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 @pytest.mark.slow
 def test_the_command_soaks_a_server_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "soak.json"
-    ran = CliRunner().invoke(cli.app, ["bench", "soak", "--minutes", "0.1", "--clients", "3", "--json", str(file)])
+    ran = run_panacea("bench", "soak", "--minutes", "0.1", "--clients", "3", "--json", str(file))
     result = json.loads(file.read_text("utf-8"))
     # Seconds tell nothing of slopes and drift. All else has to be right.
     assert {name for name in failed(result) if not name.endswith(("memory", "latency", "token", "answer"))} == set()
-    assert ran.exit_code == bool(result["reasons"]), ran.output
+    assert ran.code == bool(result["reasons"]), ran.out
     assert {"server: memory", "engine: memory", "slots in use", "event loop tasks"} <= {
         check["name"] for check in result["checks"]
     }
     assert result["canaries"]["asked"] > 0
 
 
-def test_an_address_is_needed_to_reach_a_server_by(capfd: pytest.CaptureFixture[str]) -> None:
-    ran = CliRunner().invoke(cli.app, ["bench", "soak", "--pid", "1"])
-    assert ran.exit_code != 0
-    assert "--pid and --api-key-file say how to reach the server at --url" in str(ran.exception)
+def test_an_address_is_needed_to_reach_a_server_by() -> None:
+    ran = run_panacea("bench", "soak", "--pid", "1")
+    assert ran.code == 2
+    assert "--pid and --api-key-file belong to a server that runs already: give its --url too" in ran.err

@@ -293,7 +293,7 @@ def test_adapters_and_base_may_lie_on_the_hub(tmp_path: Path) -> None:
         ["export", "--as", "lora", "--preference", "helpful=0.7,concise=0.3", "--adapter", soup, "--out", lora],
     ]
     # One process, which sees another hub than this one does.
-    code = f"from panacea import cli\nfor command in {commands}: cli.app(command, standalone_mode=False)"
+    code = f"from panacea_commands.main import run\nfor command in {commands}: assert run(command) == 0"
     with fake_hub(repositories) as endpoint:
         environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
         subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True)

@@ -9,14 +9,13 @@ from typing import Any
 
 import httpx2
 import pytest
-import typer
 import yaml
 
-from panacea_commands import main as cli
 from tests.api.fake_engine import FakeEngine
 from tests.api.metric_samples import families
 from tests.api.serving import serving
 from tests.docker.dockerfile import FOLDER, ROOT, STAGES, environment, last
+from tests.test_options import KNOWN
 
 COMPOSE_FILE = FOLDER / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text("utf-8"))
@@ -79,8 +78,7 @@ def test_mounts_lead_to_files_and_volumes() -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_the_servers_variables_are_options_and_its_key_is_a_secret(name: str) -> None:
-    command: Any = typer.main.get_command(cli.app)
-    known = {parameter.envvar for parameter in command.commands["serve"].params}
+    known = {option["variable"] for option in KNOWN["serve"].values()}
     given = SERVICES[name]["environment"]
     assert {variable for variable in {*given, *environment("cuda")} if variable.startswith("PANACEA_")} <= known
     assert given["PANACEA_API_KEY_FILE"] in secrets(name)

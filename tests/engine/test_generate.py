@@ -109,7 +109,7 @@ def test_logprobs_come_for_every_token_and_belong_to_it(engine: Engine) -> None:
 
 def test_a_cache_without_room_for_a_block_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match="cannot hold one block"):
-        Engine.load(EngineConfig(model=BASE, kv_cache_bytes=100))
+        Engine.load(EngineConfig(model=BASE, kv_cache_gib=100 / 2**30))
 
 
 def test_an_absent_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_it_is_no_larger_than_all_requests_could_use_and_keeps_one_block_to_itse
     shapes = probe_layers(model)
     assert _num_blocks(CONFIG, model, shapes) == CONFIG.max_batch * model.context_length // CONFIG.block_size
     size = block_bytes(shapes, CONFIG.block_size, model.dtype)
-    assert _num_blocks(replace(CONFIG, kv_cache_bytes=7 * size + 5), model, shapes) == 6
+    assert _num_blocks(replace(CONFIG, kv_cache_gib=(7 * size + 5) / 2**30), model, shapes) == 6
 
 
 def test_a_step_that_does_not_fit_says_what_to_change(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_a_cache_that_does_not_fit_says_what_to_change(model: LoadedModel, monke
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
 
     monkeypatch.setattr(KVCache, "__init__", full)
-    with pytest.raises(ConfigError, match="smaller kv_cache_bytes or max_batch"):
+    with pytest.raises(ConfigError, match="smaller kv_cache_gib or max_batch"):
         Runner(model, replace(CONFIG, num_blocks=4))
 
 

@@ -250,7 +250,7 @@ def test_sampling_that_means_nothing_is_refused_by_name(field: str, value: float
 
 @pytest.mark.parametrize(
     "numbers",
-    [{"max_batch": 0}, {"max_step_tokens": 63}, {"block_size": 0}, {"num_blocks": 0}, {"kv_cache_bytes": 0},
+    [{"max_batch": 0}, {"max_step_tokens": 63}, {"block_size": 0}, {"num_blocks": 0}, {"kv_cache_gib": 0},
      {"max_context": 1}, {"threads": 0}, {"gpu_memory_share": 0}, {"gpu_memory_share": math.nan}],
 )  # fmt: skip
 def test_an_engine_that_could_not_run_is_refused(numbers: dict[str, float]) -> None:

@@ -7,21 +7,19 @@ import sys
 from pathlib import Path
 
 import msgspec
-from typer.testing import CliRunner
 
 from panacea.preference import Dimension, PreferenceSpace
-from panacea_commands import main as cli
 from panacea_train.evaluation import AnswerRecord
 from panacea_train.evaluation.preference_lists import grid_of, read_preferences
 from panacea_train.prompts import read_prompts
+from tests.command import help_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
 PROMPTS, POINTS, ANSWER = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_its_options_exist() -> None:
-    runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
-    shown = "".join(runner.invoke(cli.app, [*command, "--help"]).output for command in (["eval"], ["eval", "compare"]))
+    shown = help_of("eval") + help_of("eval", "compare")
     options = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     assert len(options) > 10
     assert options <= set(re.findall(r"--[a-z-]+", shown))

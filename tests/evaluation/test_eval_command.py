@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import TokenOutput
-from panacea_commands import evaluate as evaluate_commands
+from panacea_commands import evaluation_exam
 from panacea_commands import main as cli
 from panacea_train.evaluation import read_run, summarise
+from tests.command import help_of
 from tests.golden_files import ADAPTER, BASE
 
 RULES = """
@@ -66,7 +66,7 @@ def test_a_run_from_prompts_to_report(
     assert panacea_eval(*arguments, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr()
     assert "3 preferences x 3 prompts x 3 answers = 27 answers" in said.err
-    assert "Now look at out/report.html" in said.err
+    assert "Report: out/report.html" in said.err
     assert "Spearman: harmless" in said.out
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
         "answers.jsonl",
@@ -122,7 +122,7 @@ def test_notes_name_no_folders_and_no_arguments(folder: Path, monkeypatch: pytes
     ],
 )
 def test_no_notation_of_a_reward_gets_a_folder_into_the_notes(spec: str, said: str) -> None:
-    assert evaluate_commands.described(spec) == said
+    assert evaluation_exam.described(spec) == said
 
 
 def test_points_and_the_reference_can_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,21 +164,21 @@ def test_runs_beside_each_other(
         (["--adapter", "adapter", "--model", BASE], "--prompts is missing"),
         (
             ["--prompts", "prompts.jsonl"],
-            "--reward is missing for helpful, harmless, concise: each dimension needs one",
+            "--reward is missing for helpful, harmless, concise: give one for each dimension",
         ),
         ([*GOLDEN, *rewards()[:4]], "--reward is missing for concise"),
         (
             [*GOLDEN, *rewards(), "--reward", "tone=rule:words"],
             "the adapter has no dimension tone (dimensions: helpful,",
         ),
-        ([*GOLDEN, *rewards(), "--reward", "helpful=rule:words"], "--reward: there are two for helpful"),
+        ([*GOLDEN, *rewards(), "--reward", "helpful=rule:words"], "the dimension helpful has a reward already"),
         ([*GOLDEN, "--reward", "helpful"], "--reward helpful: write NAME=REWARD"),
         ([*GOLDEN, *rewards("magic:x")], "magic:x is no reward function"),
         ([*GOLDEN, *rewards("python:rules.py:nothing")], "rules.py has no function nothing"),
         ([*GOLDEN, *rewards("python:rules.py:broken")], "rules.py:broken gave nan, which is no finite number"),
         ([*GOLDEN, *rewards(), "--prompts", "nowhere.jsonl"], "nowhere.jsonl cannot be read: no such file"),
         ([*GOLDEN, *rewards(), "--prompts", "rules.py"], "rules.py, line 2: is no JSON"),
-        ([*GOLDEN, *rewards(), "--preferences", "prompts.jsonl"], "--grid and --preferences both say"),
+        ([*GOLDEN, *rewards(), "--preferences", "prompts.jsonl"], "--grid and --preferences both choose"),
         ([*GOLDEN[:-1], 10**9, *rewards()], "points in 3 dimensions, and at most 1,000 are asked"),
         ([*GOLDEN[:-1], 0, *rewards()], "--grid"),
         ([*GOLDEN, *rewards(), "--max-tokens", 600], "the prompt on line 1 has"),
@@ -242,22 +242,21 @@ def _never(_engine: Engine) -> list[TokenOutput]:
 
 
 def test_help_is_in_panels() -> None:
-    runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
-    text = runner.invoke(cli.app, ["eval", "--help"]).output
+    text = help_of("eval")
     for words in (
-        "What is asked, and how it is judged",
+        "Prompts and rewards",
         "Preferences",
         "Machine",
         "python:FILE.py:function",
         "compare",
     ):
         assert words in text
-    assert "eval" in runner.invoke(cli.app, ["--help"]).output
-    assert "NAME=DIR" in runner.invoke(cli.app, ["eval", "compare", "--help"]).output
+    assert "eval" in help_of()
+    assert "NAME=DIR" in help_of("eval", "compare")
 
 
 def test_nothing_at_all_evaluates_the_embedded_demo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate_commands, "DEMO_LIMIT", 2)
+    monkeypatch.setattr(evaluation_exam, "DEMO_LIMIT", 2)
     assert panacea_eval("--grid", 1, monkeypatch=monkeypatch) == 0
     evaluation = read_run(folder / "runs" / "eval").evaluation
     assert evaluation.model == "Panacea demo"

@@ -18,8 +18,10 @@ from panacea.errors import ConfigError
 from panacea.model.adapter_config import AdapterConfig
 from panacea.text import ChatMessage, load_model_text
 from panacea_train.data import TrainingFile, read_training_file
+from panacea_train.run_output import prepare_output
+from panacea_train.run_settings import RunSettings
 from panacea_train.trainer import PanaceaTrainer
-from panacea_train.training_run import RunSettings, linear_targets, prepare_output, train_adapter
+from panacea_train.training_run import linear_targets, train_adapter
 from tests.command import PANACEA
 from tests.golden_files import BASE
 from tests.train.tiny import PEFT_WARNING, tiny_llama
@@ -93,7 +95,7 @@ def test_the_command_trains_an_adapter_that_the_engine_serves(tmp_path: Path, da
     assert done.returncode == 0, done.stderr
     assert "10 lines (10 pairs)" in done.stderr
     assert "60/60" in done.stderr
-    assert "loss of warm where nothing else counts: " in done.stderr
+    assert "loss of warm at its vertex: " in done.stderr
     assert "gap between matched and mismatched preference: " in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "mine"]
     assert AdapterConfig.read(tmp_path / "mine").space.as_dict((0.25, 0.75)) == {"warm": 0.25, "brief": 0.75}
@@ -227,7 +229,7 @@ def test_a_model_that_cannot_be_loaded_is_said(tmp_path: Path, data: Path, setti
         ({"ideal": (0.0,), "aggregation": "tchebycheff"}, r"--ideal has 1 numbers for 2 dimensions \(warm, brief\)"),
         ({"default_preference": (1.0,)}, "--default has 1 numbers for 2 dimensions"),
         ({"label_temperature": 0.1, "objective": "sft"}, "--label-temperature .* needs --objective dpo"),
-        ({"accumulation": 3}, "--batch-size 4 is no multiple of --accumulation 3"),
+        ({"accumulation": 3}, "--batch-size 4 is not a multiple of --accumulation 3"),
         ({"shared_columns": 0}, "--shared-columns 0 needs --scaling"),
     ],
 )
@@ -267,7 +269,9 @@ def test_a_file_with_errors_is_refused_before_anything_is_loaded(tmp_path: Path)
         *shown, last = done.stderr.splitlines()
         assert all(text.startswith(f"line {n}: better.warm: input should be") for n, text in enumerate(shown, 1))
         assert len(shown) == 10
-        assert last.endswith("data.jsonl has 12 problems, of which the first 10 are shown; nothing was loaded")
+        assert last.endswith(
+            "data.jsonl has 12 problems (the first 10 are shown); correct the file. No model is loaded"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
 
 

@@ -18,7 +18,8 @@ from panacea.errors import ConfigError
 from panacea_train.answer_logprobs import reference_logprobs
 from panacea_train.method import steered
 from panacea_train.preference_gap import preference_gap, preference_probes
-from panacea_train.trainer import PanaceaTrainer, TrainingConfig
+from panacea_train.trainer import PanaceaTrainer
+from panacea_train.training_config import TrainingConfig
 from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair
 from tests.train.tiny import PEFT_WARNING, adapted, tiny_llama
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 from panacea.errors import ConfigError
 from panacea_train.preference_draws import sample_preferences
 from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, Tokens, longest
-
-Selection = Literal["reward", "loss"]
+from panacea_train.training_options import Selection
 
 _ORDER, _DRAW = 0, 1
 """Keep the random numbers of an epoch's order apart from those of a step's draws."""

@@ -7,7 +7,8 @@
     from transformers import AutoModelForCausalLM, set_seed
     from panacea_train.training_examples import Candidates, Demonstration, PreferencePair
     from panacea_train.method import PanaceaConfig, save_adapter, steered
-    from panacea_train.trainer import PanaceaTrainer, TrainingConfig
+    from panacea_train.trainer import PanaceaTrainer
+    from panacea_train.training_config import TrainingConfig
 
     base = AutoModelForCausalLM.from_pretrained("runs/base")
     set_seed(0)                                             # the first values of A and B
@@ -34,10 +35,10 @@ one token, so a whole text can be learned.)
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from panacea.errors import ConfigError
 from panacea_train.answer_logprobs import reference_logprobs, sequence_logprobs, under
-from panacea_train.batches import Batch, Sampling, Selection, StepBatches
+from panacea_train.batches import Batch, Sampling, StepBatches
 from panacea_train.method import find_steering
 from panacea_train.objectives import (
     dpo_loss,
@@ -64,71 +65,14 @@ from panacea_train.objectives import (
     tchebycheff,
 )
 from panacea_train.preference_gap import Probe, preference_gap, preference_probes, vertex_losses
-from panacea_train.training_examples import Demonstration, Example, check_example
-
-Aggregation = Literal["linear", "tchebycheff"]
+from panacea_train.training_config import TrainingConfig
+from panacea_train.training_examples import Example, check_example
 
 HELD_OUT = 64
 """Examples that the vertices' losses and the preference gap are measured on."""
 
 VERTEX_LOSS = "vertex_loss_"
 """The logged names of the vertices' losses begin with this and end with a dimension's name."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. Rates and weights without another source are those of the trial that steered best."""
-
-    output_dir: Path
-    """Checkpoints are written here, if any are."""
-    steps: int
-    batch_size: int = 16
-    """Examples in a step; a pair is one."""
-    accumulation: int = 1
-    """Forwards that a step is split into, for models whose step does not fit in memory; divides `batch_size`."""
-    gradient_checkpointing: bool = False
-    """Compute each layer once more in the backward pass instead of keeping what it computed. A third slower."""
-    bf16: bool = False
-    """Matrix products in bfloat16. Load the base in bfloat16 too; the adapter is kept and updated in float32."""
-    device: Literal["auto", "cpu"] = "auto"
-
-    learning_rate: float = 1e-3
-    """Of A and B, or of all parameters of a model without adapter. The default suits DPO; for SFT twice as much did."""
-    singular_value_learning_rate: float = 2e-2
-    """Of E. It must be far higher than that of A and B: with one rate for all (2e-4) nothing was steered. SFT: 3e-2."""
-    warmup_steps: int = 50
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    """Of A and B, or of the matrices of a model without adapter; E, norms and biases never decay."""
-    max_grad_norm: float = 1.0
-
-    selection: Selection = "reward"
-    """Which of an example's `Candidates` is learned: "reward" the one with the largest preference-weighted reward;
-    "loss" the best of each dimension, each with its weight (linear scalarisation as in the paper)."""
-    aggregation: Aggregation = "linear"
-    """How the losses of all dimensions become one; see `objectives`. "tchebycheff" needs the selection "loss", and all
-    examples of a forward share one preference."""
-    ideal: tuple[float, ...] | None = None
-    """Tchebycheff's ideal point, a lower bound of each dimension's loss; None: 0."""
-    beta: float = 0.3
-    """Of DPO: how far the model may move away from the base."""
-    sft_weight: float = 0.1
-    """Of the SFT term on a pair's preferred answer."""
-    vertex_probability: float = 0.3
-    dirichlet_alpha: float = 1.0
-    fixed_preference: tuple[float, ...] | None = None
-    """Train under this preference alone, with the same objective: an ordinary adapter, like peft's LoRA, becomes the
-    policy of one preference."""
-
-    seed: int = 0
-    logging_steps: int = 20
-    health_steps: int | None = 100
-    """Measure the preference gap and the vertices' losses so often; None: never."""
-    save_steps: int | None = None
-    """Write a checkpoint so often and keep the last; None: never."""
-    tensorboard: Path | None = None
-    """Write what is logged here too, for TensorBoard, which must be installed."""
-    progress: bool = True
 
 
 class PanaceaTrainer(Trainer):
@@ -165,7 +109,7 @@ class PanaceaTrainer(Trainer):
         self.names = () if steering is None else steering.space.names
         fixed = config.fixed_preference
         self.dimensions = len(self.names) if steering is not None or fixed is None else len(fixed)
-        _check(config, examples, self.dimensions)
+        config.check(examples, self.dimensions)
         model_config: PretrainedConfig = model.config  # type: ignore[assignment]  # of any model of transformers
         limit: int | None = getattr(model_config, "max_position_embeddings", None)
         for index, example in enumerate((*examples, *(held_out or ()))):
@@ -358,26 +302,6 @@ def parameter_groups(
         {"params": singular, "weight_decay": 0.0, "lr": singular_value_learning_rate},
     ]
     return [group for group in groups if group["params"]]
-
-
-def _check(config: TrainingConfig, examples: Sequence[Example], dimensions: int) -> None:
-    """Raises `ConfigError` for what contradicts itself."""
-    if config.batch_size % config.accumulation:
-        raise ConfigError(f"{config.accumulation} forwards cannot share {config.batch_size} examples equally")
-    if config.ideal is not None and len(config.ideal) != dimensions:
-        raise ConfigError(f"the ideal point has {len(config.ideal)} numbers for {dimensions} dimensions")
-    if config.fixed_preference is not None and len(config.fixed_preference) != dimensions:
-        raise ConfigError(
-            f"the fixed preference has {len(config.fixed_preference)} numbers for {dimensions} dimensions"
-        )
-    if config.aggregation != "tchebycheff":
-        return
-    if dimensions == 0:
-        raise ConfigError("Tchebycheff aggregates the losses of dimensions, and this model has none")
-    if config.selection != "loss":
-        raise ConfigError("Tchebycheff aggregates losses, so the selection must be by loss too")
-    if any(isinstance(example, Demonstration) and example.preference is not None for example in examples):
-        raise ConfigError("with Tchebycheff a whole forward has one preference, so no example can bring its own")
 
 
 def _tensorboard(folder: Path) -> TrainerCallback:

@@ -1,15 +1,10 @@
-"""One training run: from a training file and a base model to an adapter's folder, which is whole or not there."""
+"""One training run: from a training file and a base model to the folder of an adapter."""
 
-import json
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -21,93 +16,23 @@ from panacea.errors import ConfigError, first_line
 from panacea.model.hub import local_folder
 from panacea_train.data import TrainingFile
 from panacea_train.data.encoding import ConversationEncoder
-from panacea_train.data.example_building import Objective, to_examples
-from panacea_train.method import PanaceaConfig, save_adapter
+from panacea_train.data.example_building import to_examples
+from panacea_train.method import PanaceaConfig
 from panacea_train.method.panacea_config import ATTENTION_AND_MLP
-from panacea_train.trainer import HELD_OUT, VERTEX_LOSS, PanaceaTrainer, TrainingConfig
+from panacea_train.run_output import RunFolders, last_checkpoint, put_in_place
+from panacea_train.run_settings import RunSettings
+from panacea_train.trainer import HELD_OUT, VERTEX_LOSS, PanaceaTrainer
+from panacea_train.training_config import TrainingConfig
 from panacea_train.training_examples import Example, longest
-
-Aggregation = Literal["linear", "tchebycheff", "reward"]
-DType = Literal["auto", "float32", "bfloat16"]
-
-RATES: dict[Objective, tuple[float, float]] = {"sft": (2e-3, 3e-2), "dpo": (1e-3, 2e-2)}
-"""Learning rates of A and B, and of the singular values, that steered best in trials with models of 1 M parameters."""
+from panacea_train.training_options import RATES, LossOptions, MemoryOptions, StepOptions
 
 ROUTERS = ("gate", "router")
 """Linear layers that choose experts. A preference that changed the choice would change which weights are adapted."""
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """What a run shall do. Defaults are the paper's (arXiv 2402.02030) where it has any."""
-
-    model: str
-    """The base: a folder or a hub id."""
-    objective: Objective = "dpo"
-    aggregation: Aggregation = "linear"
-    """"reward" (SFT alone): learn the answer with the largest preference-weighted score."""
-    ideal: tuple[float, ...] | None = None
-    label_temperature: float = 0.0
-    """For DPO on scores: see `data.to_examples`."""
-
-    shared_columns: int = 8
-    columns_per_dimension: int = 1
-    scaling: float | None = None
-    """None: 512 / `shared_columns`."""
-    targets: tuple[str, ...] | None = None
-    """Last parts of module names; None: every linear layer of attention and MLP."""
-    initializer_std: float = 0.02
-    one_scale_per_matrix: bool = True
-    default_preference: tuple[float, ...] = ()
-
-    epochs: float = 1.0
-    steps: int | None = None
-    """Instead of `epochs`."""
-    batch_size: int = 16
-    accumulation: int = 1
-    learning_rate: float | None = None
-    singular_value_learning_rate: float | None = None
-    """None: as in `RATES`."""
-    warmup_steps: int = 50
-    weight_decay: float = 0.0
-    beta: float = 0.3
-    sft_weight: float = 0.1
-    vertex_probability: float = 0.3
-    dirichlet_alpha: float = 1.0
-    held_out: int | None = None
-    """Lines that are kept for the measurements; None: a twentieth, at most 64."""
-    max_tokens: int = 2048
-    """Examples that are longer are left out."""
-    gradient_checkpointing: bool = False
-    dtype: DType = "auto"
-    device: Literal["auto", "cpu"] = "auto"
-    seed: int = 0
-    health_steps: int = 50
-    save_steps: int = 200
-
-    def check(self, dimensions: Sequence[str]) -> None:
-        """Raises `ConfigError` for settings that contradict each other or the dimensions."""
-        if not dimensions:
-            raise ConfigError("no line names a dimension, so there is nothing to steer; --dimension names one")
-        if self.aggregation == "reward" and self.objective == "dpo":
-            raise ConfigError("--aggregation reward chooses an answer to imitate: it needs --objective sft")
-        if self.ideal is not None and self.aggregation != "tchebycheff":
-            raise ConfigError("--ideal is Tchebycheff's ideal point: it needs --aggregation tchebycheff")
-        if self.label_temperature and self.objective == "sft":
-            raise ConfigError("--label-temperature softens the labels of pairs: it needs --objective dpo")
-        if self.batch_size % self.accumulation:
-            raise ConfigError(f"--batch-size {self.batch_size} is no multiple of --accumulation {self.accumulation}")
-        if self.shared_columns == 0 and self.scaling is None:
-            raise ConfigError("--shared-columns 0 needs --scaling: the paper's is 512 / their number")
-        for name, numbers in (("ideal", self.ideal), ("default", self.default_preference or None)):
-            if numbers is not None and len(numbers) != len(dimensions):
-                listed = ", ".join(dimensions)
-                raise ConfigError(f"--{name} has {len(numbers)} numbers for {len(dimensions)} dimensions ({listed})")
-
-
-@dataclass(frozen=True)
 class RunResult:
-    """What came of it."""
+    """What a run has done, and what it measured at its end."""
 
     steps: int
     examples: int
@@ -116,67 +41,6 @@ class RunResult:
     preference_gap: float | None
     """In nats per answer; None where the data has nothing to measure it on."""
     vertex_losses: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Folders:
-    """Where a run keeps what. All lie beside each other, so that a finished folder is moved by one rename."""
-
-    out: Path
-
-    @property
-    def work(self) -> Path:
-        """Checkpoints and settings, until the run is finished."""
-        return self.out.with_name(f"{self.out.name}.training")
-
-    @property
-    def settings(self) -> Path:
-        return self.work / "settings.json"
-
-    @property
-    def new(self) -> Path:
-        """The adapter until it is complete."""
-        return self.out.with_name(f".{self.out.name}.new")
-
-    @property
-    def old(self) -> Path:
-        """What `new` replaces."""
-        return self.out.with_name(f".{self.out.name}.old")
-
-
-def prepare_output(settings: RunSettings, file: TrainingFile, out: Path, *, overwrite: bool, resume: bool) -> None:
-    """Makes sure that a run may write to `out`, before anything is loaded.
-
-    Raises `ConfigError` when `out` exists and `overwrite` is not asked for; when there is an interrupted run and nobody
-    says what to do about it; or when there is none to resume, or it had other settings.
-    """
-    if overwrite and resume:
-        raise ConfigError("--overwrite begins anew and --resume goes on: choose one")
-    if not out.name:
-        raise ConfigError(f"{out} is no name for a new folder")
-    folders = _Folders(out)
-    described = _describe(settings, file)
-    if resume:
-        # It may have begun with --overwrite.
-        overwrite = _check_same_run(folders, described)
-    if out.exists():
-        if not overwrite:
-            raise ConfigError(f"{out} exists already; --overwrite replaces it, once the new adapter is complete")
-        if not out.is_dir() or (any(out.iterdir()) and not (out / "adapter_config.json").is_file()):
-            raise ConfigError(f"{out} is no adapter, so it is not replaced")
-    if resume:
-        return
-    if folders.work.exists():
-        if not overwrite:
-            raise ConfigError(
-                f"{folders.work} holds an interrupted run: --resume goes on with it, --overwrite begins anew"
-            )
-        shutil.rmtree(folders.work)
-    try:
-        folders.work.mkdir(parents=True)
-        folders.settings.write_text(json.dumps(described | {_OVERWRITE: overwrite}, indent=1) + "\n", "utf-8")
-    except OSError as error:
-        raise ConfigError(f"{folders.work} cannot be written: {(error.strerror or str(error)).lower()}") from None
 
 
 def train_adapter(
@@ -197,7 +61,7 @@ def train_adapter(
     Raises `ConfigError` for a model that cannot be loaded, adapted, or trained in this GPU's memory, and for data that
     does not fit it.
     """
-    folders = _Folders(out)
+    folders = RunFolders(out)
     model, encoder = _load(settings)
     targets = settings.targets or linear_targets(model)
     report(f"adapting {', '.join(targets)}")
@@ -216,12 +80,12 @@ def train_adapter(
             trainer.add_callback(callback)
         if trainer.args.device.type == "cuda":
             trainer.rehearse()
-        checkpoint = _last_checkpoint(config.output_dir)
+        checkpoint = last_checkpoint(config.output_dir)
         if checkpoint is not None:
             report(f"going on after step {checkpoint.name.rpartition('-')[2]}")
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         metrics = trainer.evaluate()
-    _finish(folders, adapted, settings, trainer.state.log_history)
+    put_in_place(folders, adapted, settings, trainer.state.log_history)
     return RunResult(
         steps=trainer.state.global_step,
         examples=len(examples),
@@ -248,30 +112,6 @@ def linear_targets(model: PreTrainedModel) -> tuple[str, ...]:
         raise ConfigError(f"{type(model).__name__} has no linear layers that could be adapted")
     paper = tuple(name for name in ATTENTION_AND_MLP if name in found)
     return (*paper, *sorted(found.difference(paper)))
-
-
-def _describe(settings: RunSettings, file: TrainingFile) -> dict[str, Any]:
-    """All that decides what a run learns."""
-    content: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    return content | {"dimensions": list(file.dimensions), "data": sha256(file.path.read_bytes()).hexdigest()}
-
-
-_OVERWRITE = "overwrite"
-"""Beside the settings of an interrupted run: whether it may replace an adapter."""
-
-
-def _check_same_run(folders: _Folders, described: dict[str, Any]) -> bool:
-    """Whether the interrupted run, which was described like this, may replace an adapter."""
-    try:
-        before: dict[str, Any] = json.loads(folders.settings.read_text("utf-8"))
-    except (OSError, ValueError):
-        raise ConfigError(f"there is no interrupted run in {folders.work} to resume") from None
-    for name, value in described.items():
-        if before.get(name) != value:
-            if name == "data":
-                raise ConfigError("--resume: the training file is not the one that the interrupted run began with")
-            raise ConfigError(f"--resume: the interrupted run had {name} {before.get(name)}, and not {value}")
-    return before.get(_OVERWRITE) is True
 
 
 def _load(settings: RunSettings) -> tuple[PreTrainedModel, ConversationEncoder]:
@@ -335,8 +175,8 @@ def _adapt(
         target_modules=list(targets),
         preference_dimensions=list(dimensions),
         default_preference=settings.default_preference,
-        initializer_std=settings.initializer_std,
-        one_scale_per_matrix=settings.one_scale_per_matrix,
+        initializer_std=settings.init_std,
+        one_scale_per_matrix=not settings.scale_per_column,
     )
     try:
         with warnings.catch_warnings():
@@ -354,31 +194,27 @@ def _training_config(
 ) -> TrainingConfig:
     rate, singular_value_rate = RATES[settings.objective]
     steps = settings.steps or max(1, round(settings.epochs * examples / min(settings.batch_size, examples)))
+    shared = {
+        field.name: getattr(settings, field.name)
+        for options in (LossOptions, StepOptions, MemoryOptions)
+        for field in fields(options)
+    }
+    shared["warmup_steps"] = min(settings.warmup_steps, steps // 10)
     return TrainingConfig(
-        output_dir=checkpoints,
-        steps=steps,
-        batch_size=settings.batch_size,
-        accumulation=settings.accumulation,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        checkpoints,
+        steps,
         bf16=_is_bf16(settings),
-        device=settings.device,
         learning_rate=settings.learning_rate or rate,
         singular_value_learning_rate=settings.singular_value_learning_rate or singular_value_rate,
-        warmup_steps=min(settings.warmup_steps, steps // 10),
-        weight_decay=settings.weight_decay,
         selection="reward" if settings.aggregation == "reward" else "loss",
         aggregation="tchebycheff" if settings.aggregation == "tchebycheff" else "linear",
         ideal=settings.ideal,
-        beta=settings.beta,
-        sft_weight=settings.sft_weight,
-        vertex_probability=settings.vertex_probability,
-        dirichlet_alpha=settings.dirichlet_alpha,
-        seed=settings.seed,
         logging_steps=min(20, max(1, steps // 20)),
         health_steps=settings.health_steps,
         save_steps=settings.save_steps,
         tensorboard=tensorboard,
         progress=progress,
+        **shared,
     )
 
 
@@ -395,29 +231,3 @@ def _memory_explained(settings: RunSettings) -> Generator[None]:
         raise ConfigError(
             f"the GPU's memory is too small for this: try {', '.join(ways)} ({first_line(error)})"
         ) from None
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written to its end: the state is its last file."""
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _finish(folders: _Folders, model: PeftModel, settings: RunSettings, history: list[dict[str, float]]) -> None:
-    """Writes the adapter beside its place, and then puts it there."""
-    shutil.rmtree(folders.new, ignore_errors=True)
-    base = Path(settings.model).expanduser()
-    if base.is_dir():
-        save_adapter(model, folders.new, base=base)
-    else:
-        model.peft_config[model.active_adapters[0]].base_model_name_or_path = settings.model
-        save_adapter(model, folders.new)
-    made: dict[str, Any] = json.loads(folders.settings.read_text("utf-8")) | {"log": history}
-    made.pop(_OVERWRITE, None)
-    (folders.new / "training.json").write_text(json.dumps(made, indent=1) + "\n", "utf-8")
-    shutil.rmtree(folders.old, ignore_errors=True)
-    if folders.out.exists():
-        os.replace(folders.out, folders.old)
-    os.replace(folders.new, folders.out)
-    shutil.rmtree(folders.old, ignore_errors=True)
-    shutil.rmtree(folders.work, ignore_errors=True)

@@ -22,7 +22,8 @@ from transformers.trainer_callback import PrinterCallback
 from panacea_lab.demo.answerer import Report
 from panacea_lab.world.world_judge import DIMENSIONS
 from panacea_train.method import PanaceaConfig, save_adapter
-from panacea_train.trainer import PanaceaTrainer, TrainingConfig
+from panacea_train.trainer import PanaceaTrainer
+from panacea_train.training_config import TrainingConfig
 from panacea_train.training_examples import PreferencePair
 
 PRESETS = {
@@ -48,14 +49,14 @@ EXAMPLE_PROMPTS = (
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """How the adapter is trained; see `TrainingConfig` for the words."""
+    """How the adapter is trained; see `TrainingConfig` for the fields."""
 
     steps: int = 800
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    singular_value_learning_rate: float = 2e-2
-    warmup_steps: int = 50
-    beta: float = 0.3
+    batch_size: int = TrainingConfig.batch_size
+    learning_rate: float = TrainingConfig.learning_rate
+    singular_value_learning_rate: float = TrainingConfig.singular_value_learning_rate
+    warmup_steps: int = TrainingConfig.warmup_steps
+    beta: float = TrainingConfig.beta
     sft_weight: float = 1.0
     """With 0.4 three sentences in a hundred were garbled at the vertices (temperature 0.7), with 1 two."""
     vertex_probability: float = 0.4
@@ -98,16 +99,9 @@ def training_config(settings: AdapterSettings, folder: Path, seed: int) -> Train
     """These settings for an adapter that is to be written to `folder`."""
     return TrainingConfig(
         output_dir=folder.parent / "trainer",
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        singular_value_learning_rate=settings.singular_value_learning_rate,
-        warmup_steps=settings.warmup_steps,
-        beta=settings.beta,
-        sft_weight=settings.sft_weight,
-        vertex_probability=settings.vertex_probability,
         seed=seed,
         progress=False,
+        **vars(settings),
     )
 
 

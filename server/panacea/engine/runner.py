@@ -56,7 +56,7 @@ class Runner:
             if model.device.type == "cuda":
                 self.warm_up(config.max_step_tokens)
         except torch.OutOfMemoryError:
-            raise ConfigError("the GPU's memory does not suffice: give a smaller kv_cache_bytes or max_batch") from None
+            raise ConfigError("the GPU's memory does not suffice: give a smaller kv_cache_gib or max_batch") from None
 
     @torch.inference_mode()
     def warm_up(self, most_rows: int) -> None:

@@ -3,13 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Literal
 
 from panacea_train.data.encoding import ConversationEncoder
 from panacea_train.data.records import Compared, Record, Scored, Shown, scores_of
 from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair
-
-Objective = Literal["sft", "dpo"]
+from panacea_train.training_options import Objective
 
 
 def to_examples(

@@ -1,0 +1,35 @@
+"""From what a user names, folders or hub ids, to the base model and the adapter that are served. No torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from panacea.demo_model import DEMO_ADAPTER
+from panacea.model.adapter_config import AdapterConfig
+from panacea.model.hub import local_folder
+from panacea.preference import PreferenceSpace
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The local folders of a base model and its adapter, and the adapter's preference space."""
+
+    base: Path
+    adapter: Path | None
+    space: PreferenceSpace | None
+
+    @classmethod
+    def find(cls, model: str | None = None, adapter: str | None = None) -> "Checkpoint":
+        """Resolves folders or hub ids, with a download if need be. Without both it is the embedded demo.
+
+        An adapter without `model` takes the base that its config names. Raises `ConfigError` or `CheckpointError`.
+        """
+        if adapter is None and model is not None:
+            return cls(local_folder(model), None, None)
+        folder = DEMO_ADAPTER if adapter is None else local_folder(adapter)
+        config = AdapterConfig.read(folder)
+        return cls(local_folder(str(model or config.base_of(folder))), folder, config.space)
+
+    @property
+    def name(self) -> str:
+        """The model id of a server that was given no other."""
+        return "panacea-demo" if self.adapter == DEMO_ADAPTER else (self.adapter or self.base).resolve().name

@@ -1,0 +1,164 @@
+"""Builds and runs a server: for the command, for Ray Serve, and for tests.
+
+`serve` is the whole server: it binds the address, loads the model, answers requests and drains on SIGTERM.
+
+    checkpoint = Checkpoint.find(adapter="./my-adapter")     # panacea.model.checkpoint
+    engine = EngineConfig(checkpoint.base, checkpoint.adapter)
+    asyncio.run(serve(ServerConfig(checkpoint.name), engine, checkpoint.space))
+
+`application` is the ASGI app alone, for programs that bring their own HTTP server:
+
+    async with application(ServerConfig(checkpoint.name), engine, checkpoint.space) as served:
+        await run_elsewhere(served.app)
+"""
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from fastapi import FastAPI
+
+from panacea.api.access.admission import Admission
+from panacea.api.app import create_app, new_admission
+from panacea.api.connections.connection import HttpConfig
+from panacea.api.connections.http_server import FAREWELL_S, HttpServer
+from panacea.config import EngineConfig, ServerConfig, Supervision
+from panacea.engine.supervisor import Supervisor
+from panacea.errors import ConfigError
+from panacea.logs import configure_logs
+from panacea.preference import PreferenceSpace
+from panacea.text import load_model_text
+
+_OTHER_FILES = 200
+"""Open files besides admitted connections: refused connections, the engine, libraries' files, and a reserve."""
+
+logger = logging.getLogger("panacea")
+
+
+@dataclass(frozen=True)
+class Application:
+    """The ASGI app of a loaded model, and the admission that the app and an HTTP server share."""
+
+    app: FastAPI
+    admission: Admission
+
+
+@asynccontextmanager
+async def application(
+    config: ServerConfig,
+    engine_config: EngineConfig,
+    space: PreferenceSpace | None = None,
+    supervision: Supervision | None = None,
+) -> AsyncGenerator[Application]:
+    """Starts the engine's process, gives the app that answers with it, and ends the process on exit.
+
+    `space` is the adapter's preference space, or None for a bare base model.
+
+    Raises `ConfigError`, `CheckpointError` or `EngineDeadError` if the model cannot be loaded.
+    """
+    text = load_model_text(engine_config.model)
+    engine = await Supervisor.start(engine_config, supervision or Supervision())
+    try:
+        evaluation = engine_config.adapter / "evaluation.json" if engine_config.adapter else None
+        measured = evaluation.read_bytes() if evaluation and evaluation.is_file() else None
+        admission = new_admission(config, engine)
+        yield Application(create_app(config, engine, text, space, measured, admission), admission)
+    finally:
+        await engine.close()
+
+
+async def serve(
+    config: ServerConfig,
+    engine_config: EngineConfig,
+    space: PreferenceSpace | None = None,
+    supervision: Supervision | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Serves until SIGINT or SIGTERM. Takes over this process: its logs, its signals and its limit of open files.
+
+    The address is bound before the model is loaded, so that a port in use is reported at once. `announce` gets
+    `announcement` when the server is ready.
+
+    Raises `ConfigError`, `CheckpointError` or `EngineDeadError` if the server cannot start.
+    """
+    make_room_for(config.limits.max_connections)
+    with bind(config.host, config.port) as listener:
+        configure_logs(engine_config.logs)
+        async with AsyncExitStack() as stack:
+            running = application(config, engine_config, space, supervision)
+            loading = asyncio.create_task(stack.enter_async_context(running))
+            server: HttpServer | None = None
+
+            def stop() -> None:
+                if server is not None:
+                    server.drain()
+                elif not loading.cancel():  # it has just loaded: there is a server to stop in a moment
+                    asyncio.get_running_loop().call_soon(stop)
+
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stop)
+            try:
+                served = await loading
+            except asyncio.CancelledError:
+                return
+            if is_open(config.host, config.api_keys):
+                logger.warning("open to everyone who can reach %s; --api-key-file asks for keys", config.host)
+            http = HttpConfig(served.app, config.limits, served.admission, timeout_graceful_shutdown=FAREWELL_S)
+            server = HttpServer(http, lambda: announce(announcement(config, listener, space)))
+            await server.serve(sockets=[listener])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens on the address. Raises `ConfigError` if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms more.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()  # before the model is loaded: early clients wait, and a second server cannot begin
+    except (OSError, UnicodeError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason.lower()}") from None
+    return listener
+
+
+def announcement(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None) -> str:
+    """What a server that is ready says: its address, its dimensions, and where to begin."""
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 (a comparison)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    lines = [f"Panacea serves {config.model_name} on {url}"]
+    if space is not None and space.names:
+        lines.append(f"Preferences: {', '.join(space.names)}")
+    lines.append(f"A request to copy: curl {url}/     Every field: {url}/docs")
+    return "\n".join(lines)
+
+
+def is_open(host: str, api_keys: Collection[str]) -> bool:
+    """Whether other machines can reach a server at this address and ask it without a key."""
+    try:
+        is_local = ip_address(host).is_loopback
+    except ValueError:
+        is_local = host == "localhost"
+    return not is_local and not api_keys
+
+
+def make_room_for(connections: int) -> None:
+    """Raises this process's limit of open files to what the connections need. Raises `ConfigError` if it may not."""
+    needed = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"--max-connections {connections} needs {needed} open files, but ulimit -n allows {hard}: raise one or "
+            "lower the other"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
