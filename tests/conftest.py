@@ -1,5 +1,9 @@
-"""Fixtures for all tests. Nothing here needs a network."""
+"""Settings and fixtures for all tests. No test needs a network.
 
+Nothing here imports torch or transformers: they take seconds, and most files need neither.
+"""
+
+import ctypes
 import importlib.util
 import logging
 import os
@@ -7,38 +11,55 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
-
-# The tests' models are tiny; more threads only get into each other's way. Before torch is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["HF_HUB_OFFLINE"] = "1"
+from pathlib import Path
 
 import pytest
-import torch
 
-# Without a GPU the kernels run in Triton's interpreter, where a test asks for them. Before triton is imported.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
-
-import panacea_kernels
 from panacea.errors import ConfigError
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
+def has_gpu() -> bool:
+    """Whether torch has a GPU: its build is one for CUDA, and the driver counts at least one device."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None or not any((Path(torch.origin).parent / "lib").glob("*torch_cuda*")):
+        return False
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+# Torch, Triton and transformers read these when they are imported, and a test module may import them first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and more threads slow each other down
+os.environ["HF_HUB_OFFLINE"] = "1"
+if not has_gpu():
+    os.environ["TRITON_INTERPRET"] = "1"  # where a test asks for the kernels, they run in Triton's interpreter
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, None, None]:
-    """Skips what needs Triton where it cannot be had; where it is installed nothing is ever skipped."""
+    """Skips a test that needs Triton where Triton cannot be installed. Where it is installed, nothing is skipped."""
     try:
         return (yield)
-    except (panacea_kernels.BackendError, ModuleNotFoundError, ConfigError, subprocess.CalledProcessError) as error:
-        if HAS_TRITON:
+    except Exception as error:
+        if HAS_TRITON or not _may_come_from_missing_triton(error):
             raise
-        pytest.skip(f"needs Triton, which is for Linux on x86-64 alone ({error})")
+        pytest.skip(f"needs Triton, which exists for Linux on x86-64 only ({error})")
+
+
+def _may_come_from_missing_triton(error: Exception) -> bool:
+    from panacea_kernels import BackendError  # imports torch, so only after a failure
+
+    return isinstance(error, (BackendError, ModuleNotFoundError, ConfigError, subprocess.CalledProcessError))
 
 
 @pytest.fixture(autouse=True)
 def commands_leave_no_logs_behind() -> Generator[None]:
-    """A command that ran in this process set its logs up, for a standard error that is closed by now."""
+    """A command that ran in this process has set up logging to a standard error that is closed by now."""
     root, own = logging.getLogger(), logging.getLogger("panacea")
     handlers, levels = list(root.handlers), (root.level, own.level)
     hooks = sys.excepthook, threading.excepthook
