@@ -3,7 +3,6 @@
 Nothing here imports torch or transformers: they take seconds, and most files need neither.
 """
 
-import ctypes
 import importlib.util
 import logging
 import os
@@ -11,26 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 
 from panacea.errors import ConfigError
+from tests.gpu import has_gpu
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-
-
-def has_gpu() -> bool:
-    """Whether torch has a GPU: its build is one for CUDA, and the driver counts at least one device."""
-    torch = importlib.util.find_spec("torch")
-    if torch is None or torch.origin is None or not any((Path(torch.origin).parent / "lib").glob("*torch_cuda*")):
-        return False
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
 # Torch, Triton and transformers read these when they are imported, and a test module may import them first.

@@ -1,12 +1,14 @@
 """Drawing tokens: both paths against a definition that sorts and counts in float64."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 
 import panacea_kernels as pk
 from panacea_kernels import Backend
+from tests.full_products import cases
 from tests.kernels.devices import DEVICE, poisoned_memory
 
 # Triton 3.6's interpreter takes a loop's bounds from arrays of one element, of which numpy warns.
@@ -70,12 +72,24 @@ def draw(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("rows", "size"), [(1, 7), (17, 97), (33, 2049), (5, 5000)])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    cases(
+        [
+            (torch.float32, (1, 7)),
+            (torch.float32, (17, 97)),
+            (torch.float16, (17, 97)),
+            (torch.bfloat16, (33, 2049)),
+            (torch.float32, (5, 5000)),
+        ],
+        product([torch.float32, torch.float16, torch.bfloat16], [(1, 7), (17, 97), (33, 2049), (5, 5000)]),
+    ),
+)
 def test_rows_of_all_kinds_draw_what_the_definition_draws(
-    backend: Backend, dtype: torch.dtype, rows: int, size: int
+    backend: Backend, dtype: torch.dtype, shape: tuple[int, int]
 ) -> None:
     """Wherever the best score is clear of the second: the kernels' logarithms are float32's."""
+    rows, size = shape
     generator = torch.Generator().manual_seed(size)
     logits = (torch.randn(rows, size, generator=generator) * 3).to(dtype)
     temperature = torch.rand(rows, generator=generator).mul(1.5).tolist()
@@ -99,9 +113,18 @@ def test_rows_of_all_kinds_draw_what_the_definition_draws(
     assert clear >= 0.9 * rows, "nearly all rows have a clear winner, or this proves nothing"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (2, 1.0), (0, 0.6), (3, 0.5)])
-def test_draws_follow_the_cut_softmax(backend: Backend, top_k: int, top_p: float) -> None:
+CUTS = [(0, 1.0), (2, 1.0), (0, 0.6), (3, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("backend", "cut"),
+    cases(
+        [*product(["torch"], CUTS), ("triton", (0, 1.0)), ("triton", (3, 0.5))],
+        product(BACKENDS, CUTS),
+    ),
+)
+def test_draws_follow_the_cut_softmax(backend: Backend, cut: tuple[int, float]) -> None:
+    top_k, top_p = cut
     probabilities = [0.4, 0.3, 0.15, 0.1, 0.05]
     logits = torch.tensor(probabilities).log()
     interpreted, searching = backend == "triton" and pk.interpreting(), bool(top_k) or top_p < 1

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from itertools import product
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 import panacea_kernels as pk
 from panacea_kernels import TILE_QUERIES, Backend, PagedLayout, Span, reference
 from panacea_kernels.chip import REFERENCE_CHIP
+from tests.full_products import cases
 from tests.kernels.devices import DEVICE, DTYPES, TOLERANCES, poisoned_memory, relative_error
 
 BACKENDS: tuple[Backend, ...] = ("torch", "triton")
@@ -88,9 +90,13 @@ class Sequences:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("cap", [None, 2.0])
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("window", "cap", "kv_heads"),
+    cases(
+        [(None, None, 1), (None, 2.0, 2), (3, None, 4), (3, 2.0, 1), (None, None, 4)],
+        product([None, 3], [None, 2.0], [1, 2, 4]),
+    ),
+)
 def test_steps_of_mixed_work_equal_attention_written_out(
     backend: Backend, window: int | None, cap: float | None, kv_heads: int
 ) -> None:
@@ -110,7 +116,7 @@ def test_steps_of_mixed_work_equal_attention_written_out(
     assert done == lengths
 
 
-SHAPES = [
+SHAPES: list[tuple[tuple[int, int], tuple[int, int], int, int | None, float | None]] = [
     # heads, dims, block size, window, cap
     ((4, 2), (64, 64), 16, None, None),
     ((4, 4), (64, 80), 16, 20, None),
@@ -122,17 +128,18 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("heads", "dims", "block_size", "window", "cap"), SHAPES)
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    cases(
+        [(torch.float16, shape) for shape in SHAPES] + [(torch.float32, SHAPES[0]), (torch.float32, SHAPES[3])],
+        product(DTYPES, SHAPES),
+    ),
+)
 def test_the_kernel_takes_every_shape_of_heads_and_blocks(
-    dtype: torch.dtype,
-    heads: tuple[int, int],
-    dims: tuple[int, int],
-    block_size: int,
-    window: int | None,
-    cap: float | None,
+    dtype: torch.dtype, shape: tuple[tuple[int, int], tuple[int, int], int, int | None, float | None]
 ) -> None:
     """Long and short contexts, split over programs where no window keeps them short; chunks that begin anywhere."""
+    heads, dims, block_size, window, cap = shape
     sequences = Sequences([90, 33, 1, 40], heads, dims, block_size, spare_blocks=100, dtype=dtype)
     sequences.store([Span(0, 0, 90), Span(1, 0, 33), Span(3, 0, 40), Span(2, 0, 1)])
     spans = [Span(0, 89, 1), Span(2, 0, 1), Span(1, 0, 33), Span(3, 23, 17)]
@@ -140,7 +147,7 @@ def test_the_kernel_takes_every_shape_of_heads_and_blocks(
     assert relative_error(got, sequences.expected(spans, window, cap)) < TOLERANCES[dtype]
 
 
-@pytest.mark.parametrize("rows", [1, 15, 16, 17, 31, 33, 127, 129])
+@pytest.mark.parametrize("rows", cases([1, 15, 16, 17, 33], [1, 15, 16, 17, 31, 33, 127, 129]))
 def test_any_number_of_rows_decodes_and_prefills(rows: int) -> None:
     sequences = Sequences([1 + index % 9 for index in range(rows)])
     everything = [Span(index, 0, 1 + index % 9) for index in range(rows)]
@@ -191,7 +198,7 @@ def test_a_context_shorter_than_its_splits_is_merged_right() -> None:
     assert relative_error(sequences.attend(spans, "triton"), sequences.expected(spans)) < 1e-5
 
 
-@pytest.mark.parametrize(("window", "cap"), [(None, None), (200, None), (None, 2.0), (200, 2.0)])
+@pytest.mark.parametrize(("window", "cap"), cases([(None, None), (200, 2.0)], product([None, 200], [None, 2.0])))
 def test_splits_keep_to_window_and_softcap(window: int | None, cap: float | None) -> None:
     """Windows that begin within the first tile, within a later one, and before the sequence."""
     sequences = Sequences([330, 215, 60], (4, 2), (8, 24), 5)
@@ -218,8 +225,9 @@ def test_nothing_is_read_beyond_the_newest_query() -> None:
     assert relative_error(sequences.attend(spans, "triton"), sequences.expected(spans)) < 1e-5
 
 
-@pytest.mark.parametrize("heads", [(4, 2), (7, 1)])
-@pytest.mark.parametrize("window", [None, 11])
+@pytest.mark.parametrize(
+    ("heads", "window"), cases([((4, 2), None), ((7, 1), 11)], product([(4, 2), (7, 1)], [None, 11]))
+)
 def test_a_rows_bits_depend_on_no_other_row_of_its_chunk(heads: tuple[int, int], window: int | None) -> None:
     """What batch invariance rests on: a prompt at once, in chunks of 7, and token by token."""
     sequences = Sequences([45], heads, block_size=5)

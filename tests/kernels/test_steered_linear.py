@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 import panacea_kernels
 from panacea_kernels import Backend, BackendError
 from tests.device_operators import count_device_operators
+from tests.full_products import cases
 from tests.kernels.devices import DEVICE, DTYPES, TOLERANCES, poisoned_memory, relative_error
 
 
@@ -142,13 +144,32 @@ PATHS: tuple[Backend, ...] = ("triton_fused", "triton_expand")
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 15, 16, 17, 31, 33, 127, 129])
-@pytest.mark.parametrize("rank", [1, 3, 11, 64])
-def test_kernels_equal_the_formula(path: Backend, dtype: torch.dtype, rows: int, rank: int) -> None:
-    for sections in (None, (24, 8, 8), (70, 70)):
-        layer = Layer.random(rows, rank, sections, dtype=dtype, bias=rows % 2 == 0)
-        assert relative_error(layer.run(path), layer.expected) < TOLERANCES[dtype]
+@pytest.mark.parametrize(
+    ("dtype", "rows", "rank", "sections"),
+    cases(
+        [
+            (torch.float32, 1, 11, (24, 8, 8)),
+            (torch.float16, 1, 1, None),
+            (torch.float16, 15, 3, (70, 70)),
+            (torch.float32, 16, 64, None),  # even rows have a bias
+            (torch.float16, 16, 11, (24, 8, 8)),
+            (torch.float32, 17, 3, (70, 70)),
+            (torch.float16, 17, 64, (24, 8, 8)),
+            (torch.float32, 31, 1, (70, 70)),
+            (torch.float16, 33, 11, None),
+            (torch.float32, 33, 64, (70, 70)),
+            (torch.float16, 127, 3, (24, 8, 8)),
+            (torch.float32, 129, 11, None),
+            (torch.float16, 129, 64, (70, 70)),
+        ],
+        product(DTYPES, [1, 15, 16, 17, 31, 33, 127, 129], [1, 3, 11, 64], [None, (24, 8, 8), (70, 70)]),
+    ),
+)
+def test_kernels_equal_the_formula(
+    path: Backend, dtype: torch.dtype, rows: int, rank: int, sections: tuple[int, ...] | None
+) -> None:
+    layer = Layer.random(rows, rank, sections, dtype=dtype, bias=rows % 2 == 0)
+    assert relative_error(layer.run(path), layer.expected) < TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize("path", PATHS)
