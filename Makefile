@@ -1,7 +1,8 @@
 # make run    sets everything up and serves the embedded demo model on http://127.0.0.1:8000
-# make test   sets everything up and runs every test
+# make test   sets everything up and runs every test, on at most four cores
+# make quick  the same without the slow tests, in under three minutes on two cores
 # make fuzz   sends a server hostile requests: 12,000 raw ones, and what schemathesis makes of its OpenAPI document
-# make check  formatting, lint, types and import contracts
+# make check  formatting, lint, types and import contracts, two at a time
 # make screenshots  takes the pictures of the README anew; needs Chromium
 # make faults       every fault of the engine twenty times
 # make reproduce    the paper's comparison, three seeds each, in about an hour; writes docs/reproduction.md
@@ -10,28 +11,46 @@
 # PYTHON     the interpreter to build .venv with (3.11 or newer)
 # PIP_ARGS   options for pip, for example torch's CPU wheels:
 #            make run PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# JOBS       processes for the tests; 0 runs them in one process, as `.venv/bin/pytest` does
+# PYTEST_ARGS  options for pytest, for example -x or --durations=25
 
 PYTHON ?= python3
 PIP_ARGS ?=
+JOBS ?= auto
+PYTEST_ARGS ?=
 BIN := .venv/bin
+# A file's tests stay together, because they share servers; files with slow tests begin first (tests/conftest.py).
+PARALLEL := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup setup-run run test fuzz check demo reproduce benchmarks faults screenshots clean
+.PHONY: setup run test quick fuzz check style mypy pyright page demo reproduce benchmarks faults screenshots clean
 
 run: .venv/run.done
 	$(BIN)/panacea serve
 
 test: .venv/dev.done
-	$(BIN)/pytest
+	$(PARALLEL) $(PYTEST_ARGS)
+
+quick: .venv/dev.done
+	$(PARALLEL) -m "not slow" $(PYTEST_ARGS)
 
 fuzz: .venv/dev.done
 	$(BIN)/python -m tests.fuzz
 
 check: .venv/dev.done
+	@$(MAKE) --no-print-directory --jobs 2 style mypy pyright page
+
+style: .venv/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+mypy: .venv/dev.done
 	$(BIN)/mypy
+
+pyright: .venv/dev.done
 	$(BIN)/pyright
+
+page:
 	@if command -v npm >/dev/null; then \
 	  cd clients/web && npm install --silent --no-audit --no-fund --no-package-lock && npm run --silent check; \
 	else echo "The page's types and format are not checked: npm is not installed."; fi

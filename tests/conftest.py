@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,31 @@ def _may_come_from_missing_triton(error: Exception) -> bool:
     from panacea_kernels import BackendError  # imports torch, so only after a failure
 
     return isinstance(error, (BackendError, ModuleNotFoundError, ConfigError, subprocess.CalledProcessError))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `-n auto`. A GPU has one, because an engine takes most of its memory; each process needs 1 GB."""
+    return 0 if has_gpu() else min(4, os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, except that the page's tests stay together too: they share a browser and a demo server."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/web" if nodeid.startswith("tests/web/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.option.dist == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In parallel, files with slow tests come first, so that no process works on one after all others have ended."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
