@@ -140,7 +140,6 @@ def loading() -> tuple["subprocess.Popen[bytes]", int]:
     return process, engine
 
 
-@pytest.mark.slow
 def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
     process, engine = loading()
     os.killpg(process.pid, signal.SIGINT)
@@ -150,7 +149,6 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
     assert gone_within(engine, 2)
 
 
-@pytest.mark.slow
 def test_an_engine_that_dies_while_it_loads_ends_the_server_with_a_clear_line() -> None:
     process, engine = loading()
     os.kill(engine, signal.SIGKILL)

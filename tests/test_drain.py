@@ -118,6 +118,7 @@ def test_what_takes_longer_than_the_limit_ends_with_a_clear_error() -> None:
         assert process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_whoever_comes_late_is_told_and_probes_know() -> None:
     with serving("--model", str(BASE), command=SLOW_ENGINE) as (process, client):
         stream = Stream(client.base_url, n=16)

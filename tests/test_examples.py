@@ -37,6 +37,7 @@ def test_an_adapter_of_ones_own_is_trained_and_steers(tmp_path: Path) -> None:
     assert len(base.token_ids) > len(brief.token_ids)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(PEFT_WARNING)
 def test_trl_trains_an_adapter_that_steers(tmp_path: Path) -> None:
     script, out = str(EXAMPLES / "train_with_trl.py"), str(tmp_path / "mine")

@@ -110,6 +110,7 @@ def test_the_open_paths_are_these() -> None:
     assert {path for _, path in OPEN} - {"/page"} == PUBLIC_PATHS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "get", "X-ANY"])
 @pytest.mark.parametrize("path", [*GUARDED_PATHS, "/nothing", "/v1"])
 def test_every_path_but_the_open_ones_needs_a_key(stranger: httpx2.Client, method: str, path: str) -> None:

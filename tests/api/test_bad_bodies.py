@@ -60,6 +60,7 @@ def test_there_are_300_and_ten_of_each_kind_that_was_asked_for() -> None:
     assert all(len(cases) >= 10 for name, cases in CLASSES.items() if name not in few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "kind"), [*((CHAT, kind) for kind in CLASSES), *((COMPLETIONS, kind) for kind in COMPLETION_CLASSES)]
 )

@@ -121,6 +121,7 @@ def test_a_body_that_drips_is_cut_off_all_the_same(hasty: Served) -> None:
     assert error_in(said)[1]["code"] == "body_timeout"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drips", [False, True])
 def test_a_body_that_nobody_asked_for_is_no_way_to_stay(hasty: Served, *, drips: bool) -> None:
     """The answer is out, and the rest of the request comes slowly or never."""
@@ -136,6 +137,7 @@ def test_a_body_that_nobody_asked_for_is_no_way_to_stay(hasty: Served, *, drips:
         wait_until(lambda: not hasty.server.server_state.connections)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
 def test_idle_connections_are_closed_without_a_word(hasty: Served, first: bytes) -> None:
     with connection(hasty) as client:
@@ -144,6 +146,7 @@ def test_idle_connections_are_closed_without_a_word(hasty: Served, first: bytes)
     assert said.count(b"HTTP/1.1") == bool(first)
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_not_a_slow_client(hasty: Served) -> None:
     """Neither a client that waits for its answer nor one that streams is ever cut off by these limits."""
     engine = hasty.engine

@@ -47,6 +47,7 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [socket.socket.close, reset])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("n", [1, 3])

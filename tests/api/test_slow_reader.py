@@ -96,6 +96,7 @@ def test_a_client_that_never_takes_its_whole_answer_is_dropped() -> None:
         assert is_gone(reader)
 
 
+@pytest.mark.slow
 def test_a_slow_client_that_does_read_gets_everything() -> None:
     with limited(Limits(slow_reader_timeout_s=1.5, max_unread_tokens=10**6)) as (served, engine, client):
         fields: dict[str, Any] = {"n": 1, "max_tokens": 300}

@@ -18,6 +18,7 @@ from tests.command import run_panacea
 FOREIGN = ("cyclopts", "pydantic", "fastapi", "starlette", "uvicorn", "msgspec", "zmq", "jinja2", "peft", "rich")
 
 
+@pytest.mark.slow
 def test_benches_import_torch_triton_transformers_and_little_else() -> None:
     modules = (
         "projection_kernels", "tile_sweep", "compile_ahead", "decode", "throughput", "benchmark_suite",
@@ -50,6 +51,7 @@ def test_a_config_json_of_ones_own_and_files_that_are_none(tmp_path: Path) -> No
             read_config(str(tmp_path / "config.json"))
 
 
+@pytest.mark.slow
 def test_each_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     for arguments, said in (
         (["kernels", "--rows", "1", "--ranks", "3", "--rounds", "1", "--device", "cpu"], "gate+up"),

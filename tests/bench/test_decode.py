@@ -29,6 +29,7 @@ CONFIG = EngineConfig(model=Path("random"), max_batch=3, num_blocks=24)
 TINY = read_config("tiny")
 
 
+@pytest.mark.slow
 def test_all_variants_and_competitors_are_measured_on_the_same_steps() -> None:
     # "aot_eager" traces and captures as a compiler does, and compiles nothing: the seconds that saves are many.
     bench = DecodeBench("tiny", batches=(1, 3), context=40, ranks=(11, 3), rounds=1, compiler="aot_eager")

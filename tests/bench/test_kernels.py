@@ -25,6 +25,7 @@ from tests.kernels.devices import DEVICE, TOLERANCES, relative_error
 TINY = KernelsBench("tiny", rows=(1, 5), ranks=(3,), rounds=1)
 
 
+@pytest.mark.slow
 def test_every_path_of_every_projection_is_measured() -> None:
     result = TINY.run()
     assert_times_are_finite_and_positive(result)
@@ -63,6 +64,7 @@ def test_a_wrong_path_ends_the_bench(wrong: Callable[[Inputs], torch.Tensor], mo
         KernelsBench("tiny", rows=(5,), ranks=(3,), rounds=1).run()
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_spent_leaves_out_and_says_so() -> None:
     result = KernelsBench("tiny", rows=(1,), ranks=(3,), rounds=1, seconds=0).run()
     assert not result["cells"]
@@ -84,6 +86,7 @@ def test_the_generic_competitor_computes_the_reference_in_two_launches(
     assert relative_error(got, reference.steered_linear(*inputs.arguments)) < TOLERANCES[torch.float32]
 
 
+@pytest.mark.slow
 def test_a_sweep_tries_what_fits_and_puts_everything_back() -> None:
     heuristic: Any = linear_tiles.fused_tiles
     result = KernelsSweep(KernelsBench("tiny", rows=(5,), ranks=(3,), rounds=1), most_tiles=2).run()

@@ -44,6 +44,7 @@ def failed(result: Mapping[str, Any]) -> set[str]:
     return {check["name"] for check in result["checks"] if not check["holds"]}
 
 
+@pytest.mark.slow
 def test_a_server_without_faults_passes() -> None:
     result = soak()
     assert result["reasons"] == []
@@ -58,6 +59,7 @@ def test_a_server_without_faults_passes() -> None:
     assert json.loads(json.dumps(result)) == result
 
 
+@pytest.mark.slow
 def test_every_planted_leak_is_found() -> None:
     leaks = ("memory", "fds", "threads", "tasks", "processes", "slots", "blocks", "slow")
     result = soak(*leaks, limits=replace(LENIENT, latency_ratio=1.25, latency_chance=0.2))
@@ -74,6 +76,7 @@ def test_every_planted_leak_is_found() -> None:
     assert len(result["reasons"]) == len(failed(result)) == report(result).count("NOT PASSED: ")
 
 
+@pytest.mark.slow
 def test_wrong_tokens_and_server_errors_are_found() -> None:
     result = soak("words", "failures")
     assert failed(result) == {"answers with a 5xx", "requests that failed", "canaries with other tokens"}
@@ -81,6 +84,7 @@ def test_wrong_tokens_and_server_errors_are_found() -> None:
     assert any("503" in failure for failure in result["load"]["failures"])
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_fails_the_soak_and_not_the_bench() -> None:
     result = soak("death")
     assert "the server" in failed(result)

@@ -260,6 +260,7 @@ def test_a_test_run_that_was_cut_short_tells_what_it_saw(monkeypatch: pytest.Mon
         assert outcome["summary"].startswith(counts)
 
 
+@pytest.mark.slow
 def test_a_part_in_its_own_process_that_fails_or_takes_too_long_is_an_outcome() -> None:
     outcome = suite.in_process("no such part", SETTINGS, 60)
     assert outcome["status"] == "failed"

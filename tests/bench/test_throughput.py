@@ -16,6 +16,7 @@ from tests.bench.numbers import assert_says_where_it_ran, assert_times_are_finit
 TINY = ThroughputBench("tiny", requests=6, prompt=(3, 40), answer=(2, 12), rounds=2)
 
 
+@pytest.mark.slow
 def test_everyone_answers_the_same_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[list[list[int]]]] = {}
     answer = ContinuousBatching.answer
@@ -61,6 +62,7 @@ def test_a_mix_spreads_lengths_evenly_between_its_bounds() -> None:
     assert all(0 <= token < 256 for prompt in mix.prompts for token in prompt)
 
 
+@pytest.mark.slow
 def test_who_generates_fewer_tokens_than_asked_has_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ContinuousBatching, "answer", lambda _self, mix: [count - 1 for count in mix.answers])
     result = TINY.run()

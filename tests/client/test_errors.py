@@ -219,6 +219,7 @@ def test_pauses_grow_and_differ_between_clients(make_client: MakeClient, monkeyp
     assert 0.075 <= first < 0.15 <= second < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "header",
     [lambda: "1", lambda: " 1.0 ", lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)],
@@ -335,6 +336,7 @@ def test_a_closed_client_says_so(server: Served) -> None:
     asyncio.run(ask_late())
 
 
+@pytest.mark.slow
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4,5} \d\d:\d\d:\d\d ([A-Z]{3}|[+-]\d{4,9})"))
 def test_no_retry_after_breaks_the_client(header: str) -> None:
     error = status_error(httpx2.Response(503, headers=[(b"retry-after", header.encode())], request=_REQUEST), "r")

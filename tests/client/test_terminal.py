@@ -195,6 +195,7 @@ def test_a_failure_in_a_pipe_shows_in_the_exit_code_and_the_next_line_is_answere
     assert done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

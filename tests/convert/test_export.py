@@ -52,6 +52,7 @@ def check_golden(model: Any, preference: tuple[float, ...]) -> None:
         assert answer.tolist() == entry.greedy_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preference", PREFERENCES)
 def test_peft_loads_the_lora_adapter_to_the_golden_logits(tmp_path: Path, preference: tuple[float, ...]) -> None:
     result = export_adapter(ADAPTER, tmp_path / "out", "lora", preference=preference)

@@ -219,7 +219,6 @@ def test_the_images_command_serves_is_healthy_and_ends_in_good_order(container: 
     assert any((line["level"], line["message"][:16]) == ("warning", "open to everyone") for line in lines)
 
 
-@pytest.mark.slow
 def test_the_images_entry_point_has_help_and_one_line_for_what_is_wrong(container: dict[str, str]) -> None:
     (entry,) = last("cpu", "ENTRYPOINT").words
     assert "panacea serve" in run([entry, "--help"], container).stdout

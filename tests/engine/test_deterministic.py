@@ -38,6 +38,7 @@ def completions(*, deterministic: bool, among: int) -> Completion:
     return answer
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_the_same_bits_alone_and_among_255_others() -> None:
     assert completions(deterministic=True, among=0) == completions(deterministic=True, among=255)
 

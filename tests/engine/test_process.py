@@ -64,6 +64,7 @@ def gone_within(pid: int, limit_s: float) -> bool:
     return not alive(pid)
 
 
+@pytest.mark.slow
 def test_all_golden_answers_at_once_and_they_shared_steps() -> None:
     async def run() -> None:
         async with running_engine() as engine:
@@ -77,6 +78,7 @@ def test_all_golden_answers_at_once_and_they_shared_steps() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_closed_or_cancelled_stream_frees_its_request_and_disturbs_nobody() -> None:
     async def run() -> None:
         async with running_engine() as engine:
@@ -97,6 +99,7 @@ def test_a_closed_or_cancelled_stream_frees_its_request_and_disturbs_nobody() ->
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_request_that_never_fits_is_refused_and_the_next_one_served() -> None:
     async def run() -> None:
         async with running_engine() as engine:
@@ -109,6 +112,7 @@ def test_a_request_that_never_fits_is_refused_and_the_next_one_served() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_heartbeats_keep_coming_when_idle() -> None:
     async def run() -> None:
         async with running_engine() as engine:
@@ -119,6 +123,7 @@ def test_heartbeats_keep_coming_when_idle() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_when_the_engine_is_killed_every_client_hears_of_it_within_two_seconds() -> None:
     async def run() -> None:
         async with running_engine() as engine:
@@ -136,6 +141,7 @@ def test_when_the_engine_is_killed_every_client_hears_of_it_within_two_seconds()
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:
     async def run() -> None:
         await EngineClient.start(EngineConfig(model=tmp_path))
@@ -162,6 +168,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_when_the_server_dies_the_engine_is_gone_within_two_seconds(number: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", SERVER, str(BASE)], stdout=subprocess.PIPE) as server:

@@ -38,6 +38,7 @@ ARRIVALS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     arrivals=ARRIVALS,

@@ -17,6 +17,7 @@ from panacea.engine.scheduler import Work
 from panacea.engine.sequence import Sequence
 from panacea.model.loader import load_model
 from tests.engine.asking import requests
+from tests.full_products import FULL_PRODUCTS
 from tests.golden_files import ADAPTER, BASE, golden
 
 EVERYTHING = [*golden("panacea"), *golden("base")]
@@ -32,22 +33,25 @@ def on_the_kernels() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_logits_of_all_preferences_and_the_base_in_one_step() -> None:
     config = EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32", num_blocks=256)
     runner = Runner(load_model(config), config)
+    entries = EVERYTHING if FULL_PRODUCTS else [e for e in EVERYTHING if e.prompt_ids == EVERYTHING[0].prompt_ids]
     work: list[Work] = []
-    for index, entry in enumerate(EVERYTHING):
+    for index, entry in enumerate(entries):
         sequence = Sequence(str(index), Request(entry.prompt_ids, entry.preference, SamplingParams(max_tokens=1)))
         sequence.slot, sequence.admissions = index + 1, 1
         sequence.blocks = list(range(4 * index, 4 * index + 4))
         work.append(Work(sequence, 0, len(entry.prompt_ids)))
     with pk.record_launches() as launches:
         logits = runner.forward(work)
-    expected = torch.tensor([entry.next_token_logits for entry in EVERYTHING])
+    expected = torch.tensor([entry.next_token_logits for entry in entries])
     torch.testing.assert_close(logits.cpu(), expected, rtol=0, atol=1e-4)
     assert {"_attention_kernel", "_rotate_and_store_kernel"} < set(launches)
 
 
+@pytest.mark.slow
 def test_greedy_answers_of_a_mixed_batch_in_chunks() -> None:
     engine = Engine.load(CONFIG)
     entries = [entry for entry in EVERYTHING if entry.prompt_ids == EVERYTHING[0].prompt_ids]
@@ -57,6 +61,7 @@ def test_greedy_answers_of_a_mixed_batch_in_chunks() -> None:
     assert engine.stats.max_step_preferences == 7
 
 
+@pytest.mark.slow
 def test_warming_up_runs_every_kernel_and_leaves_no_trace() -> None:
     config = replace(CONFIG, num_blocks=6)
     runner = Runner(load_model(config), config)
@@ -68,6 +73,10 @@ def test_warming_up_runs_every_kernel_and_leaves_no_trace() -> None:
     assert {"_attention_kernel", "_fused_kernel", "_expand_kernel"} < set(launches)
     for (keys, _), old in zip(runner.cache.layers, before, strict=True):
         assert torch.equal(keys[:-1], old)
+
+
+OTHERS = 8 if FULL_PRODUCTS else 3
+"""Prompts beside the one that is compared: with them, a step has rows for other tiles and splits than without."""
 
 
 def answer(*, deterministic: bool, others: int) -> Completion:
@@ -83,15 +92,18 @@ def answer(*, deterministic: bool, others: int) -> Completion:
     return completions[-1]
 
 
+@pytest.mark.slow
 def test_batch_invariance_holds_to_the_last_bit() -> None:
-    assert answer(deterministic=True, others=0) == answer(deterministic=True, others=8)
+    assert answer(deterministic=True, others=0) == answer(deterministic=True, others=OTHERS)
 
 
+@pytest.mark.slow
 def test_the_default_mode_is_not_invariant() -> None:
     """The control: tiles and splits follow the number of rows."""
-    assert answer(deterministic=False, others=0).logprobs != answer(deterministic=False, others=8).logprobs
+    assert answer(deterministic=False, others=0).logprobs != answer(deterministic=False, others=OTHERS).logprobs
 
 
+@pytest.mark.slow
 def test_a_cached_prefix_gives_the_same_bits_in_deterministic_mode() -> None:
     prompt = [*EVERYTHING[0].prompt_ids, *EVERYTHING[0].greedy_ids[:4]]
     engine = Engine.load(replace(CONFIG, deterministic=True))

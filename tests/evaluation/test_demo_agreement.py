@@ -1,5 +1,6 @@
 """The demo through the general evaluation, against the examination that ends its own training."""
 
+import pytest
 from transformers import PreTrainedTokenizerFast
 
 from panacea.config import EngineConfig
@@ -26,6 +27,7 @@ def test_the_questions_are_those_of_its_training() -> None:
     assert demo_prompts(1) != demo_prompts(0)
 
 
+@pytest.mark.slow
 def test_answers_rewards_and_measures_are_those_of_its_examination() -> None:
     world = load_world()
     prompts = [demo_prompts(0)[index] for index in (0, 65)]

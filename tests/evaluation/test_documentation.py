@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from panacea.preference import Dimension, PreferenceSpace
 from panacea_train.evaluation import AnswerRecord
@@ -47,6 +48,7 @@ def test_its_answer_is_one() -> None:
     assert json.loads(msgspec.json.encode(record)) == json.loads(ANSWER)
 
 
+@pytest.mark.slow
 def test_evaluating_needs_no_packages_of_training() -> None:
     """Whoever has installed the server alone can evaluate."""
     names = ("peft", "accelerate", "scipy", "trl", "matplotlib", "tensorboard")

@@ -135,6 +135,7 @@ def test_points_and_the_reference_can_be_named(folder: Path, monkeypatch: pytest
     assert evaluation.reference_point == (-1, -2, -100)
 
 
+@pytest.mark.slow
 def test_runs_beside_each_other(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +256,7 @@ def test_help_is_in_panels() -> None:
     assert "NAME=DIR" in help_of("eval", "compare")
 
 
+@pytest.mark.slow
 def test_nothing_at_all_evaluates_the_embedded_demo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_exam, "DEMO_LIMIT", 2)
     assert panacea_eval("--grid", 1, monkeypatch=monkeypatch) == 0

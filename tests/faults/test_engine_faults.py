@@ -135,6 +135,7 @@ def give_signal(number: signal.Signals) -> Callable[[Served], None]:
     return send
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inject", "limit_s", "words"),
     [
@@ -189,6 +190,7 @@ def test_a_fault_of_the_engine_is_told_to_all_in_time_and_service_comes_back(
     assert held == [held[0]] * INJECTIONS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("token", "words"),
@@ -221,6 +223,7 @@ def test_a_fault_in_one_requests_own_data_fails_that_request_alone(
     assert Holdings.settled() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_while_no_engine_serves_requests_are_refused_with_a_time_to_come_back(
     server: Served, gate: threading.Event, stream: bool
@@ -237,6 +240,7 @@ def test_while_no_engine_serves_requests_are_refused_with_a_time_to_come_back(
     assert ask(server, [40]).status_code == 200
 
 
+@pytest.mark.slow
 def test_clients_that_never_stop_asking_are_answered_rightly_or_told_to_come_back(server: Served) -> None:
     assert isinstance(server.engine, Supervisor)
     expected = ask(server, [40, 41, 42]).json()["choices"]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx2
+import pytest
 
 from panacea.config import EngineConfig, Limits
 from panacea.engine.client import EngineClient
@@ -75,6 +76,7 @@ def sent(server: Served, key: str = KEYS[0], **fields: Any) -> socket.socket:
     return client
 
 
+@pytest.mark.slow
 def test_a_flood_by_one_key_keeps_another_waiting_for_a_turn_and_not_for_the_backlog() -> None:
     with served() as server, asker(server) as client, ExitStack() as stack:
         alone = ask(client)
@@ -111,6 +113,7 @@ def test_who_waits_for_too_long_is_told_so_and_who_runs_goes_on() -> None:
         assert ask(client)
 
 
+@pytest.mark.slow
 def test_readers_that_do_not_read_are_dropped_and_free_the_engine_and_others_get_the_same_tokens() -> None:
     limits = Limits(max_unread_tokens=20, slow_reader_timeout_s=2)
     with served(limits=limits) as server, asker(server) as client, ExitStack() as stack:

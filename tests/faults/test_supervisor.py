@@ -65,6 +65,7 @@ def test_engines_that_fail_again_and_again_are_started_after_ever_longer_pauses(
     assert pauses[-1] < 1.6, "0.4 is the longest, not doubled any more"
 
 
+@pytest.mark.slow
 def test_an_engine_that_served_for_a_while_is_followed_at_once() -> None:
     limits = replace(SUPERVISION, backoff_s=3.0, backoff_limit_s=3.0, healthy_s=1.5)
 
@@ -129,6 +130,7 @@ def test_closing_leaves_no_process_whatever_goes_on(
     assert not list(tmp_path.glob("panacea-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [BASE, Path("gone")])
 def test_closing_at_any_moment_of_a_restart_leaves_nothing(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -157,6 +159,7 @@ def test_closing_at_any_moment_of_a_restart_leaves_nothing(
         assert Holdings.settled() == before, f"closed {moment * 0.06:.2f} s after the restart had begun"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["/no/such/program"], ["true"]])
 def test_a_process_that_cannot_be_started_or_ends_at_once_is_tried_again_and_leaves_nothing(
     command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -183,6 +186,7 @@ def test_a_process_that_cannot_be_started_or_ends_at_once_is_tried_again_and_lea
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_server_that_stood_still_does_not_take_its_engine_for_stuck() -> None:
     limits = replace(SUPERVISION, watchdog_s=1.0)
 

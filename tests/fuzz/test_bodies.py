@@ -18,6 +18,7 @@ from tests.fuzz.values import CHAT, VALID
 COUNT = 500
 
 
+@pytest.mark.slow
 def test_five_hundred_hostile_bodies_do_no_harm() -> None:
     with started(SERVE) as server:
         outcome = attack(server, hostile(seed=1, count=COUNT), COUNT)

@@ -1,11 +1,14 @@
 """The server's OpenAPI document against the server: the fast part of `make fuzz`."""
 
+import pytest
+
 from panacea_lab.bench.soak.soaked_server import started
 from tests.fuzz.openapi import Examples, try_operations
 from tests.fuzz.report import SERVE
 from tests.fuzz.values import VALID
 
 
+@pytest.mark.slow
 def test_what_the_document_says_is_so() -> None:
     examples = Examples()
     with started(SERVE) as server:

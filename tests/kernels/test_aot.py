@@ -42,6 +42,7 @@ def test_every_kernel_and_choice_of_tiles_compiles_for_every_chip(tmp_path: Path
     assert all(entry["registers"] > 0 for entry in compiled)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_spills_or_wants_too_much_is_a_fault() -> None:
     """The control: tiles that no chip holds in registers."""
     code = """

@@ -109,6 +109,7 @@ class Step:
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rows", ROWS)
 def test_store_puts_every_row_into_its_place_and_nothing_anywhere_else(backend: Backend, rows: int) -> None:
@@ -121,6 +122,7 @@ def test_store_puts_every_row_into_its_place_and_nothing_anywhere_else(backend: 
     assert torch.equal(step.stored(step.v_cache), v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("normed", "dtype", "dim"),

@@ -116,6 +116,7 @@ def test_rows_of_all_kinds_draw_what_the_definition_draws(
 CUTS = [(0, 1.0), (2, 1.0), (0, 0.6), (3, 0.5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "cut"),
     cases(
@@ -169,6 +170,7 @@ def test_what_is_banned_never_comes_and_broken_rows_disturb_no_other(
     assert all(0 <= token < 100 for token in drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_equal_logits_at_the_border_are_all_kept(backend: Backend) -> None:
     rows = 32
@@ -196,6 +198,7 @@ def test_the_most_likely_token_stays_however_small_top_p_is(backend: Backend, to
     assert draw(backend, logits, [1.5] * 5, [0, 0, 0, 9, 9], [top_p] * 5, [*range(5)]) == [19] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_values_of_every_size_and_sign_are_told_apart(backend: Backend, dtype: torch.dtype) -> None:

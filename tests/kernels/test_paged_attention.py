@@ -128,6 +128,7 @@ SHAPES: list[tuple[tuple[int, int], tuple[int, int], int, int | None, float | No
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "shape"),
     cases(
@@ -147,6 +148,7 @@ def test_the_kernel_takes_every_shape_of_heads_and_blocks(
     assert relative_error(got, sequences.expected(spans, window, cap)) < TOLERANCES[dtype]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", cases([1, 15, 16, 17, 33], [1, 15, 16, 17, 31, 33, 127, 129]))
 def test_any_number_of_rows_decodes_and_prefills(rows: int) -> None:
     sequences = Sequences([1 + index % 9 for index in range(rows)])
@@ -225,6 +227,7 @@ def test_nothing_is_read_beyond_the_newest_query() -> None:
     assert relative_error(sequences.attend(spans, "triton"), sequences.expected(spans)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("heads", "window"), cases([((4, 2), None), ((7, 1), 11)], product([(4, 2), (7, 1)], [None, 11]))
 )

@@ -313,6 +313,7 @@ def test_without_a_low_rank_path_the_fused_kernel_is_a_linear_layer() -> None:
     assert kernels == ["_fused_kernel"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize("rank", [3, 65])
 def test_batch_invariance_gives_every_row_the_same_bits_whoever_is_beside_it(backend: Backend, rank: int) -> None:

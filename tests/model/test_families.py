@@ -158,6 +158,7 @@ def same_until_a_near_tie(got: list[int], expected: list[int], margins: list[flo
     return clear == len(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_ids_equal_transformers_generate_with_merged_weights(family: str, tmp_path: Path) -> None:
     adapter = random_checkpoint(tmp_path, FAMILIES[family])

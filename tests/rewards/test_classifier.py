@@ -46,6 +46,7 @@ def batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("panacea_train.rewards.classifier_reward.ROWS", request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batches")
 @pytest.mark.parametrize("family", [bert, roberta, gpt2])
 def test_pairs_in_batches_score_as_each_alone_without_padding(tmp_path: Path, family: Callable[[Path], Path]) -> None:
@@ -55,6 +56,7 @@ def test_pairs_in_batches_score_as_each_alone_without_padding(tmp_path: Path, fa
     assert torch.tensor(expected).std() > 0.05  # five decimals tell the answers apart
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batches")
 @pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>", None])
 def test_conversations_in_batches_score_as_each_alone_without_padding(tmp_path: Path, pad: str | None) -> None:
@@ -339,6 +341,7 @@ def _own_code(folder: Path) -> None:
     (folder / "judge.py").write_text("raise SystemExit('this code was run')", "utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -78,6 +78,7 @@ def test_overlapping_tokens_are_all_broken(names: list[str], content: str) -> No
 few_letters = st.text("ab<", max_size=3)
 
 
+@pytest.mark.slow
 @given(
     names=st.lists(st.text("ab< ", min_size=2, max_size=5), min_size=1, max_size=4, unique=True),
     content=st.text("ab< ", min_size=1, max_size=9),

@@ -20,6 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_pipeline_writes_base_adapter_and_evaluation(trained: Path) -> None:
     config = json.loads((trained / "adapter/adapter_config.json").read_text("utf-8"))
     assert config["peft_type"] == "PANACEA"
@@ -33,6 +34,7 @@ def test_pipeline_writes_base_adapter_and_evaluation(trained: Path) -> None:
     assert generation["temperature"] == 0.7
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_again(trained: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
     train_demo(trained, seed=1, settings=SETTINGS, show_progress=False)
@@ -40,6 +42,7 @@ def test_a_second_run_does_nothing_again(trained: Path) -> None:
     assert {path for path in after if after[path] != before[path]} <= {trained / "work" / STATE_FILE}
 
 
+@pytest.mark.slow
 def test_another_seed_does_not_continue_the_folder(trained: Path) -> None:
     with pytest.raises(ConfigError, match="another seed or other settings"):
         train_demo(trained, seed=2, settings=SETTINGS, show_progress=False)

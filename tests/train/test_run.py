@@ -77,6 +77,7 @@ def likelier(adapter: Path, preference: tuple[float, ...]) -> str:
     return text.tokenizer.decode(completion.token_ids)
 
 
+@pytest.mark.slow
 def test_the_command_trains_an_adapter_that_the_engine_serves(tmp_path: Path, data: Path) -> None:
     options = [
         "--model",
@@ -114,6 +115,7 @@ class DieAfterStep(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -171,6 +173,7 @@ def test_an_interrupted_run_is_resumed_by_its_own_settings_only(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out"]
 
 
+@pytest.mark.slow
 def test_a_folder_is_replaced_only_on_request_and_only_when_the_new_adapter_is_complete(
     tmp_path: Path, data: Path, settings: RunSettings
 ) -> None:

@@ -87,6 +87,7 @@ def test_the_loss_is_the_formula_computed_pair_by_pair(config: TrainingConfig) -
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [PAIRS, CANDIDATES], ids=["dpo", "sft"])
 def test_learns_to_tell_preferences_apart(config: TrainingConfig, examples: list[Example]) -> None:
     torch.manual_seed(0)
@@ -106,6 +107,7 @@ def test_learns_to_tell_preferences_apart(config: TrainingConfig, examples: list
         assert scores.index(max(scores)) == dimension
 
 
+@pytest.mark.slow
 def test_a_resumed_run_repeats_the_whole_one(config: TrainingConfig) -> None:
     config = replace(config, steps=10, save_steps=4)
 
@@ -134,6 +136,7 @@ def test_a_resumed_run_repeats_the_whole_one(config: TrainingConfig) -> None:
     torch.testing.assert_close(resumed_model.state_dict(), expected_model.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_does_not(config: TrainingConfig) -> None:
     runs: list[list[float]] = []
     for seed in (1, 1, 2):
@@ -195,6 +198,7 @@ def test_logs_the_parts_of_the_loss_and_the_preference_gap(config: TrainingConfi
     assert gaps[-1][1] == pytest.approx(preference_gap(model, trainer.probes))
 
 
+@pytest.mark.slow
 def test_is_silent_without_progress_and_one_line_with_it(
     config: TrainingConfig, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +212,7 @@ def test_is_silent_without_progress_and_one_line_with_it(
     assert "preference_gap=" in shown.err
 
 
+@pytest.mark.slow
 def test_trains_a_base_model_as_a_whole(config: TrainingConfig) -> None:
     model = tiny_llama()
     examples = [Demonstration([1], [7, 8, 9, 2])] * 4
@@ -217,6 +222,7 @@ def test_trains_a_base_model_as_a_whole(config: TrainingConfig) -> None:
     assert model.config.use_cache
 
 
+@pytest.mark.slow
 def test_trains_an_adapter_without_dimensions(config: TrainingConfig) -> None:
     model = adapted(tiny_llama(), preference_dimensions=(), default_preference=())
     trainer = PanaceaTrainer(
@@ -283,6 +289,7 @@ def test_the_vertices_losses_of_pairs_are_dpos(config: TrainingConfig) -> None:
     assert "vertex_loss_harmless" not in metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [PAIRS, CANDIDATES], ids=["dpo", "sft"])
 def test_learns_to_tell_preferences_apart_with_tchebycheff(config: TrainingConfig, examples: list[Example]) -> None:
     torch.manual_seed(0)
@@ -337,6 +344,7 @@ def test_tchebycheff_takes_no_example_with_a_preference_of_its_own(config: Train
         PanaceaTrainer(adapted(), [own], settings)
 
 
+@pytest.mark.slow
 def test_labels_for_one_dimension_each_are_enough_to_steer(config: TrainingConfig) -> None:
     def labelled(wanted: int, other: int) -> list[float]:
         return [1.0 if d == wanted else math.nan for d in range(3)]
@@ -354,6 +362,7 @@ def test_labels_for_one_dimension_each_are_enough_to_steer(config: TrainingConfi
     assert preference_gap(model, preference_probes(PAIRS, 3)) > 1
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(config: TrainingConfig) -> None:
     runs: list[list[float]] = []
     for changes in ({}, {"gradient_checkpointing": True}):
@@ -364,6 +373,7 @@ def test_gradient_checkpointing_changes_nothing(config: TrainingConfig) -> None:
     assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 def test_trains_in_bfloat16(config: TrainingConfig) -> None:
     torch.manual_seed(0)
     model = adapted(tiny_llama(initializer_range=0.1).bfloat16(), trained=False, scaling=64.0)
@@ -376,6 +386,7 @@ def test_trains_in_bfloat16(config: TrainingConfig) -> None:
     assert preference_gap(model, preference_probes(PAIRS, 3)) > 1
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_no_trace(config: TrainingConfig) -> None:
     runs: list[list[float]] = []
     for rehearsed in (False, True):
@@ -398,6 +409,7 @@ def test_what_is_logged_goes_to_tensorboard(config: TrainingConfig, tmp_path: Pa
         assert events.Scalars(f"train/{name}")
 
 
+@pytest.mark.slow
 def test_a_lora_adapter_becomes_the_policy_of_one_preference(config: TrainingConfig) -> None:
     """The loss is that of the preference, and what is learned is the answer that it wants."""
     torch.manual_seed(0)

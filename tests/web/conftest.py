@@ -13,10 +13,12 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwr
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import Served, serving
 from tests.command import serving as serving_command
-from tests.web.modules import CallModule, call_module
+from tests.web.modules import CallModule, TimeModule, call_module, time_module
 
 DESKTOP: ViewportSize = {"width": 1360, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
+LONGEST_WAIT_MS = 30_000
+"""For what should come at once. A test that fails waits so long; one that passes does not."""
 
 
 class OpenPage(Protocol):
@@ -43,7 +45,7 @@ def browser() -> Generator[Browser]:
             pytest.fail(missing)
         pytest.skip(missing)
     arguments = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=LONGEST_WAIT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield browser
@@ -105,7 +107,7 @@ def open_page(browser: Browser) -> Generator[OpenPage]:
             )
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(LONGEST_WAIT_MS)
             page.on("pageerror", lambda error: problems.append(f"error: {error}"))
             page.on(
                 "request",
@@ -119,12 +121,24 @@ def open_page(browser: Browser) -> Generator[OpenPage]:
 
 
 @pytest.fixture(scope="package")
-def modules(browser: Browser, fake_url: str) -> Generator[CallModule]:
-    """The page's modules, in one page for all tests that only compute something with them."""
+def modules_page(browser: Browser, fake_url: str) -> Generator[Page]:
+    """One page for all tests that only compute something with the page's modules."""
     page = browser.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(fake_url)
-    yield partial(call_module, page)
+    yield page
     page.close()
     assert not errors
+
+
+@pytest.fixture(scope="package")
+def modules(modules_page: Page) -> CallModule:
+    return partial(call_module, modules_page)
+
+
+@pytest.fixture(scope="package")
+def time_of(modules_page: Page) -> TimeModule:
+    session = modules_page.context.new_cdp_session(modules_page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    return partial(time_module, modules_page, session)

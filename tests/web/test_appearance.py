@@ -33,6 +33,7 @@ def test_the_theme_is_the_systems_until_it_is_chosen(open_page: OpenPage, demo_u
     assert max(background(dark)) < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("width", [320, 390, 820, 1360])
 def test_nothing_is_wider_than_the_window(open_page: OpenPage, demo_url: str, view: str, width: int) -> None:
@@ -44,6 +45,7 @@ def test_nothing_is_wider_than_the_window(open_page: OpenPage, demo_url: str, vi
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_a_phone_does_all_of_it(open_page: OpenPage, demo_url: str) -> None:
     page = open_page(demo_url, viewport=PHONE, has_touch=True)
     wait_until_ready(page)
@@ -60,6 +62,7 @@ def test_a_phone_does_all_of_it(open_page: OpenPage, demo_url: str) -> None:
             assert min(box["width"], box["height"]) >= 24, "targets are large enough for a finger (WCAG 2.5.8)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing_serious(

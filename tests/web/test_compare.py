@@ -69,6 +69,7 @@ def test_one_stop_ends_all_here_and_in_the_engine(open_page: OpenPage, own_serve
     assert all(texts(page)), "what had come stays"
 
 
+@pytest.mark.slow
 def test_columns_come_and_go_between_two_and_six(page: Page) -> None:
     ask(page)
     add = page.get_by_role("button", name="Add an answer")

@@ -62,6 +62,7 @@ def test_a_page_without_the_key_shows_nothing_of_the_server(open_page: OpenPage,
     expect(page.get_by_role("dialog", name="API key")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_dead_engine_is_noticed_and_so_is_its_return(
     open_page: OpenPage, own_server: Served, engine: FakeEngine
 ) -> None:

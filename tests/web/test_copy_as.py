@@ -118,6 +118,7 @@ def same(arrived: Request, expected: Request, request: dict[str, Any]) -> bool:
     return arrived == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_", REQUESTS)
 @pytest.mark.parametrize("function", ["asOpenAI", "asPanaceaClient"])
 def test_python_code_asks_for_the_same_and_prints_the_answer(

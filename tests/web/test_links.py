@@ -8,6 +8,7 @@ from tests.web.conftest import OpenPage
 from tests.web.visitor import answer, ask, body_of, texts, wait_until_answered, wait_until_ready, weights
 
 
+@pytest.mark.slow
 def test_copying_the_url_reproduces_the_view(open_page: OpenPage, demo_url: str) -> None:
     page = open_page(demo_url, permissions=["clipboard-read", "clipboard-write"])
     wait_until_ready(page)
@@ -34,6 +35,7 @@ def test_copying_the_url_reproduces_the_view(open_page: OpenPage, demo_url: str)
     assert texts(other) == texts(page)
 
 
+@pytest.mark.slow
 def test_every_view_has_a_link(open_page: OpenPage, demo_url: str) -> None:
     for view, title in (("range", "Range"), ("chat", "Chat"), ("measured", "Trade-off")):
         page = open_page(demo_url)
@@ -44,6 +46,7 @@ def test_every_view_has_a_link(open_page: OpenPage, demo_url: str) -> None:
         expect(page.locator("[aria-current=page]")).to_have_text(title)
 
 
+@pytest.mark.slow
 def test_a_link_opened_on_the_page_replaces_the_view(open_page: OpenPage, demo_url: str) -> None:
     page = open_page(demo_url)
     wait_until_ready(page)
@@ -63,6 +66,7 @@ def test_a_link_of_another_server_says_what_it_left_out(open_page: OpenPage, dem
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["curl", "Python client", "openai client"])
 def test_a_request_is_copied_as_code(open_page: OpenPage, demo_url: str, language: str) -> None:
     page = open_page(demo_url, permissions=["clipboard-read", "clipboard-write"])
@@ -89,6 +93,7 @@ def test_without_a_clipboard_the_code_is_selected(open_page: OpenPage, demo_url:
     assert page.evaluate("getSelection().toString()").startswith("curl ")
 
 
+@pytest.mark.slow
 def test_what_the_page_asks_is_what_a_plain_request_gets(open_page: OpenPage, demo_url: str) -> None:
     page = open_page(demo_url)
     wait_until_ready(page)

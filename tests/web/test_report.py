@@ -33,6 +33,7 @@ def reports() -> dict[str, list[Named]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "viewport", "color_scheme"),
     [

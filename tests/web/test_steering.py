@@ -35,6 +35,7 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
+@pytest.mark.slow
 def test_the_mouse_drags_a_point_and_its_answer_follows(page: Page) -> None:
     ask(page)
     before = texts(page)
@@ -152,6 +153,7 @@ def test_the_base_answers_without_preference_and_a_press_in_the_triangle_steers_
     assert weights(page) == pytest.approx([0, 50, 50], abs=1)
 
 
+@pytest.mark.slow
 def test_while_a_point_moves_only_its_last_places_are_asked_for(page: Page) -> None:
     ask(page)
     asked: list[Any] = []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.web.hostile_links import BAD_VALUES, hostile_links
-from tests.web.modules import CallModule
+from tests.web.modules import CallModule, TimeModule
 
 NAMES = ("helpful", "harmless", "concise", "kind & true", "a,b;c=d")
 VIEWS = ("compare", "range", "chat", "measured")
@@ -140,6 +140,7 @@ def opened(modules: CallModule, dimensions: int, links: list[str]) -> list[tuple
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", DIMENSIONS)
 def test_a_link_carries_every_state_whole(modules: CallModule, dimensions: int) -> None:
     generator = random.Random(dimensions)
@@ -219,6 +220,7 @@ def test_a_link_names_only_what_differs_from_the_beginning(modules: CallModule) 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", DIMENSIONS)
 def test_a_hostile_link_changes_nothing_and_its_parts_are_named(modules: CallModule, dimensions: int) -> None:
     links = hostile_links(dimensions)
@@ -242,6 +244,7 @@ def test_hostile_parts_leave_good_ones_in_force(modules: CallModule) -> None:
         assert (state["chosen"], state["chat"], state["settings"]["seed"]) == (1, [1000, 0, 0], 7)
 
 
+@pytest.mark.slow
 def test_links_of_any_bytes_lead_to_a_valid_state(modules: CallModule) -> None:
     generator = random.Random(8)
     alphabet = [*"#&=;,.%+-019eE \x00\n\ud800é🔪", "base", "triangle", "%E0%A4%A", "Infinity", *sorted(KEYS)]
@@ -252,20 +255,14 @@ def test_links_of_any_bytes_lead_to_a_valid_state(modules: CallModule) -> None:
             assert_is_valid(state, dimensions)
 
 
-def test_links_of_a_megabyte_are_read_in_no_time(modules: CallModule) -> None:
+def test_links_of_a_megabyte_are_read_in_no_time(time_of: TimeModule) -> None:
     parts = ["q=one&", "%E0%A4%A", "__proto__=1&", "columns=;", "columns=0,0,1;", "range=.", "seed=9", "chat=,", "q=%"]
-    seconds = modules(
-        "view_state",
-        """({ fromFragment }, [space, parts]) => parts.map((part) => {
-          const [, name = "", repeated] = /^(\\w+=(?!.*&))?(.*)$/.exec(part);
-          const link = name + repeated.repeat(1_000_000 / repeated.length);
-          const begin = performance.now();
-          fromFragment(link, space);
-          return (performance.now() - begin) / 1000;
-        })""",
-        [space_of(3), parts],
-    )
-    assert max(seconds) < 2, dict(zip(parts, seconds, strict=True))
+    reading = """({ fromFragment }, [space, part]) => {
+      const [, name = "", repeated] = /^(\\w+=(?!.*&))?(.*)$/.exec(part);
+      fromFragment(name + repeated.repeat(1_000_000 / repeated.length), space);
+    }"""
+    seconds = {part: time_of("view_state", reading, [space_of(3), part]) for part in parts}
+    assert max(seconds.values()) < 2, seconds
 
 
 @pytest.mark.parametrize("dimensions", [2, 3, 5])

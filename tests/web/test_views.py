@@ -26,6 +26,7 @@ def show(page: Page, view: str) -> None:
 # Range.
 
 
+@pytest.mark.slow
 def test_the_range_over_the_triangle_has_every_answer_in_its_place(page: Page) -> None:
     ask(page)
     vertices = texts(page)
@@ -42,6 +43,7 @@ def test_the_range_over_the_triangle_has_every_answer_in_its_place(page: Page) -
     expect(page.locator(".triangle .mark.done")).to_have_count(10)
 
 
+@pytest.mark.slow
 def test_the_range_along_an_edge(page: Page) -> None:
     show(page, "Range")
     page.get_by_role("combobox", name="Range").select_option("helpful to concise")
@@ -64,6 +66,7 @@ def test_the_range_along_an_edge(page: Page) -> None:
     assert text_of(answer(page, 4))
 
 
+@pytest.mark.slow
 def test_one_picture_never_shows_answers_to_two_questions(page: Page) -> None:
     show(page, "Range")
     page.get_by_role("button", name="Show the range").click()
@@ -94,6 +97,7 @@ def sent_messages(request: Request) -> list[tuple[str, str]]:
     return [(message["role"], message["content"]) for message in body_of(request)["messages"]]
 
 
+@pytest.mark.slow
 def test_each_turn_has_the_preference_of_its_moment_and_the_conversation_so_far(page: Page) -> None:
     show(page, "Chat")
     presets = page.get_by_role("group", name="Presets")
@@ -113,6 +117,7 @@ def test_each_turn_has_the_preference_of_its_moment_and_the_conversation_so_far(
     assert first != second
 
 
+@pytest.mark.slow
 def test_a_question_is_edited_and_sent_again_and_what_came_after_it_goes(page: Page) -> None:
     show(page, "Chat")
     say(page, "How do I boil an egg?")
