@@ -17,6 +17,7 @@ import pytest
 from panacea.errors import ConfigError
 from tests.gpu import has_gpu
 
+PAGE = "tests/web/"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -52,21 +53,21 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`--dist loadfile`, except that the page's tests stay together too: they share a browser and a demo server."""
+    """As `--dist loadfile`, and the tests of the page stay in one process: they share a browser and a demo server."""
     from xdist.scheduler import LoadFileScheduling
 
-    class Scheduling(LoadFileScheduling):
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/web" if nodeid.startswith("tests/web/") else super()._split_scope(nodeid)
+            return PAGE if nodeid.startswith(PAGE) else super()._split_scope(nodeid)
 
     return Scheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In parallel, files with slow tests come first, so that no process works on one after all others have ended."""
+    """In parallel, the longest comes first, and files without slow tests fill the processes evenly at the end."""
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        items.sort(key=lambda item: 0 if item.nodeid.startswith(PAGE) else 1 if item.path in slow else 2)
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,7 @@ KERNELS = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # two minutes of two cores
 def test_every_kernel_and_choice_of_tiles_compiles_for_every_chip(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     ran = subprocess.run(
