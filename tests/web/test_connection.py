@@ -94,6 +94,8 @@ def relay(port: int) -> Generator[tuple[int, threading.Event]]:
             pass
         finally:
             for end in (source, target):
+                with suppress(OSError):  # closed already; without this, a `recv` of the other thread keeps it open
+                    end.shutdown(socket.SHUT_RDWR)
                 end.close()
 
     def accept() -> None:
