@@ -41,9 +41,11 @@ def busy_server() -> Generator[Served]:
         thread = threading.Thread(target=keep_asking)
         thread.start()
         yield served
-        wait_until(lambda: len(answers) > 5, 60)
-        over.set()
-        thread.join()
+        try:
+            wait_until(lambda: len(answers) > 5, 60)
+        finally:
+            over.set()
+            thread.join()
         assert all(texts == expected for texts, _ in answers)
         assert max(seconds for _, seconds in answers) < 5
 
