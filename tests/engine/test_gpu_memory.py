@@ -48,7 +48,7 @@ def test_a_step_that_does_not_fit_says_what_to_change(model: LoadedModel, monkey
     def full(*_args: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
 
-    monkeypatch.setattr(type(model.decoder), "__call__", full)
+    monkeypatch.setattr(type(model.decoder), "states", full)
     with pytest.raises(
         ConfigError, match="a step of 511 tokens does not fit beside it: give a smaller max_step_tokens"
     ):
