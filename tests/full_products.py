@@ -1,8 +1,8 @@
 """Listed cases, and the full products behind them.
 
-Triton's interpreter is about a thousand times slower than a GPU. So a test of a kernel lists its cases one by one, and
-each value of each parameter appears at least once. The full product of all values runs on a GPU, and elsewhere with
-PANACEA_FULL_PRODUCTS=1. On a GPU, PANACEA_FULL_PRODUCTS=0 turns it off.
+Triton's interpreter is far slower than a GPU. So a test of a kernel lists its cases one by one. The full product of all
+values runs on a GPU, and elsewhere with PANACEA_FULL_PRODUCTS=1. On a GPU, PANACEA_FULL_PRODUCTS=0 turns it off.
+docs/testing.md lists what the products add.
 """
 
 import os
