@@ -354,15 +354,15 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no_adapters": ((), "--adapter"),
     "one": (("--adapter", f"helpful={HELPFUL}"), "two to 10 adapters, not 1"),
     "no_name": (("--adapter", str(HELPFUL)), "write NAME=DIR"),
-    "twice": (("--adapter", f"a={HELPFUL}", "--adapter", f"a={CONCISE}"), "two adapters for a"),
+    "twice": (("--adapter", f"a={HELPFUL}", "--adapter", f"a={CONCISE}"), "the dimension a has an adapter already"),
     "no_folder": (("--adapter", "a=/no/such/folder", "--adapter", f"b={CONCISE}"), "neither a folder nor a hub id"),
     "no_adapter": (("--adapter", f"a={BASE}", "--adapter", f"b={CONCISE}"), "is no adapter"),
     "no_base": ((*BOTH, "--model", "/no/such/folder"), "neither a folder nor a hub id"),
     "wrong_base": ((*BOTH, "--model", str(HELPFUL)), "cannot be loaded"),
     "default": ((*BOTH, "--default", "helpful"), "write name=weight"),
     "default_unknown": ((*BOTH, "--default", "harmless=1"), "unknown dimension"),
-    "default_both": ((*BOTH, "--default", "helpful=1,2"), "name all weights or none"),
-    "default_twice": ((*BOTH, "--default", "helpful=1,helpful=2"), "helpful is there twice"),
+    "default_both": ((*BOTH, "--default", "helpful=1,2"), "name every weight or none"),
+    "default_twice": ((*BOTH, "--default", "helpful=1,helpful=2"), "helpful is given twice"),
 }
 
 
