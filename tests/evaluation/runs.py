@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from panacea_train.evaluation import AnswerRecord, Evaluation, Run, summarise
+from panacea.evaluation import FORMAT_VERSION, Evaluation
+from panacea_train.evaluation import AnswerRecord, Run, summarise
 from panacea_train.pareto import simplex_grid
 
 RESAMPLES = 100
@@ -63,5 +64,6 @@ def made_up_run(
         reference_point=reference_point,
         prompts=prompts,
         sweeps=tuple(sweeps),
+        format_version=FORMAT_VERSION,
     )
     return Run(name, evaluation, tuple(records))

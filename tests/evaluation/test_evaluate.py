@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic import TypeAdapter
 
-from panacea.api.information.evaluation_schema import Evaluation as ServedEvaluation
 from panacea.config import EngineConfig
+from panacea.evaluation import Evaluation
 from panacea.preference import Preference
 from panacea_train.evaluation import Run, read_run, summarise, write_run
 from panacea_train.evaluation.answer_rewards import RewardScorer
@@ -155,7 +156,7 @@ def test_examples_are_of_the_lowest_temperature(run: Run) -> None:
 def test_a_server_serves_the_installed_file(run: Run, tmp_path: Path) -> None:
     write_run(run, tmp_path)
     written = (tmp_path / "evaluation.json").read_bytes()
-    ServedEvaluation.model_validate_json(written, strict=True)
+    TypeAdapter(Evaluation).validate_json(written, strict=True)
     adapter = shutil.copytree(ADAPTER, tmp_path / "adapter")
     install_run(run, adapter)
     assert sorted(path.name for path in adapter.iterdir()) == [

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from panacea_train.evaluation import Sweep
+from panacea.evaluation import EvaluationSweep
 from tests.evaluation.runs import made_up_run
 
 
-def width(sweep: Sweep, measure: str) -> float:
+def width(sweep: EvaluationSweep, measure: str) -> float:
     low, high = getattr(sweep, f"{measure}_interval")
     return float(high - low)
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from panacea_train.evaluation import Answered, Evaluation, Example, ExampleAnswer, summarise
+from panacea.evaluation import FORMAT_VERSION, Evaluation, EvaluationExample, EvaluationExampleAnswer
+from panacea_train.evaluation import Answered, summarise
 from panacea_train.pareto import simplex_grid
 
 DEMO = Path(__file__).parents[2] / "server/panacea/demo/adapter/evaluation.json"
@@ -29,7 +30,7 @@ def made_up(
     least: float = 0.2,
     prompts: int = PROMPTS,
     temperatures: Sequence[float] = (0.7,),
-    examples: Sequence[Example] | None = None,
+    examples: Sequence[EvaluationExample] | None = None,
     is_told: bool = True,
     reference: float = 0.0,
 ) -> Named:
@@ -62,14 +63,17 @@ def made_up(
             tuple(examples),
             {"grid": "quarters"},
             {"second_turns": 0.5},
+            format_version=FORMAT_VERSION,
         ),
     )
 
 
 def example(
     prompt: str, grid: Sequence[tuple[float, ...]], text: str = "In water.", temperature: float = 0.7
-) -> Example:
-    return Example(prompt, temperature, tuple(ExampleAnswer(each, text, tuple(each)) for each in grid))
+) -> EvaluationExample:
+    return EvaluationExample(
+        prompt, temperature, tuple(EvaluationExampleAnswer(each, text, tuple(each)) for each in grid)
+    )
 
 
 def _rewards(weights: tuple[float, ...], prompt: int, strength: float, least: float, unit: float) -> tuple[float, ...]:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from panacea.errors import ConfigError
@@ -90,9 +89,7 @@ def test_what_others_wrote_stays_text(hostile: str) -> None:
     calm = made_up(dimensions=("a", hostile, "c"), examples=[example(hostile, grid, hostile)])
     run = Named(
         hostile,
-        msgspec.structs.replace(
-            calm.evaluation, model=hostile, created=hostile, notes={hostile: hostile}, figures={hostile: 1.0}
-        ),
+        replace(calm.evaluation, model=hostile, created=hostile, notes={hostile: hostile}, figures={hostile: 1.0}),
     )
     expected = hostile.translate({code: 0x2400 + code for code in (0, 7, 0x1B)}).replace("\r\n", "\n")
     ordinary = read(render_report([made_up()]))
@@ -178,7 +175,7 @@ def test_few_prompts_are_warned_about() -> None:
 
 def test_models_that_were_judged_differently_are_told() -> None:
     first, second = made_up("a"), made_up("b")
-    other = Named("b", msgspec.structs.replace(second.evaluation, notes={"rewards": "helpful: rule:words"}))
+    other = Named("b", replace(second.evaluation, notes={"rewards": "helpful: rule:words"}))
     assert warnings(first, second) == ""
     assert "The models were not judged by the same rewards" in warnings(first, other)
 
@@ -191,10 +188,8 @@ def test_the_unit_of_the_rewards_changes_no_warning() -> None:
 def test_unfaithful_answers_are_warned_about() -> None:
     run = made_up("m")
     sweep = run.evaluation.sweeps[0]
-    points = tuple(
-        msgspec.structs.replace(each, faithful=0.9 if i < 2 else 0.96) for i, each in enumerate(sweep.points)
-    )
-    evaluation = msgspec.structs.replace(run.evaluation, sweeps=(msgspec.structs.replace(sweep, points=points),))
+    points = tuple(replace(each, faithful=0.9 if i < 2 else 0.96) for i, each in enumerate(sweep.points))
+    evaluation = replace(run.evaluation, sweeps=(replace(sweep, points=points),))
     assert "At 2 of 15 points fewer than 95% of the sentences are faithful (least: 90%)" in warnings(
         replace(run, evaluation=evaluation)
     )
@@ -295,7 +290,7 @@ def test_models_that_cannot_be_compared_are_refused() -> None:
         render_report([])
     run = made_up("none")
     with pytest.raises(ConfigError, match="nothing to report of none"):
-        render_report([replace(run, evaluation=msgspec.structs.replace(run.evaluation, sweeps=()))])
+        render_report([replace(run, evaluation=replace(run.evaluation, sweeps=()))])
 
 
 def test_a_report_that_cannot_be_written_says_why(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from scipy.stats import pearsonr
 
-from panacea_train.evaluation import GridPoint, load_evaluation
+from panacea.evaluation import EvaluationPoint
+from panacea_train.evaluation import load_evaluation
 from panacea_train.pareto import simplex_grid
 from panacea_train.report import render_report
 from panacea_train.report.text import number
@@ -24,7 +25,7 @@ def charts(page: Element) -> dict[str, Element]:
     return {each.one("figcaption").text: each for each in page.all("section")[0].all("figure", "chart")}
 
 
-def check_front(chart: Element, points: list[GridPoint], first: int, second: int) -> None:
+def check_front(chart: Element, points: list[EvaluationPoint], first: int, second: int) -> None:
     across, up = scales(chart)
     for (x, y), point in zip(dots(chart), points, strict=True):
         assert x == pytest.approx(point.rewards[first], abs=across.unit)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from pydantic import TypeAdapter
 
 import panacea
+from panacea.evaluation import FORMAT_VERSION, Evaluation, EvaluationSweep
 from panacea.preference import Dimension, PreferenceSpace
 from panacea_lab.world.held_out import load_held_out
 from panacea_lab.world.world_judge import DIMENSIONS
 from panacea_lab.world.world_texts import load_world
-from panacea_train.evaluation import Answered, Evaluation, Sweep, load_evaluation, save_evaluation, summarise
+from panacea_train.evaluation import Answered, load_evaluation, save_evaluation, summarise
 from panacea_train.pareto import distinct, hypervolume, non_dominated, spearman
 
 DEMO = Path(panacea.__file__).parent / "demo"
@@ -23,7 +25,7 @@ def evaluation() -> Evaluation:
     return load_evaluation(DEMO / "adapter" / "evaluation.json")
 
 
-def _sweep(evaluation: Evaluation, greedy: bool) -> Sweep:
+def _sweep(evaluation: Evaluation, greedy: bool) -> EvaluationSweep:
     (sweep,) = [sweep for sweep in evaluation.sweeps if (sweep.temperature == 0) is greedy]
     return sweep
 
@@ -119,7 +121,7 @@ def test_a_steered_model_is_measured(tmp_path: Path) -> None:
     assert (sweep.non_dominated, sweep.distinct, sweep.distinct_vertices_share) == (3, 3, 1.0)
     assert sweep.hypervolume == pytest.approx(0.25)
     assert all(first.rewards[0] > second.rewards[0] for first, second in pairwise(sweep.points))
-    evaluation = Evaluation("m", "2026-01-01", ("a", "b"), (0.0, 0.0), 4, (sweep,))
+    evaluation = Evaluation("m", "2026-01-01", ("a", "b"), (0.0, 0.0), 4, (sweep,), format_version=FORMAT_VERSION)
     save_evaluation(evaluation, tmp_path / "evaluation.json")
     assert load_evaluation(tmp_path / "evaluation.json") == evaluation
 
@@ -153,4 +155,18 @@ def test_a_file_that_does_not_follow_the_schema_is_refused(tmp_path: Path) -> No
     path = tmp_path / "evaluation.json"
     path.write_text('{"model": "m", "created": "2026-01-01", "dimensions": "helpful"}', "utf-8")
     with pytest.raises(msgspec.ValidationError):
+        load_evaluation(path)
+
+
+@pytest.mark.parametrize("place", ["file", "sweep", "point"])
+def test_a_field_that_is_not_in_the_schema_is_served_but_not_read_for_writing(
+    evaluation: Evaluation, tmp_path: Path, place: str
+) -> None:
+    content = json.loads((DEMO / "adapter" / "evaluation.json").read_bytes())
+    sweep = content["sweeps"][0]
+    {"file": content, "sweep": sweep, "point": sweep["points"][1]}[place]["spread"] = 0.5
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(content), "utf-8")
+    assert TypeAdapter(Evaluation).validate_json(path.read_bytes()) == evaluation
+    with pytest.raises(msgspec.ValidationError, match="no field spread"):
         load_evaluation(path)

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from panacea.evaluation import Evaluation
 from panacea_lab.demo.adapter_training import train_adapter
 from panacea_lab.demo.answerer import Answerer, Report
 from panacea_lab.demo.base_training import save_base, train_base
@@ -20,9 +21,7 @@ from panacea_lab.demo.pairs import Comparison, make_pairs, sample_candidates
 from panacea_lab.demo.stages import Stage, StageLog, run_stages
 from panacea_lab.world.held_out import load_held_out
 from panacea_lab.world.world_texts import World, load_world
-from panacea_train.evaluation import Evaluation, load_evaluation, save_evaluation
-
-EVALUATION_FILE = "evaluation.json"
+from panacea_train.evaluation.evaluation_file import EVALUATION_FILE, load_evaluation, save_evaluation
 
 
 def train_demo(

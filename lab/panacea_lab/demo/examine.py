@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from panacea.evaluation import FORMAT_VERSION, Evaluation, EvaluationSweep
 from panacea.preference import Preference
 from panacea_lab.demo.answerer import Answerer, DemoQuestion, Report
 from panacea_lab.world.conversations import Turn
 from panacea_lab.world.held_out import HeldOut, Question, draw_questions
 from panacea_lab.world.world_judge import DIMENSIONS, Judge
 from panacea_lab.world.world_texts import World
-from panacea_train.evaluation import Answered, Evaluation, Sweep, choose_examples, summarise
+from panacea_train.evaluation import Answered, choose_examples, summarise
 from panacea_train.pareto import simplex_grid
 
 REFERENCE_POINT = (0.0, 0.0, 0.0)
@@ -33,7 +34,7 @@ class ExamSettings:
 
 def sweep_grid(
     judge: Judge, answerer: Answerer, questions: Sequence[Question], settings: ExamSettings, seed: int, report: Report
-) -> tuple[list[Sweep], list[list[list[list[Answered]]]]]:
+) -> tuple[list[EvaluationSweep], list[list[list[list[Answered]]]]]:
     """Sweeps at the settings' temperature and greedy, and their answers [sweep][point][question][sample]."""
     grid: list[Preference] = simplex_grid(len(DIMENSIONS), settings.grid_divisions)
     plans = [(settings.temperature, settings.samples), (0.0, 1)]
@@ -112,6 +113,7 @@ def examine(
             "faithful_second_turns": _faithful([later], slice(None)),
             **{f"second_turns_spearman_{name}": rho for name, rho in _spearman(grid, later).items()},
         },
+        format_version=FORMAT_VERSION,
     )
 
 

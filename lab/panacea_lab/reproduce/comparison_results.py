@@ -6,11 +6,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from panacea.evaluation import EvaluationSweep, Interval
 from panacea.preference import Preference
 from panacea_lab.demo.examine import NAMES, REFERENCE_POINT
 from panacea_lab.reproduce.comparison_settings import ReproduceSettings
 from panacea_lab.reproduce.tuning import Rates
-from panacea_train.evaluation import Answered, Interval, Sweep, summarise
+from panacea_train.evaluation import Answered, summarise
 from panacea_train.pareto import hypervolume, inner_product
 
 Answers = list[list[list[list[Answered]]]]
@@ -80,7 +81,7 @@ class Comparison:
     hypervolume_leads: dict[str, Estimate]
     """By other method: Panacea's less that of the method, on the same questions."""
     inner_product_leads: dict[str, Estimate]
-    sweeps: dict[str, list[Sweep]]
+    sweeps: dict[str, list[EvaluationSweep]]
     """By method and seed."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -21,7 +21,6 @@ from panacea.api.error_responses import LastResort, handle_errors
 from panacea.api.generation.chat_route import chat_router
 from panacea.api.generation.completions_route import completions_router
 from panacea.api.information.docs_page import add_docs_page
-from panacea.api.information.evaluation_schema import Evaluation
 from panacea.api.information.health_route import health_router
 from panacea.api.information.models_route import models_router
 from panacea.api.information.openapi import DocumentedApp
@@ -33,6 +32,7 @@ from panacea.api.observability.metrics import Metrics, metrics_router
 from panacea.api.observability.request_log import RequestLog
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
+from panacea.evaluation import Evaluation
 from panacea.preference import PreferenceSpace
 from panacea.text import GrammarChecks, ModelText
 
@@ -123,6 +123,6 @@ def new_admission(config: ServerConfig, engine: EngineLike) -> Admission:
 
 def _check(evaluation: bytes) -> None:
     try:
-        Evaluation.model_validate_json(evaluation)
+        TypeAdapter(Evaluation).validate_json(evaluation)
     except ValidationError as error:
         raise CheckpointError(f"the adapter's evaluation file does not match its schema: {error}") from error

@@ -1,6 +1,7 @@
 """Several models beside each other: one reference point for all, and intervals of their differences."""
 
 import csv
+import dataclasses
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -9,8 +10,8 @@ import msgspec
 import numpy as np
 
 from panacea.errors import ConfigError
+from panacea.evaluation import Evaluation, EvaluationSweep, Interval
 from panacea_train.evaluation.evaluation_run import ANSWERS_FILE, Run
-from panacea_train.evaluation.evaluation_schema import Evaluation, Interval, Sweep
 from panacea_train.evaluation.sweep_summary import (
     RESAMPLED_DIRECTIONS,
     RESAMPLES,
@@ -65,7 +66,7 @@ def with_common_reference(
     return [
         msgspec.structs.replace(
             run,
-            evaluation=msgspec.structs.replace(
+            evaluation=dataclasses.replace(
                 run.evaluation,
                 reference_point=corner,
                 sweeps=tuple(_again(run, sweep, corner, resamples) for sweep in run.evaluation.sweeps),
@@ -124,13 +125,15 @@ def _worst(run: Run) -> list[float]:
     return worst
 
 
-def _again(run: Run, sweep: Sweep, reference_point: tuple[float, ...], resamples: int) -> Sweep:
+def _again(run: Run, sweep: EvaluationSweep, reference_point: tuple[float, ...], resamples: int) -> EvaluationSweep:
     preferences = [point.preference for point in sweep.points]
     dimensions = run.evaluation.dimensions
     return summarise(dimensions, reference_point, sweep.temperature, preferences, run.sweep_answers(sweep), resamples)
 
 
-def _differences(first: Run, sweep: Sweep, second: Run, other: Sweep, resamples: int) -> Iterator[Difference]:
+def _differences(
+    first: Run, sweep: EvaluationSweep, second: Run, other: EvaluationSweep, resamples: int
+) -> Iterator[Difference]:
     sides = []
     paired = first.prompts == second.prompts
     for seed, (run, own) in enumerate(((first, sweep), (second, other))):

@@ -7,10 +7,10 @@ from itertools import groupby
 from tqdm import tqdm
 
 from panacea.config import EngineConfig
+from panacea.evaluation import FORMAT_VERSION, Evaluation
 from panacea.preference import Preference
 from panacea_train.evaluation.answer_rewards import Scorer
 from panacea_train.evaluation.evaluation_run import AnswerRecord, Run
-from panacea_train.evaluation.evaluation_schema import Evaluation
 from panacea_train.evaluation.example_answers import choose_examples
 from panacea_train.evaluation.kept_replies import KeptReplies
 from panacea_train.evaluation.sweep import SweepSettings, sweep
@@ -81,6 +81,7 @@ def evaluate(
             "tokens_per_answer": round(tokens / len(said), 2),
             "cut_off": round(sum(answer.cut_off for answer in said) / len(said), 4),
         },
+        format_version=FORMAT_VERSION,
     )
     return Run(name, evaluation, records)
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import msgspec
 
 from panacea.errors import ConfigError, first_line
-from panacea_train.evaluation.evaluation_schema import Evaluation, Sweep, load_evaluation, save_evaluation
+from panacea.evaluation import Evaluation, EvaluationSweep
+from panacea_train.evaluation.evaluation_file import EVALUATION_FILE, load_evaluation, save_evaluation
 from panacea_train.evaluation.sweep_summary import Answered
 
-EVALUATION_FILE = "evaluation.json"
-"""What a server looks for beside an adapter."""
 ANSWERS_FILE = "answers.jsonl"
 POINTS_FILE = "points.csv"
 
@@ -40,7 +39,7 @@ class Run(msgspec.Struct, frozen=True):
     answers: tuple[AnswerRecord, ...] | None = None
     """None: nobody kept them."""
 
-    def sweep_answers(self, sweep: Sweep) -> list[list[list[AnswerRecord]]]:
+    def sweep_answers(self, sweep: EvaluationSweep) -> list[list[list[AnswerRecord]]]:
         """The answers of one of the evaluation's sweeps: [point][prompt][sample], points in the sweep's order.
 
         Raises `ConfigError` unless there is exactly one answer for each of them.

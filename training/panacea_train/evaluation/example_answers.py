@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from panacea_train.evaluation.evaluation_schema import Example, ExampleAnswer
+from panacea.evaluation import EvaluationExample, EvaluationExampleAnswer
 from panacea_train.evaluation.sweep_summary import SweepAnswers, rounded
 from panacea_train.prompts import evenly
 
@@ -13,7 +13,7 @@ POINTS = 15
 
 def choose_examples(
     prompts: Sequence[str], preferences: Sequence[tuple[float, ...]], temperature: float, answers: SweepAnswers
-) -> tuple[Example, ...]:
+) -> tuple[EvaluationExample, ...]:
     """The first sample of `answers[point][prompt][sample]` for a few prompts and points.
 
     Prompts evenly over their list; of the points all vertices, where steering shows most, and others evenly.
@@ -23,11 +23,13 @@ def choose_examples(
     chosen = evenly(len(others), max(0, POINTS - len(vertices)))
     points = sorted([*vertices, *(others[i] for i in chosen)])
     return tuple(
-        Example(
+        EvaluationExample(
             prompts[prompt],
             temperature,
             tuple(
-                ExampleAnswer(preferences[point], answer.text, tuple(rounded(float(r)) for r in answer.rewards))
+                EvaluationExampleAnswer(
+                    preferences[point], answer.text, tuple(rounded(float(r)) for r in answer.rewards)
+                )
                 for point in points
                 for answer in answers[point][prompt][:1]
             ),

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from panacea_train.evaluation.evaluation_schema import GridPoint, Interval, Sweep
+from panacea.evaluation import EvaluationPoint, EvaluationSweep, Interval
 from panacea_train.pareto import (
     DIRECTIONS,
     Point,
@@ -53,7 +53,7 @@ def summarise(
     preferences: Sequence[tuple[float, ...]],
     answers: SweepAnswers,
     resamples: int = RESAMPLES,
-) -> Sweep:
+) -> EvaluationSweep:
     """The sweep that `answers[point][prompt][sample]` amount to, for the points `preferences`.
 
     Intervals are the percentile bootstrap's: prompts are drawn with replacement, the same ones for all points, and
@@ -77,7 +77,7 @@ def summarise(
     values = {name: rounded(measure(means)) for name, measure in measures.items()}
     resampled = measures_of(preferences, reference_point, RESAMPLED_DIRECTIONS)
     intervals = {name: interval([measure(means) for means in drawn]) for name, measure in resampled.items()}
-    return Sweep(
+    return EvaluationSweep(
         temperature=temperature,
         samples_per_prompt=len(answers[0][0]),
         points=points,
@@ -156,10 +156,10 @@ def _grid_point(
     error: Sequence[float],
     prompts: Sequence[Sequence[Answered]],
     is_best: bool,
-) -> GridPoint:
+) -> EvaluationPoint:
     flat = [answer for samples in prompts for answer in samples]
     told = sum(answer.sentences for answer in flat)
-    return GridPoint(
+    return EvaluationPoint(
         preference=preference,
         rewards=tuple(rounded(value) for value in mean),
         standard_errors=tuple(rounded(value) for value in error),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from panacea_train.evaluation.evaluation_schema import Example, ExampleAnswer
+from panacea.evaluation import EvaluationExample, EvaluationExampleAnswer
 from panacea_train.report.shown import Measured
 from panacea_train.report.text import decimals_for, described, number, vertex
 
@@ -50,7 +50,7 @@ def exchanges(runs: Sequence[Measured]) -> list[Exchange]:
     ]
 
 
-def _exchange(examples: Sequence[Example], dimensions: Sequence[str]) -> Exchange:
+def _exchange(examples: Sequence[EvaluationExample], dimensions: Sequence[str]) -> Exchange:
     by_run = [{answer.preference: answer for answer in example.answers} for example in examples]
     preferences = list(dict.fromkeys(preference for answers in by_run for preference in answers))
     corners = sorted((corner, each) for each in preferences if (corner := vertex(each)) is not None)
@@ -65,7 +65,7 @@ def _exchange(examples: Sequence[Example], dimensions: Sequence[str]) -> Exchang
     return Exchange(examples[0].prompt, examples[0].temperature, [asked[each] for each in at_corners], others)
 
 
-def _said(answer: ExampleAnswer | None, dimensions: Sequence[str]) -> Said | None:
+def _said(answer: EvaluationExampleAnswer | None, dimensions: Sequence[str]) -> Said | None:
     if answer is None:
         return None
     rewards = [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from panacea_train.evaluation.evaluation_schema import Interval
+from panacea.evaluation import Interval
 from panacea_train.report.text import decimals_for, number
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from panacea_train.evaluation.evaluation_schema import Interval, Sweep
+from panacea.evaluation import EvaluationSweep, Interval
 from panacea_train.pareto import EXACT_DIMENSIONS, spearman
 from panacea_train.report.shown import Shown
 from panacea_train.report.text import finest_decimals, number, percent
@@ -27,8 +27,8 @@ class Measure:
 
     name: str
     meaning: str
-    of: Callable[[Sweep], float]
-    interval: Callable[[Sweep], Interval]
+    of: Callable[[EvaluationSweep], float]
+    interval: Callable[[EvaluationSweep], Interval]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from panacea_train.evaluation.evaluation_schema import Evaluation, GridPoint, Sweep
+from panacea.evaluation import Evaluation, EvaluationPoint, EvaluationSweep
 from panacea_train.report.text import decimals_for, described, number
 
 
@@ -26,9 +26,9 @@ class Shown:
     """Of its model: colour and marker."""
     name: str
     evaluation: Evaluation
-    sweep: Sweep
+    sweep: EvaluationSweep
 
-    def point_title(self, point: GridPoint, is_named: bool) -> str:
+    def point_title(self, point: EvaluationPoint, is_named: bool) -> str:
         """All that was measured at a point, in words; with the model's name where there are several."""
         rewards = ", ".join(
             f"{name} {number(reward, decimals_for([reward, error]))} ± {number(error, decimals_for([reward, error]))}"
@@ -46,8 +46,8 @@ class Quantity:
     """Something that every point has a value of."""
 
     name: str
-    of: Callable[[GridPoint], float]
-    error: Callable[[GridPoint], float]
+    of: Callable[[EvaluationPoint], float]
+    error: Callable[[EvaluationPoint], float]
     """Standard error; 0 where none was computed."""
     dimension: int | None = None
     """Whose reward it is."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from panacea_train.evaluation.evaluation_schema import GridPoint
+from panacea.evaluation import EvaluationPoint
 from panacea_train.report import colours
 from panacea_train.report.shown import Quantity, Shown, quantities
 from panacea_train.report.text import number, shortened
@@ -117,7 +117,7 @@ def _map(shown: Sequence[Shown], quantity: Quantity) -> Map:
     return Map(quantity.name, legend, triangles)
 
 
-def _triangle(shown: Shown, name: str, look: Callable[[GridPoint], tuple[str, str]]) -> Ternary:
+def _triangle(shown: Shown, name: str, look: Callable[[EvaluationPoint], tuple[str, str]]) -> Ternary:
     """`look` tells a point's colour and text."""
     places = [place(point.preference) for point in shown.sweep.points]
     radius = _inner_radius(places)

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from panacea.api.catalog import Catalog
 from panacea.api.error_responses import ApiError, error_docs
 from panacea.api.fields import Documented
-from panacea.api.information.evaluation_schema import Evaluation
+from panacea.evaluation import Evaluation
 
 
 class DimensionCard(Documented):
