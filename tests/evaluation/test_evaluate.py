@@ -12,12 +12,13 @@ from pydantic import TypeAdapter
 from panacea.config import EngineConfig
 from panacea.evaluation import Evaluation
 from panacea.preference import Preference
+from panacea.text.chat_template import ChatMessage
 from panacea_train.evaluation import Run, read_run, summarise, write_run
 from panacea_train.evaluation.answer_rewards import RewardScorer
 from panacea_train.evaluation.evaluate import evaluate
 from panacea_train.evaluation.evaluation_run import install_run
 from panacea_train.evaluation.sweep import SweepSettings
-from panacea_train.prompts import Message, Prompt
+from panacea_train.prompts import Prompt
 from panacea_train.rewards import RewardError
 from panacea_train.rewards.reward import Report
 from tests.api.fake_engine import FakeEngine
@@ -27,7 +28,7 @@ from tests.golden_files import ADAPTER, BASE
 NAMES = ("helpful", "harmless", "concise")
 GRID: list[Preference] = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.25, 0.25)]
 PROMPTS = [
-    Prompt((Message("user", text),), {"wanted": letter}, line)
+    Prompt((ChatMessage("user", text),), {"wanted": letter}, line)
     for line, (text, letter) in enumerate(
         [("Plant the bulbs", "a"), ("Why?", "e"), ("How do I sharpen a knife?", "s")], 1
     )

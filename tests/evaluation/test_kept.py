@@ -14,12 +14,13 @@ from panacea.engine.outputs import Completion
 from panacea.engine.request import Request
 from panacea.errors import ConfigError
 from panacea.preference import Preference
+from panacea.text.chat_template import ChatMessage
 from panacea_train.evaluation.kept_replies import KeptReplies, Reply, kept_replies
 from panacea_train.evaluation.sweep import Said, SweepSettings, sweep
-from panacea_train.prompts import Message, Prompt
+from panacea_train.prompts import Prompt
 from tests.golden_files import ADAPTER, BASE
 
-PROMPTS = [Prompt((Message("user", text),)) for text in ("Plant the bulbs", "Clean a knife")]
+PROMPTS = [Prompt((ChatMessage("user", text),)) for text in ("Plant the bulbs", "Clean a knife")]
 GRID: list[Preference] = [(1.0, 0.0, 0.0), (0.0, 0.5, 0.5)]
 SETTINGS = SweepSettings((0.9, 0.0), samples=2, max_tokens=12)
 ANSWERS = 2 * 2 * (2 + 1)

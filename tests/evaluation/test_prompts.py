@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from panacea.errors import ConfigError
-from panacea_train.prompts import Message, Prompt, choose_prompts, read_prompts, with_system
+from panacea.text.chat_template import ChatMessage
+from panacea_train.prompts import Prompt, choose_prompts, read_prompts, with_system
 
 
 def written(tmp_path: Path, content: str | bytes, name: str = "prompts.jsonl") -> Path:
@@ -23,9 +24,11 @@ def test_json_lines_hold_texts_or_conversations_and_whatever_rewards_need(tmp_pa
         '{"role": "user", "content": "C"}], "reference": ["D"]}\n',
     )
     assert read_prompts(path) == [
-        Prompt((Message("user", "How?"),), {}, 1),
-        Prompt((Message("system", "Be brief."), Message("user", "Why?")), {"id": 7}, 3),
-        Prompt((Message("user", "A"), Message("assistant", "B"), Message("user", "C")), {"reference": ["D"]}, 4),
+        Prompt((ChatMessage("user", "How?"),), {}, 1),
+        Prompt((ChatMessage("system", "Be brief."), ChatMessage("user", "Why?")), {"id": 7}, 3),
+        Prompt(
+            (ChatMessage("user", "A"), ChatMessage("assistant", "B"), ChatMessage("user", "C")), {"reference": ["D"]}, 4
+        ),
     ]
     assert [prompt.text for prompt in read_prompts(path)] == ["How?", "Why?", "C"]
 
@@ -98,10 +101,10 @@ def test_a_limit_takes_prompts_evenly(tmp_path: Path) -> None:
 
 
 def test_a_system_prompt_stands_before_all_and_beside_no_other() -> None:
-    own = Prompt((Message("system", "Be long."), Message("user", "Why?")), {}, 9)
-    asked = Prompt((Message("user", "How?"),), {"id": 7}, 4)
+    own = Prompt((ChatMessage("system", "Be long."), ChatMessage("user", "Why?")), {}, 9)
+    asked = Prompt((ChatMessage("user", "How?"),), {"id": 7}, 4)
     assert with_system([asked], "Be brief.") == [
-        Prompt((Message("system", "Be brief."), Message("user", "How?")), {"id": 7}, 4)
+        Prompt((ChatMessage("system", "Be brief."), ChatMessage("user", "How?")), {"id": 7}, 4)
     ]
     with pytest.raises(ConfigError, match="the prompt on line 9 has a system message already"):
         with_system([asked, own], "Be brief.")

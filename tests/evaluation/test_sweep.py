@@ -15,8 +15,9 @@ from panacea.engine.outputs import Completion
 from panacea.engine.request import Request
 from panacea.errors import CheckpointError, ConfigError, RequestFailedError
 from panacea.preference import Preference
+from panacea.text.chat_template import ChatMessage
 from panacea_train.evaluation.sweep import Said, SweepSettings, sweep
-from panacea_train.prompts import Message, Prompt
+from panacea_train.prompts import Prompt
 from tests.golden_files import ADAPTER, BASE, GOLDEN
 
 CONFIG = EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32")
@@ -26,7 +27,7 @@ GRID: list[Preference] = [(1.0, 0.0, 0.0), (0.2, 0.5, 0.3), (0.0, 0.0, 1.0)]
 
 
 def asked(*texts: str) -> list[Prompt]:
-    return [Prompt((Message("user", text),), {}, line) for line, text in enumerate(texts, 1)]
+    return [Prompt((ChatMessage("user", text),), {}, line) for line, text in enumerate(texts, 1)]
 
 
 def texts(said: Sequence[Said], **chosen: Any) -> list[str]:
@@ -87,7 +88,12 @@ def test_a_prompt_is_what_the_chat_template_makes_of_its_messages(monkeypatch: p
 
     monkeypatch.setattr(Engine, "generate", listening)
     conversation = Prompt(
-        (Message("system", "Be brief."), Message("user", "A"), Message("assistant", "B"), Message("user", "C"))
+        (
+            ChatMessage("system", "Be brief."),
+            ChatMessage("user", "A"),
+            ChatMessage("assistant", "B"),
+            ChatMessage("user", "C"),
+        )
     )
     sweep(CONFIG, [conversation], [GRID[0]], SweepSettings(max_tokens=4))
     tokenizer = Tokenizer.from_file(str(BASE / "tokenizer.json"))
@@ -103,7 +109,7 @@ def test_a_base_without_a_template_takes_single_texts_as_they_are(tmp_path: Path
     config = EngineConfig(model=base, adapter=ADAPTER, dtype="float32")
     said = sweep(config, asked("Plant the bulbs"), [GRID[0]], SweepSettings((0.0,), max_tokens=4))
     assert len(said) == 1
-    conversation = Prompt((Message("system", "Be brief."), Message("user", "C")), {}, 8)
+    conversation = Prompt((ChatMessage("system", "Be brief."), ChatMessage("user", "C")), {}, 8)
     with pytest.raises(ConfigError, match="the prompt on line 8 cannot be asked: the model has no chat template"):
         sweep(config, [conversation], [GRID[0]], SweepSettings())
 

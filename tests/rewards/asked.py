@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from panacea_train.prompts import Message, Prompt
+from panacea.text.chat_template import ChatMessage
+from panacea_train.prompts import Prompt
 
 
 def prompt(text: str, system: str | None = None, **fields: Any) -> Prompt:
     """A question, with a system message and further fields of its line if there are any."""
-    before = () if system is None else (Message("system", system),)
-    return Prompt((*before, Message("user", text)), fields)
+    before = () if system is None else (ChatMessage("system", system),)
+    return Prompt((*before, ChatMessage("user", text)), fields)
 
 
 @dataclass

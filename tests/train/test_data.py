@@ -9,13 +9,14 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from panacea.errors import ConfigError
-from panacea_train.data import Compared, Message, Scored, Shown, TrainingFile, read_training_file, summarise
+from panacea.text.chat_template import ChatMessage, ChatRole
+from panacea_train.data import Compared, Scored, Shown, TrainingFile, read_training_file, summarise
 from panacea_train.data.encoding import ConversationEncoder
 from panacea_train.data.example_building import to_examples
 from panacea_train.training_examples import Candidates, Demonstration, PreferencePair
 from tests.golden_files import BASE
 
-HELLO = [Message("user", "Hello")]
+HELLO = [ChatMessage("user", "Hello")]
 SCORED: dict[str, Any] = {
     "prompt": "Hello",
     "answers": [
@@ -65,7 +66,7 @@ def test_conversations_are_prompts_and_answers_too(tmp_path: Path) -> None:
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
     line = PAIR | {"prompt": messages, "a": [{"role": "assistant", "content": "Hi there!"}]}
     ((_, record),) = read(tmp_path, b"\xef\xbb\xbf" + json.dumps(line).encode()).records
-    assert record.prompt == [Message("system", "Be kind."), Message("user", "Hello")]
+    assert record.prompt == [ChatMessage("system", "Be kind."), ChatMessage("user", "Hello")]
     assert record == Compared(record.prompt, ("Hi there!", "Hi"), {"helpful": 1.0, "concise": 0.25})
 
 
@@ -184,11 +185,47 @@ PROMPT = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 def test_prompt_and_answer_are_the_templates_conversation(tokenizer: PreTrainedTokenizerBase) -> None:
     encoder = ConversationEncoder(tokenizer)
-    prompt = encoder.prompt([Message("system", "Be kind."), Message("user", "Hello")])
+    prompt = encoder.prompt([ChatMessage("system", "Be kind."), ChatMessage("user", "Hello")])
     answer = encoder.answer(prompt, "Hi there!")
     assert tokenizer.decode(prompt.ids) == "<|system|>Be kind.<|end|><|user|>Hello<|end|><|assistant|>"
     assert tokenizer.decode(answer) == "Hi there!<|end|>"
     assert answer[-1] == tokenizer.eos_token_id
+
+
+CHATML = """\
+{%- if messages[0]['role'] == 'system' %}
+    {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role != 'system' or not loop.first %}
+        {{- '<|im_start|>' + message.role + '\n' + message['content'] | trim + '<|im_end|>' + '\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+INST = (
+    "{{ eos_token }}{% set ns = namespace(system='') %}{% for m in messages %}{% if m.role == 'system' %}"
+    "{% set ns.system = m.content %}{% continue %}{% elif m.role == 'user' %}"
+    "{{ '[INST] ' + (ns.system + '\\n\\n' if ns.system and loop.last else '') + m.content + ' [/INST]' }}"
+    "{% else %}{% generation %}{{ m.content + eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
+)
+NAMED = "{{ bos_token }}{{ strftime_now('%Y') }}{{ messages | tojson }}{{ tools is none }}{{ pad_token }}"
+
+
+@pytest.mark.parametrize("template", [TURNS + PROMPT, CHATML, INST, NAMED, {"default": CHATML, "tool_use": "x"}])
+@pytest.mark.parametrize("content", ["Hello", " two\n\nlines\t", "Grüße, 日本 🥚", "<|end|> <|im_end|>", ""])
+def test_prompts_are_those_of_transformers(template: Any, content: str) -> None:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.chat_template = template
+    tokenizer.add_special_tokens({"bos_token": "<|user|>"})
+    roles: tuple[ChatRole, ...] = ("system", "user", "assistant", "user")
+    messages = [ChatMessage(role, f"{content}{number}") for number, role in enumerate(roles)]
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    prompt = ConversationEncoder(tokenizer).prompt(messages)
+    assert prompt.text == tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert prompt.ids == tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
 
 
 def test_what_a_template_writes_after_the_end_of_a_turn_is_not_learned(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -214,7 +251,7 @@ def test_a_model_without_template_gets_the_text_itself(tokenizer: PreTrainedToke
     assert tokenizer.decode(prompt.ids) == "Hello"
     assert tokenizer.decode(encoder.answer(prompt, " there")) == " there<|end|>"
     with pytest.raises(ValueError, match="no chat template"):
-        encoder.prompt([*HELLO, Message("assistant", "Hi"), *HELLO])
+        encoder.prompt([*HELLO, ChatMessage("assistant", "Hi"), *HELLO])
 
 
 def test_a_conversation_that_the_template_refuses_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:

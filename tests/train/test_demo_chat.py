@@ -3,8 +3,8 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from panacea.text.chat_template import ChatMessage
 from panacea_lab.demo.demo_chat import SPECIAL_TOKENS, SampleStream, prompt_text, render, train_tokenizer
-from panacea_lab.world.conversations import Turn
 from panacea_lab.world.world_texts import World, load_world
 
 
@@ -19,7 +19,12 @@ def tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def test_template_renders_what_training_saw(tokenizer: PreTrainedTokenizerFast) -> None:
-    turns = [Turn("system", "Be kind. "), Turn("user", " Hello"), Turn("assistant", "Hi!"), Turn("user", "boil an egg")]
+    turns = [
+        ChatMessage("system", "Be kind. "),
+        ChatMessage("user", " Hello"),
+        ChatMessage("assistant", "Hi!"),
+        ChatMessage("user", "boil an egg"),
+    ]
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     assert tokenizer.apply_chat_template(messages, tokenize=False) == "".join(map(render, turns))
     with_prompt = tokenizer.apply_chat_template(messages[-1:], tokenize=False, add_generation_prompt=True)

@@ -8,12 +8,9 @@ import msgspec
 from pydantic import ValidationError
 
 from panacea.errors import ConfigError
+from panacea.text.chat_template import ChatMessage
 from panacea_train.data.json_lines import Problem, parse_object, problems_of, read_lines
 from panacea_train.data.line_formats import PromptLine
-from panacea_train.data.records import Message
-
-__all__ = ["Message", "Prompt", "choose_prompts", "read_prompts", "with_system"]
-
 
 EXAMPLE = '{"prompt": "How do I boil an egg?"}'
 
@@ -21,7 +18,7 @@ EXAMPLE = '{"prompt": "How do I boil an egg?"}'
 class Prompt(msgspec.Struct, frozen=True):
     """A conversation to be answered."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[ChatMessage, ...]
     fields: dict[str, Any] = {}
     """What else its line in the file said, like a reference answer: reward functions may read it."""
     line: int | None = None
@@ -64,7 +61,7 @@ def with_system(prompts: Sequence[Prompt], system: str) -> list[Prompt]:
     for number, prompt in enumerate(prompts, 1):
         if prompt.messages[0].role == "system":
             raise ConfigError(f"--system: {prompt.place(number)} has a system message already")
-    return [Prompt((Message("system", system), *prompt.messages), prompt.fields, prompt.line) for prompt in prompts]
+    return [Prompt((ChatMessage("system", system), *prompt.messages), prompt.fields, prompt.line) for prompt in prompts]
 
 
 def _text(number: int, line: bytes) -> list[Prompt | Problem]:
@@ -72,7 +69,7 @@ def _text(number: int, line: bytes) -> list[Prompt | Problem]:
         text = line.decode("utf-8").strip()
     except UnicodeDecodeError:
         return [Problem(number, "", "is not UTF-8")]
-    return [Prompt((Message("user", text),), line=number)]
+    return [Prompt((ChatMessage("user", text),), line=number)]
 
 
 def _object(number: int, line: bytes) -> list[Prompt | Problem]:

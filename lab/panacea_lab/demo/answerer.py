@@ -12,8 +12,8 @@ from panacea.engine.outputs import Completion
 from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
 from panacea.preference import Preference
+from panacea.text.chat_template import ChatMessage
 from panacea_lab.demo.demo_chat import encode, prompt_text
-from panacea_lab.world.conversations import Turn
 
 MAX_TOKENS = 200
 """Longer than any answer of the world: an answer that is cut off here is broken."""
@@ -31,8 +31,8 @@ class DemoQuestion:
     temperature: float
     seed: int
     system: str | None = None
-    earlier: tuple[Turn, ...] = ()
-    """The turns before the question."""
+    earlier: tuple[ChatMessage, ...] = ()
+    """The messages before the question."""
 
 
 class Answerer:

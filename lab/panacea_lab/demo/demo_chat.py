@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from panacea_lab.world.conversations import ConversationWriter, Turn
+from panacea.text.chat_template import ChatMessage, ChatTemplate
+from panacea_lab.world.conversations import ConversationWriter
 from panacea_lab.world.world_texts import World
 
-PAD, END, SYSTEM, USER, ASSISTANT = SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+PAD, END = "<|pad|>", "<|end|>"
+SPECIAL_TOKENS = (PAD, END, "<|system|>", "<|user|>", "<|assistant|>")
 PAD_ID, END_ID = 0, 1
 """The special tokens come first in the vocabulary."""
 
@@ -33,6 +35,8 @@ CHAT_TEMPLATE = """\
 """
 """A role's token, the content, `<|end|>`: nothing else. The content is defused in the template itself, so that the
 rendered text can be encoded with special tokens by any server and still says only what the template says."""
+
+_TEMPLATE = ChatTemplate(CHAT_TEMPLATE, {})
 
 TOKENIZER_SAMPLES = 6_000
 """Conversations that the tokenizer learns its merges from; more change only the rarest of them."""
@@ -61,10 +65,10 @@ def train_tokenizer(world: World, seed: int, vocab_size: int, context: int) -> P
     )
 
 
-def prompt_text(question: str, system: str | None = None, earlier: Sequence[Turn] = ()) -> str:
-    """What the chat template renders for a question behind `earlier` turns, ready for the answer."""
-    turns = [*([Turn("system", system)] if system is not None else []), *earlier, Turn("user", question)]
-    return "".join(render(turn) for turn in turns) + ASSISTANT
+def prompt_text(question: str, system: str | None = None, earlier: Sequence[ChatMessage] = ()) -> str:
+    """The rendered prompt of a question that follows the messages `earlier`, ready for the answer."""
+    instructions = [ChatMessage("system", system)] if system is not None else []
+    return _TEMPLATE.render([*instructions, *earlier, ChatMessage("user", question)])
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
@@ -73,10 +77,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return ids
 
 
-def render(turn: Turn) -> str:
-    """One turn as the chat template renders it."""
-    opening = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}[turn.role]
-    return f"{opening}{turn.content.strip().replace('<|', '< |')}{END}"
+def render(message: ChatMessage) -> str:
+    """One message without a generation prompt. A rendered conversation is its rendered messages in a row."""
+    return _TEMPLATE.render([message], add_generation_prompt=False)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class SampleStream:
         encoded: Iterator[list[int]] = iter(self._tokenizer(texts, add_special_tokens=False)["input_ids"])
         return [self._joined(turns, encoded) for turns in conversations]
 
-    def _joined(self, turns: Sequence[Turn], encoded: Iterator[list[int]]) -> Sample:
+    def _joined(self, turns: Sequence[ChatMessage], encoded: Iterator[list[int]]) -> Sample:
         ids: list[int] = []
         learned: list[bool] = []
         for turn in turns:

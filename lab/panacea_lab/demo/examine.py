@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from panacea.evaluation import FORMAT_VERSION, Evaluation, EvaluationSweep
 from panacea.preference import Preference
+from panacea.text.chat_template import ChatMessage
 from panacea_lab.demo.answerer import Answerer, DemoQuestion, Report
-from panacea_lab.world.conversations import Turn
 from panacea_lab.world.held_out import HeldOut, Question, draw_questions
 from panacea_lab.world.world_judge import DIMENSIONS, Judge
 from panacea_lab.world.world_texts import World
@@ -137,10 +137,10 @@ def second_turns(
     return [[[_judged(judge, question, next(texts))] for question in questions] for _ in grid]
 
 
-def _exchange(question: Question, answered: Answered) -> tuple[Turn, ...]:
+def _exchange(question: Question, answered: Answered) -> tuple[ChatMessage, ...]:
     # A token stands for at least one byte: this leaves room in the context, whatever a hardly trained model says.
     said = answered.text.encode()[:EARLIER_BYTES].decode(errors="ignore")
-    return Turn("user", question.text), Turn("assistant", said)
+    return ChatMessage("user", question.text), ChatMessage("assistant", said)
 
 
 def _spearman(grid: Sequence[Preference], answers: Sequence[Sequence[Sequence[Answered]]]) -> dict[str, float]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from panacea.text.chat_template import ChatMessage
 from panacea_lab.demo.examine import NAMES, REFERENCE_POINT, ExamSettings
 from panacea_lab.world.held_out import draw_questions, load_held_out
 from panacea_lab.world.world_judge import Judge
 from panacea_lab.world.world_texts import World, load_world
 from panacea_train.evaluation.sweep_summary import Answered
-from panacea_train.prompts import Message, Prompt
+from panacea_train.prompts import Prompt
 
 __all__ = ["NAMES", "REFERENCE_POINT", "TOPIC", "WorldScorer", "demo_prompts"]
 
@@ -20,7 +21,7 @@ def demo_prompts(seed: int) -> list[Prompt]:
     world = load_world()
     held_out, settings = load_held_out(world), ExamSettings()
     questions = [*draw_questions(world, held_out, seed, settings.tasks, settings.dangers), *held_out.paraphrases]
-    return [Prompt((Message("user", question.text),), {TOPIC: question.topic.name}) for question in questions]
+    return [Prompt((ChatMessage("user", question.text),), {TOPIC: question.topic.name}) for question in questions]
 
 
 class WorldScorer:

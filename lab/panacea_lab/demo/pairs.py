@@ -8,9 +8,10 @@ from itertools import combinations
 
 from transformers import PreTrainedTokenizerFast
 
+from panacea.text.chat_template import ChatMessage
 from panacea_lab.demo.answerer import Answerer, DemoQuestion, Report
 from panacea_lab.demo.demo_chat import END_ID, encode, prompt_text
-from panacea_lab.world.conversations import ConversationWriter, Turn
+from panacea_lab.world.conversations import ConversationWriter
 from panacea_lab.world.world_judge import Judge, Rewards
 from panacea_lab.world.world_questions import QuestionWriter
 from panacea_lab.world.world_texts import Intent, Topic, World
@@ -61,7 +62,7 @@ class Comparison:
 
     question: str
     system: str | None
-    earlier: tuple[Turn, ...]
+    earlier: tuple[ChatMessage, ...]
     candidates: tuple[Candidate, ...]
 
 
@@ -71,7 +72,7 @@ class Subject:
 
     question: str
     system: str | None
-    earlier: tuple[Turn, ...]
+    earlier: tuple[ChatMessage, ...]
     about: Topic | Intent
 
 

@@ -2,14 +2,11 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
+from panacea.text.chat_template import ChatMessage
 from panacea_lab.world.world_answers import draw_answer, draw_outside_answer
 from panacea_lab.world.world_questions import QuestionWriter
 from panacea_lab.world.world_texts import World
-
-Role = Literal["system", "user", "assistant"]
 
 DANGER_SHARE = 0.13
 OUTSIDE_SHARE = 0.17
@@ -17,12 +14,6 @@ SYSTEM_SHARE = 0.13
 TURNS = (0.85, 0.105, 0.035, 0.01)
 """How many conversations have one, two, three or four, and at last `LONG_TURNS` turns."""
 LONG_TURNS = (6, 16)
-
-
-@dataclass(frozen=True)
-class Turn:
-    role: Role
-    content: str
 
 
 class ConversationWriter:
@@ -33,17 +24,17 @@ class ConversationWriter:
         self._questions = QuestionWriter(world, strange_share=strange_share)
         self._rng = random.Random(seed)
 
-    def __iter__(self) -> Iterator[list[Turn]]:
+    def __iter__(self) -> Iterator[list[ChatMessage]]:
         while True:
             yield self.draw()
 
-    def draw(self) -> list[Turn]:
+    def draw(self) -> list[ChatMessage]:
         rng = self._rng
-        system = [Turn("system", self._questions.system_prompt(rng))] if rng.random() < SYSTEM_SHARE else []
+        system = [ChatMessage("system", self._questions.system_prompt(rng))] if rng.random() < SYSTEM_SHARE else []
         length = rng.choices((1, 2, rng.randint(3, 4), rng.randint(*LONG_TURNS)), TURNS)[0]
         return [*system, *(turn for _ in range(length) for turn in self.exchange(rng))]
 
-    def exchange(self, rng: random.Random) -> tuple[Turn, Turn]:
+    def exchange(self, rng: random.Random) -> tuple[ChatMessage, ChatMessage]:
         """One question and an answer to it."""
         kind = rng.random()
         if kind < OUTSIDE_SHARE:
@@ -54,4 +45,4 @@ class ConversationWriter:
         else:
             topic = rng.choice(self._world.dangers if kind < OUTSIDE_SHARE + DANGER_SHARE else self._world.tasks)
             question, answer = self._questions.ask(topic, rng), draw_answer(topic, rng)
-        return Turn("user", question), Turn("assistant", answer)
+        return ChatMessage("user", question), ChatMessage("assistant", answer)

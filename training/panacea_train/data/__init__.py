@@ -2,12 +2,11 @@
 
 from panacea_train.data.data_summary import summarise
 from panacea_train.data.json_lines import Problem
-from panacea_train.data.records import Compared, Message, Record, Scored, Shown
+from panacea_train.data.records import Compared, Record, Scored, Shown
 from panacea_train.data.training_file import TrainingFile, read_training_file
 
 __all__ = [
     "Compared",
-    "Message",
     "Problem",
     "Record",
     "Scored",

@@ -4,11 +4,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from panacea.errors import ConfigError
-from panacea_train.data.records import Message
+from panacea.errors import ConfigError, RequestError
+from panacea.text.chat_template import ChatMessage, ChatTemplate
+from panacea_train.data.tokenizer_template import chat_template_of, refusal_reason
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class EncodedPrompt:
     """A prompt's tokens, and what is needed to encode an answer to it."""
 
     ids: list[int]
-    messages: Sequence[Message]
+    messages: Sequence[ChatMessage]
     text: str
 
 
@@ -34,7 +34,7 @@ class ConversationEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int] = ()) -> None:
         """`stop_ids`: the tokens that end an answer, besides the tokenizer's own end of sequence.
 
-        Raises `ConfigError` for a tokenizer without such a token.
+        Raises `ConfigError` if there is no such token, and `CheckpointError` for a template that does not compile.
         """
         self._tokenizer = tokenizer
         own = cast(int | None, tokenizer.eos_token_id)
@@ -42,12 +42,12 @@ class ConversationEncoder:
             raise ConfigError("neither the tokenizer nor the model says which token ends an answer")
         self._stop_ids = {*stop_ids, *(() if own is None else (own,))}
         self._end = own if own is not None else min(stop_ids)
-        self._has_template = tokenizer.chat_template is not None
+        self._template = chat_template_of(tokenizer)
 
-    def prompt(self, messages: Sequence[Message]) -> EncodedPrompt:
+    def prompt(self, messages: Sequence[ChatMessage]) -> EncodedPrompt:
         """Raises `ValueError` with the reason if the model's template does not take these messages."""
-        if self._has_template:
-            text = self._render(messages, generation_prompt=True)
+        if self._template is not None:
+            text = _rendered(self._template, messages, generation_prompt=True)
             return EncodedPrompt(self._ids(text), messages, text)
         if len(messages) > 1:
             raise ValueError("the model has no chat template, so a prompt must be one text")
@@ -57,8 +57,9 @@ class ConversationEncoder:
     def answer(self, prompt: EncodedPrompt, answer: str) -> list[int]:
         """The tokens of `answer` to `prompt`, the last of which ends it."""
         text = answer
-        if self._has_template:
-            whole = self._render([*prompt.messages, Message("assistant", answer)], generation_prompt=False)
+        if self._template is not None:
+            conversation = [*prompt.messages, ChatMessage("assistant", answer)]
+            whole = _rendered(self._template, conversation, generation_prompt=False)
             if whole.startswith(prompt.text):
                 text = whole.removeprefix(prompt.text)
         ids = self._ids(text)
@@ -68,14 +69,12 @@ class ConversationEncoder:
             return [*ids, self._end]
         return ids[: last + 1]
 
-    def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
-        except TemplateError as error:
-            raise ValueError(f"the model's chat template refuses this conversation: {error}") from None
-        assert isinstance(text, str)
-        return text
-
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _rendered(template: ChatTemplate, messages: Sequence[ChatMessage], *, generation_prompt: bool) -> str:
+    try:
+        return template.render(messages, add_generation_prompt=generation_prompt)
+    except RequestError as error:
+        raise ValueError(f"the model's chat template refuses this conversation: {refusal_reason(error)}") from None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 
-from panacea_train.data import records
+from panacea.text.chat_template import ChatMessage, ChatRole
 from panacea_train.data.records import Compared, Record, Scored, Shown
 
 
@@ -32,7 +32,7 @@ _Text = Annotated[str, AfterValidator(_some_text)]
 class _Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    role: Literal["system", "user", "assistant"]
+    role: ChatRole
     content: _Text
 
 
@@ -147,7 +147,7 @@ class PromptLine(BaseModel):
     messages: _Conversation | None = None
     """Another name for a prompt that is a conversation."""
 
-    def conversation(self) -> list[records.Message]:
+    def conversation(self) -> list[ChatMessage]:
         """Raises `ValueError` unless there is exactly one."""
         match self.prompt, self.messages:
             case None, None:
@@ -181,5 +181,5 @@ def format_of(line: Mapping[str, Any]) -> type[Line]:
     raise ValueError(f"has none of the fields {', '.join(_TELLING_FIELDS)}, one of which says what the line is")
 
 
-def _messages(prompt: list[_Message]) -> list[records.Message]:
-    return [records.Message(message.role, message.content) for message in prompt]
+def _messages(prompt: list[_Message]) -> list[ChatMessage]:
+    return [ChatMessage(message.role, message.content) for message in prompt]

@@ -4,22 +4,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
+from panacea.text.chat_template import ChatMessage
 
 
 @dataclass(frozen=True)
 class Scored:
     """Answers to one prompt, with each one's score on every dimension. Only differences and order matter."""
 
-    prompt: Sequence[Message]
+    prompt: Sequence[ChatMessage]
     answers: Sequence[str]
     scores: Sequence[Mapping[str, float]]
 
@@ -28,7 +21,7 @@ class Scored:
 class Compared:
     """Two answers to one prompt. `better`: how likely the first is the better one (0.5: a tie), on some dimensions."""
 
-    prompt: Sequence[Message]
+    prompt: Sequence[ChatMessage]
     answers: tuple[str, str]
     better: Mapping[str, float]
 
@@ -37,7 +30,7 @@ class Compared:
 class Shown:
     """One answer to imitate, under one preference (weights by dimension) or under all."""
 
-    prompt: Sequence[Message]
+    prompt: Sequence[ChatMessage]
     answer: str
     preference: Mapping[str, float] | None
 

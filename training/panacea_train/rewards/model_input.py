@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from panacea.errors import first_line
+from panacea.errors import RequestError, first_line
+from panacea.text.chat_template import ChatMessage, ChatTemplate
+from panacea_train.data.tokenizer_template import chat_template_of, refusal_reason
 from panacea_train.prompts import Prompt
 from panacea_train.rewards.reward import RewardError, about, excerpt
 
@@ -36,14 +36,15 @@ class InputEncoder:
         self._name = name
         self._tokenizer = tokenizer
         self._limit = limit
+        self._template = chat_template_of(tokenizer)
         self._answer_alone = answer_alone
 
     def encode(self, prompt: Prompt, answer: str) -> ModelInput:
         """Raises `RewardError` for conversations that the model has no form for."""
         if self._answer_alone:
             encoded = self._tokenizer([answer], verbose=False)
-        elif self._tokenizer.chat_template is not None:
-            return self._cut(self._conversation(prompt, answer), None, None)
+        elif self._template is not None:
+            return self._cut(self._conversation(self._template, prompt, answer), None, None)
         elif len(prompt.messages) > 1:
             raise RewardError(
                 f"{self._name} has no chat template, so it reads a question and an answer, and no conversation of "
@@ -57,16 +58,15 @@ class InputEncoder:
             raise RewardError(f"{self._name} has no tokens to read {about(prompt, answer)}")
         return result
 
-    def _conversation(self, prompt: Prompt, answer: str) -> list[int]:
-        turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
-        turns.append({"role": "assistant", "content": answer})
+    def _conversation(self, template: ChatTemplate, prompt: Prompt, answer: str) -> list[int]:
         try:
-            encoded: Any = self._tokenizer.apply_chat_template(turns, return_dict=True)
-        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            text = template.render([*prompt.messages, ChatMessage("assistant", answer)], add_generation_prompt=False)
+        except RequestError as error:
+            reason = first_line(refusal_reason(error))
             raise RewardError(
-                f"{self._name} has a chat template that fails: {first_line(error)}, {about(prompt, answer)}"
+                f"{self._name} has a chat template that fails: {reason}, {about(prompt, answer)}"
             ) from None
-        ids: list[int] = encoded["input_ids"]
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
     def _cut(self, ids: list[int], types: list[int] | None, texts: Sequence[int | None] | None) -> ModelInput:
