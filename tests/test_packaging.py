@@ -39,6 +39,7 @@ def test_the_wheel_carries_the_demo_model_and_the_worlds_texts(tmp_path: Path) -
         "panacea_train/py.typed",
         "panacea_lab/world/texts/tasks_kitchen.toml",
         "panacea_commands/main.py",
+        "panacea_train/charts/templates/charts.html.jinja",
         "panacea_train/report/templates/report.html.jinja",
         "panacea_train/report/templates/style.css",
     ):

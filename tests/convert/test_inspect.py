@@ -140,7 +140,8 @@ def test_a_wrong_argument_is_one_clear_line_and_exit_code_2(
 def test_without_matplotlib_a_picture_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "panacea_train.convert.inspection_picture")
+    for name in ("panacea_train.convert.inspection_picture", "panacea_train.charts.picture_file"):
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert run_cli(monkeypatch, str(ADAPTER), "--picture", str(tmp_path / "a.svg")) == 2
     assert "pip install 'panacea-server[plot]'" in capfd.readouterr().err

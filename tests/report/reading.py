@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-from panacea_train.report.text import MINUS, TIMES
+from panacea_train.charts.number_text import MINUS, TIMES
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

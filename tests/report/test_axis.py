@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panacea_train.report.axis import axis
-from panacea_train.report.text import MINUS, TIMES
+from panacea_train.charts.axis import axis
+from panacea_train.charts.number_text import MINUS, TIMES
 
 
 @given(

@@ -2,8 +2,8 @@ import matplotlib
 import pytest
 from matplotlib.colors import to_rgb
 
+from panacea_train.charts import colours
 from panacea_train.pareto import simplex_grid
-from panacea_train.report import colours
 
 BACKGROUNDS = ("#ffffff", "#1c1c1a")
 """Of cards, as in the style."""

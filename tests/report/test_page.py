@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from panacea.errors import ConfigError
+from panacea_train.charts.number_text import MINUS
 from panacea_train.evaluation import load_evaluation
 from panacea_train.pareto import simplex_grid
 from panacea_train.report import render_report, write_report
-from panacea_train.report.text import MINUS
 from tests.report.made_up import DEMO, Named, example, made_up
 from tests.report.reading import Element, read
 

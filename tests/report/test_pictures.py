@@ -10,10 +10,10 @@ from matplotlib.colors import to_rgb
 from scipy.stats import pearsonr
 
 from panacea.evaluation import EvaluationPoint
+from panacea_train.charts.number_text import number
 from panacea_train.evaluation import load_evaluation
 from panacea_train.pareto import simplex_grid
 from panacea_train.report import render_report
-from panacea_train.report.text import number
 from tests.report.made_up import DEMO, Named, made_up
 from tests.report.reading import Element, dots, numbers, plain, read, scales
 

@@ -1,6 +1,6 @@
 import pytest
 
-from panacea_train.report.text import (
+from panacea_train.charts.number_text import (
     MINUS,
     TIMES,
     decimals_for,

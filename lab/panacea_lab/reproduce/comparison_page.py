@@ -15,11 +15,11 @@ from panacea_lab.demo.examine import NAMES
 from panacea_lab.reproduce.compared_methods import COLUMNS
 from panacea_lab.reproduce.comparison_results import Comparison, Estimate, MethodResults, Results, compare
 from panacea_lab.reproduce.tuning import Rates
+from panacea_train.charts import colours
+from panacea_train.charts.scatter_chart import Chart, Dot, scatter_chart
 
 PAGE = "reproduction.md"
 PICTURE = "images/reproduction.png"
-_COLOURS = ("#0b6e99", "#c2571a", "#5a7d2b")
-_MARKERS = ("o", "s", "^")
 
 
 def write_report(results: Results, folder: Path) -> Path:
@@ -168,34 +168,22 @@ def _processor() -> str:
 
 
 def _draw(results: Results, comparisons: Sequence[Comparison], file: Path) -> None:
-    """A row for each temperature, a panel for each pair of dimensions, and in it the points of all methods and seeds.
+    """A row for each temperature and a chart for each pair of dimensions, with the points of all methods and seeds.
 
     A filled point is not dominated by another one of the same method and seed, in all dimensions.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+    from panacea_train.charts.picture_file import draw_charts  # noqa: PLC0415 - matplotlib is an extra
 
     pairs = list(combinations(range(len(NAMES)), 2))
-    figure = Figure(figsize=(4.4 * len(pairs), 4.0 * len(comparisons)), layout="constrained")
-    rows = figure.subplots(len(comparisons), len(pairs), squeeze=False)
-    for comparison, panels in zip(comparisons, rows, strict=True):
-        for panel, (x, y) in zip(panels, pairs, strict=True):
-            for method, colour, marker in zip(results.methods, _COLOURS, _MARKERS, strict=True):
-                for sweep in comparison.sweeps[method.name]:
-                    panel.scatter(
-                        [point.rewards[x] for point in sweep.points],
-                        [point.rewards[y] for point in sweep.points],
-                        s=26,
-                        marker=marker,
-                        facecolors=[colour if point.non_dominated else "none" for point in sweep.points],
-                        edgecolors=colour,
-                        linewidths=0.8,
-                        alpha=0.75,
-                    )
-                panel.scatter([], [], color=colour, marker=marker, label=method.title)
-            panel.set_title(_how(comparison), fontsize=9)
-            panel.set_xlabel(f"reward: {NAMES[x]}")
-            panel.set_ylabel(f"reward: {NAMES[y]}")
-            panel.grid(alpha=0.25)
-    handles, labels = rows[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.savefig(file, dpi=140)
+    rows = [[_chart(results, comparison, x, y) for x, y in pairs] for comparison in comparisons]
+    draw_charts(file, rows, [method.title for method in results.methods])
+
+
+def _chart(results: Results, comparison: Comparison, x: int, y: int) -> Chart:
+    dots = [
+        Dot(point.rewards[x], point.rewards[y], colours.of_model(index), index, point.non_dominated)
+        for index, method in enumerate(results.methods)
+        for sweep in comparison.sweeps[method.name]
+        for point in sweep.points
+    ]
+    return scatter_chart(_how(comparison), f"reward: {NAMES[x]}", f"reward: {NAMES[y]}", dots)

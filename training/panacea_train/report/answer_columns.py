@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from panacea.evaluation import EvaluationExample, EvaluationExampleAnswer
-from panacea_train.report.shown import Measured
-from panacea_train.report.text import decimals_for, described, number, vertex
+from panacea_train.charts.number_text import decimals_for, described, number, vertex
+from panacea_train.report.shown_sweep import Measured
 
 FOLD = 420
 """Longer answers are folded, in characters."""

@@ -2,41 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from panacea.evaluation import Interval
-from panacea_train.report.text import decimals_for, number
-
-
-class Difference(Protocol):
-    """By how much the measure of one model, `of`, is above that of another, `minus`."""
-
-    @property
-    def temperature(self) -> float: ...
-
-    @property
-    def measure(self) -> str: ...
-
-    @property
-    def of(self) -> str: ...
-
-    @property
-    def minus(self) -> str: ...
-
-    @property
-    def difference(self) -> float: ...
-
-    @property
-    def interval(self) -> Interval: ...
-
-    @property
-    def paired(self) -> bool:
-        """Both were resampled with the same prompts."""
-        ...
+from panacea_train.charts.number_text import decimals_for, number
+from panacea_train.evaluation.comparison import Difference
 
 
 @dataclass(frozen=True)
-class Cell:
+class DifferenceCell:
     """What a model has more than the first one."""
 
     value: str
@@ -49,7 +22,7 @@ class Cell:
 class DifferenceTable:
     """Rows are measures; columns are all models but the first. None: nothing was computed."""
 
-    rows: Sequence[tuple[str, Sequence[Cell | None]]]
+    rows: Sequence[tuple[str, Sequence[DifferenceCell | None]]]
     is_paired: bool
 
 
@@ -74,10 +47,10 @@ def difference_table(differences: Sequence[Difference], names: Sequence[str], te
     return DifferenceTable(rows, is_paired)
 
 
-def _cells(row: Sequence[tuple[float, Interval] | None]) -> list[Cell | None]:
+def _cells(row: Sequence[tuple[float, Interval] | None]) -> list[DifferenceCell | None]:
     decimals = decimals_for(value for cell in row if cell for value in (cell[0], *cell[1]))
     return [
-        Cell(
+        DifferenceCell(
             number(cell[0], decimals, is_signed=True),
             f"{number(cell[1][0], decimals, is_signed=True)} to {number(cell[1][1], decimals, is_signed=True)}",
             not cell[1][0] <= 0 <= cell[1][1],

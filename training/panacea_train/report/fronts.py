@@ -6,10 +6,10 @@ from itertools import combinations
 
 import numpy as np
 
-from panacea_train.report import colours
-from panacea_train.report.chart import Chart, Dot, chart
-from panacea_train.report.shown import Quantity, Shown, quantities, reward
-from panacea_train.report.text import vertex
+from panacea_train.charts import colours
+from panacea_train.charts.number_text import vertex
+from panacea_train.charts.scatter_chart import Chart, Dot, scatter_chart
+from panacea_train.report.shown_sweep import Quantity, ShownSweep, quantities, reward
 
 MOST_PAIRS = 6
 """Charts that still fit on a page; all pairs of four dimensions."""
@@ -27,7 +27,7 @@ class Fronts:
     """model, preference, or share: what tells dots apart."""
 
 
-def fronts(shown: Sequence[Shown]) -> Fronts:
+def fronts(shown: Sequence[ShownSweep]) -> Fronts:
     """For every pair of dimensions a chart of the rewards, or for the pairs that conflict most."""
     dimensions = shown[0].evaluation.dimensions
     pairs = list(combinations(range(len(dimensions)), 2))
@@ -43,12 +43,12 @@ def fronts(shown: Sequence[Shown]) -> Fronts:
     )
 
 
-def over_weight(shown: Sequence[Shown]) -> list[Chart]:
+def over_weight(shown: Sequence[ShownSweep]) -> list[Chart]:
     """For two dimensions: each reward over its own weight, and what else was measured over the first one's."""
     return [_over_weight(shown, quantity) for quantity in quantities(shown)]
 
 
-def _agreement(shown: Shown, pair: tuple[int, int]) -> float:
+def _agreement(shown: ShownSweep, pair: tuple[int, int]) -> float:
     """Correlation of two rewards over the points; 1 where either is always the same, because then nothing conflicts."""
     one, other = (np.asarray([point.rewards[each] for point in shown.sweep.points]) for each in pair)
     if np.ptp(one) == 0 or np.ptp(other) == 0:
@@ -56,12 +56,12 @@ def _agreement(shown: Shown, pair: tuple[int, int]) -> float:
     return float(np.corrcoef(one, other)[0, 1])
 
 
-def _front(shown: Sequence[Shown], first: int, second: int, meaning: str) -> Chart:
+def _front(shown: Sequence[ShownSweep], first: int, second: int, meaning: str) -> Chart:
     dimensions = shown[0].evaluation.dimensions
     pair = (first, second)
     series = [_dots(each, reward(dimensions, first), reward(dimensions, second), pair, meaning) for each in shown]
     corner = shown[0].evaluation.reference_point
-    return chart(
+    return scatter_chart(
         f"{dimensions[second]} over {dimensions[first]}",
         f"reward: {dimensions[first]}",
         f"reward: {dimensions[second]}",
@@ -71,22 +71,22 @@ def _front(shown: Sequence[Shown], first: int, second: int, meaning: str) -> Cha
     )
 
 
-def _over_weight(shown: Sequence[Shown], quantity: Quantity) -> Chart:
+def _over_weight(shown: Sequence[ShownSweep], quantity: Quantity) -> Chart:
     dimension = quantity.dimension or 0
     dimensions = shown[0].evaluation.dimensions
     weight = Quantity(f"weight: {dimensions[dimension]}", lambda point: point.preference[dimension], lambda _: 0.0)
     meaning = "model" if len(shown) > 1 else "preference"
     dots = [dot for each in shown for dot in _dots(each, weight, quantity, None, meaning)]
-    return chart(f"{quantity.name} over {weight.name}", weight.name, quantity.name, dots)
+    return scatter_chart(f"{quantity.name} over {weight.name}", weight.name, quantity.name, dots)
 
 
-def _dots(shown: Shown, across: Quantity, up: Quantity, pair: tuple[int, int] | None, meaning: str) -> list[Dot]:
+def _dots(shown: ShownSweep, across: Quantity, up: Quantity, pair: tuple[int, int] | None, meaning: str) -> list[Dot]:
     """Without `pair` no dot has a label."""
     dots: list[Dot] = []
     for point in shown.sweep.points:
         corner = vertex(point.preference)
         is_labelled = pair is not None and corner is not None and shown.index < MOST_LABELLED
-        colour = colours.MODELS[shown.index % len(colours.MODELS)]
+        colour = colours.of_model(shown.index)
         if meaning == "preference":
             colour = colours.of_preference(point.preference)
         elif meaning == "share" and pair is not None:
@@ -95,12 +95,12 @@ def _dots(shown: Shown, across: Quantity, up: Quantity, pair: tuple[int, int] | 
             Dot(
                 across.of(point),
                 up.of(point),
-                across.error(point),
-                up.error(point),
-                shown.point_title(point, is_named=meaning == "model"),
                 colour,
                 shown.index if meaning == "model" else 0,
                 point.non_dominated,
+                across.error(point),
+                up.error(point),
+                shown.point_title(point, is_named=meaning == "model"),
                 shown.evaluation.dimensions[corner] if is_labelled and corner is not None else "",
             )
         )

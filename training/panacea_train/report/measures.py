@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from panacea.evaluation import EvaluationSweep, Interval
+from panacea_train.charts.forest_chart import ModelValue
+from panacea_train.charts.number_text import finest_decimals, number, percent
 from panacea_train.pareto import EXACT_DIMENSIONS, spearman
-from panacea_train.report.shown import Shown
-from panacea_train.report.text import finest_decimals, number, percent
+from panacea_train.report.shown_sweep import ShownSweep
 
 FAITHFUL = 0.95
 FEW_PROMPTS = 10
@@ -32,29 +33,18 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One measure of one model."""
-
-    shown: Shown
-    value: float
-    interval: Interval
-    value_text: str
-    interval_text: str
-
-
-@dataclass(frozen=True)
-class Row:
+class MeasureRow:
     """One measure of every model, all with as many decimals."""
 
     measure: Measure
-    readings: Sequence[Reading]
+    values: Sequence[ModelValue]
 
 
-def rows(shown: Sequence[Shown]) -> list[Row]:
+def rows(shown: Sequence[ShownSweep]) -> list[MeasureRow]:
     return [_row(measure, shown) for measure in [*_of_the_front(shown[0]), *_of_each_dimension(shown)]]
 
 
-def warnings(shown: Sequence[Shown]) -> list[str]:
+def warnings(shown: Sequence[ShownSweep]) -> list[str]:
     """Where a number must not be read as it stands."""
     found = [
         f"{each.name}: {text}" if len(shown) > 1 else text[0].upper() + text[1:]
@@ -74,14 +64,15 @@ def warnings(shown: Sequence[Shown]) -> list[str]:
     return found
 
 
-def _row(measure: Measure, shown: Sequence[Shown]) -> Row:
+def _row(measure: Measure, shown: Sequence[ShownSweep]) -> MeasureRow:
     values = [(measure.of(each.sweep), measure.interval(each.sweep)) for each in shown]
     decimals = finest_decimals([number for value, interval in values for number in (value, *interval)])
-    return Row(
+    return MeasureRow(
         measure,
         [
-            Reading(
-                each,
+            ModelValue(
+                each.name,
+                each.index,
                 value,
                 interval,
                 number(value, decimals),
@@ -92,7 +83,7 @@ def _row(measure: Measure, shown: Sequence[Shown]) -> Row:
     )
 
 
-def _of_the_front(shown: Shown) -> list[Measure]:
+def _of_the_front(shown: ShownSweep) -> list[Measure]:
     corner = ", ".join(f"{value:g}" for value in shown.evaluation.reference_point)
     is_exact = len(shown.evaluation.dimensions) <= EXACT_DIMENSIONS
     return [
@@ -124,11 +115,11 @@ def _of_the_front(shown: Shown) -> list[Measure]:
     ]
 
 
-def _of_each_dimension(shown: Sequence[Shown]) -> list[Measure]:
+def _of_each_dimension(shown: Sequence[ShownSweep]) -> list[Measure]:
     return [_rank(shown, index, name) for index, name in enumerate(shown[0].evaluation.dimensions)]
 
 
-def _rank(shown: Sequence[Shown], index: int, name: str) -> Measure:
+def _rank(shown: Sequence[ShownSweep], index: int, name: str) -> Measure:
     weights = {tuple(sorted(point.preference[index] for point in each.sweep.points)) for each in shown}
     most = {spearman(each, range(len(each))) for each in weights}
     bound = (
@@ -145,7 +136,7 @@ def _rank(shown: Sequence[Shown], index: int, name: str) -> Measure:
     )
 
 
-def _warnings(shown: Shown) -> list[str]:
+def _warnings(shown: ShownSweep) -> list[str]:
     evaluation, sweep = shown.evaluation, shown.sweep
     found: list[str] = []
     if 2 * sweep.distinct <= sweep.non_dominated:

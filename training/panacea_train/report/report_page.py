@@ -8,15 +8,19 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from panacea.errors import ConfigError
-from panacea_train.report import colours, measures, ternary, text
+from panacea_train.charts import colours, number_text
+from panacea_train.charts.forest_chart import Forest, forest
+from panacea_train.charts.scatter_chart import Chart
+from panacea_train.charts.svg import CHART_TEMPLATES, template_values
+from panacea_train.charts.ternary_chart import LEGEND_STEPS, Ternary
+from panacea_train.evaluation.comparison import Difference
+from panacea_train.report import measures
 from panacea_train.report.answer_columns import exchanges
-from panacea_train.report.chart import MARKERS, Chart
-from panacea_train.report.differences import Difference, DifferenceTable, difference_table
-from panacea_train.report.forest import Forest, forest
+from panacea_train.report.differences import DifferenceTable, difference_table
 from panacea_train.report.fronts import Fronts, fronts, over_weight
-from panacea_train.report.heat import HeatTable, heat_tables
-from panacea_train.report.shown import Measured, Quantity, Shown, quantities
-from panacea_train.report.ternary import LEGEND_STEPS, Map, Ternary, key, maps
+from panacea_train.report.heat_tables import HeatTable, heat_tables
+from panacea_train.report.reward_maps import RewardMap, key, maps
+from panacea_train.report.shown_sweep import Measured, Quantity, ShownSweep, quantities
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -27,9 +31,9 @@ class Section:
 
     anchor: str
     temperature: str
-    shown: Sequence[Shown]
+    shown: Sequence[ShownSweep]
     warnings: Sequence[str]
-    rows: Sequence[measures.Row]
+    rows: Sequence[measures.MeasureRow]
     forests: Sequence[Forest]
     differences: DifferenceTable
     fronts: Fronts
@@ -37,7 +41,7 @@ class Section:
     key: Ternary | None
     strip: Sequence[str]
     """The colours of the preferences of two dimensions, by weight of the first."""
-    maps: Sequence[Map]
+    maps: Sequence[RewardMap]
     heat_tables: Sequence[HeatTable]
     columns: Sequence[tuple[Quantity, int | None]]
     """Of the table of all numbers, with their decimals."""
@@ -58,7 +62,7 @@ def render_report(runs: Sequence[Measured], differences: Sequence[Difference] = 
     """The report's HTML. Raises `ConfigError` if models cannot be compared."""
     _check(runs)
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, CHART_TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -73,17 +77,14 @@ def render_report(runs: Sequence[Measured], differences: Sequence[Difference] = 
         exchanges=exchanges(runs),
         figures=list(dict.fromkeys(name for run in runs for name in run.evaluation.figures)),
         why_both=measures.WHY_BOTH,
-        reference=", ".join(map(text.single, runs[0].evaluation.reference_point)),
-        described=text.described,
-        number=text.number,
-        single=text.single,
-        percent=text.percent,
-        shortened=text.shortened,
-        model_colour=lambda index: colours.MODELS[index % len(colours.MODELS)],
-        marker=lambda index: MARKERS[index % len(MARKERS)],
+        reference=", ".join(map(number_text.single, runs[0].evaluation.reference_point)),
+        described=number_text.described,
+        number=number_text.number,
+        single=number_text.single,
+        percent=number_text.percent,
+        shortened=number_text.shortened,
         share_steps=[colours.of_value((i + 0.5) / LEGEND_STEPS) for i in range(LEGEND_STEPS)],
-        ternary_corners=ternary.CORNERS,
-        ternary_height=ternary.HEIGHT,
+        **template_values(),
     )
 
 
@@ -114,7 +115,7 @@ def _sections(runs: Sequence[Measured], differences: Sequence[Difference]) -> li
 
 def _section(number: int, temperature: float, runs: Sequence[Measured], differences: Sequence[Difference]) -> Section:
     shown = [
-        Shown(index, run.name, run.evaluation, sweep)
+        ShownSweep(index, run.name, run.evaluation, sweep)
         for index, run in enumerate(runs)
         for sweep in run.evaluation.sweeps
         if sweep.temperature == temperature
@@ -129,11 +130,11 @@ def _section(number: int, temperature: float, runs: Sequence[Measured], differen
         shown=shown,
         warnings=measures.warnings(shown),
         rows=rows,
-        forests=[forest(row) for row in rows] if is_comparison else [],
+        forests=[forest(row.values) for row in rows] if is_comparison else [],
         differences=difference_table(differences, [each.name for each in shown], temperature),
         fronts=fronts(shown),
         weight_charts=over_weight(shown) if dimensions == 2 else [],
-        key=key(shown) if dimensions == 3 and len(shown) == 1 else None,
+        key=key(shown[0]) if dimensions == 3 and len(shown) == 1 else None,
         strip=[colours.of_preference(weights) for weights in asked] if dimensions == 2 else [],
         maps=maps(shown) if dimensions == 3 else [],
         heat_tables=heat_tables(shown) if dimensions > 3 else [],
@@ -143,4 +144,4 @@ def _section(number: int, temperature: float, runs: Sequence[Measured], differen
 
 def _plain(value: Any) -> Any:
     """Markup stays as it is; everything else is escaped after this."""
-    return text.plain(value) if type(value) is str else value
+    return number_text.plain(value) if type(value) is str else value

@@ -8,13 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from panacea_train.report import measures
-from panacea_train.report.shown import Measured, Shown
+from panacea_train.report.shown_sweep import Measured, ShownSweep
 
 
 def tables(runs: Sequence[Measured]) -> Iterator[RenderableType]:
     """One table of one model, with a column for each temperature; of several one for each temperature."""
     shown = [
-        Shown(index, run.name, run.evaluation, sweep)
+        ShownSweep(index, run.name, run.evaluation, sweep)
         for index, run in enumerate(runs)
         for sweep in run.evaluation.sweeps
     ]
@@ -33,13 +33,13 @@ def temperature_in_words(temperature: float) -> str:
     return f"temperature {temperature:g}" if temperature else "greedy"
 
 
-def _table(shown: Sequence[Shown], names: Sequence[str]) -> Table:
+def _table(shown: Sequence[ShownSweep], names: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for name in names:
         table.add_column(escape(name), justify="right")
     for row in measures.rows(shown):
-        cells = (f"{reading.value_text} [dim]{reading.interval_text}[/dim]" for reading in row.readings)
+        cells = (f"{reading.value_text} [dim]{reading.interval_text}[/dim]" for reading in row.values)
         table.add_row(escape(row.measure.name), *cells)
     table.add_row("points", *(str(len(each.sweep.points)) for each in shown))
     table.add_row("  non-dominated", *(str(each.sweep.non_dominated) for each in shown))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from panacea.evaluation import Evaluation, EvaluationPoint, EvaluationSweep
-from panacea_train.report.text import decimals_for, described, number
+from panacea_train.charts.number_text import decimals_for, described, number
 
 
 class Measured(Protocol):
@@ -19,7 +19,7 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownSweep:
     """One model's sweep."""
 
     index: int
@@ -52,7 +52,7 @@ class Quantity:
     dimension: int | None = None
     """Whose reward it is."""
 
-    def decimals(self, shown: Sequence[Shown]) -> int | None:
+    def decimals(self, shown: Sequence[ShownSweep]) -> int | None:
         return decimals_for(self.of(point) for each in shown for point in each.sweep.points)
 
 
@@ -65,7 +65,7 @@ def reward(dimensions: Sequence[str], index: int) -> Quantity:
     )
 
 
-def quantities(shown: Sequence[Shown]) -> list[Quantity]:
+def quantities(shown: Sequence[ShownSweep]) -> list[Quantity]:
     """The rewards, the length, and faithfulness if somebody told it of every point."""
     dimensions = shown[0].evaluation.dimensions
     rewards = [reward(dimensions, index) for index in range(len(dimensions))]

@@ -30,6 +30,11 @@ _RGB = (
 )
 
 
+def of_model(index: int) -> str:
+    """The colour of one model of a comparison."""
+    return MODELS[index % len(MODELS)]
+
+
 def of_value(share: float) -> str:
     """The colour at `share`, 0 to 1, of the scale of values: straight between the entries of `VIRIDIS`."""
     place = min(max(share, 0.0), 1.0) * (len(VIRIDIS) - 1)

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from panacea_train.report import colours
-from panacea_train.report.shown import Shown, quantities
-from panacea_train.report.ternary import Legend, scale
-from panacea_train.report.text import described, number
+from panacea_train.charts import colours
+from panacea_train.charts.number_text import described, number
+from panacea_train.charts.ternary_chart import Legend, scale
+from panacea_train.report.shown_sweep import ShownSweep, quantities
 
 
 @dataclass(frozen=True)
-class Cell:
+class HeatCell:
     """One value."""
 
     text: str
@@ -26,10 +26,10 @@ class HeatTable:
     """Of its model."""
     name: str
     columns: Sequence[tuple[str, Legend]]
-    rows: Sequence[tuple[str, Sequence[Cell]]]
+    rows: Sequence[tuple[str, Sequence[HeatCell]]]
 
 
-def heat_tables(shown: Sequence[Shown]) -> list[HeatTable]:
+def heat_tables(shown: Sequence[ShownSweep]) -> list[HeatTable]:
     columns = quantities(shown)
     decimals = [quantity.decimals(shown) for quantity in columns]
     scales = [
@@ -45,7 +45,7 @@ def heat_tables(shown: Sequence[Shown]) -> list[HeatTable]:
                 (
                     described(point.preference, each.evaluation.dimensions),
                     [
-                        Cell(number(value, digits), colour(value), colours.ink_on(colour(value)))
+                        HeatCell(number(value, digits), colour(value), colours.ink_on(colour(value)))
                         for value, digits, (colour, _) in zip(
                             (quantity.of(point) for quantity in columns), decimals, scales, strict=True
                         )

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from panacea_train.report.axis import Axis, axis
-from panacea_train.report.text import shortened
+from panacea_train.charts.axis import Axis, axis
+from panacea_train.charts.number_text import shortened
 
 WIDTH = 440
 HEIGHT = 330
@@ -37,12 +37,15 @@ class Dot:
 
     x: float
     y: float
-    x_error: float
-    y_error: float
-    title: str
     colour: str
     marker: int = 0
+    """Index into `MARKERS`."""
     is_best: bool = True
+    """No other point of the model dominates it."""
+    x_error: float = 0.0
+    y_error: float = 0.0
+    """Standard errors."""
+    title: str = ""
     label: str = ""
 
 
@@ -90,7 +93,7 @@ class Chart:
         return (across if dot.x_error else "") + (up if dot.y_error else "")
 
 
-def chart(
+def scatter_chart(
     name: str,
     x_name: str,
     y_name: str,

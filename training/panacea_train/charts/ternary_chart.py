@@ -5,10 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from panacea.evaluation import EvaluationPoint
-from panacea_train.report import colours
-from panacea_train.report.shown import Quantity, Shown, quantities
-from panacea_train.report.text import number, shortened
+from panacea_train.charts import colours
+from panacea_train.charts.number_text import number, shortened
 
 SIDE = 260.0
 TOP = 52.0
@@ -30,7 +28,7 @@ CORNERS = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class TernaryCell:
     """One preference; `x` and `y` are its centre."""
 
     x: float
@@ -48,7 +46,7 @@ class Ternary:
 
     name: str
     corners: Sequence[str]
-    cells: Sequence[Cell]
+    cells: Sequence[TernaryCell]
     text_size: float
 
 
@@ -62,24 +60,13 @@ class Legend:
 
 
 @dataclass(frozen=True)
-class Map:
-    """One quantity of every model, in the same colours."""
+class TernaryValue:
+    """What is drawn at one preference of three weights."""
 
-    name: str
-    legend: Legend
-    triangles: Sequence[Ternary]
-
-
-def maps(shown: Sequence[Shown]) -> list[Map]:
-    return [_map(shown, quantity) for quantity in quantities(shown)]
-
-
-def key(shown: Sequence[Shown]) -> Ternary:
-    """Which colour a preference has."""
-    first = shown[0]
-    return _triangle(
-        first, "the colour of each preference", lambda point: (colours.of_preference(point.preference), "")
-    )
+    preference: Sequence[float]
+    colour: str
+    title: str
+    text: str = ""
 
 
 def place(preference: Sequence[float]) -> tuple[float, float]:
@@ -103,42 +90,26 @@ def scale(values: Sequence[float], decimals: int | None) -> tuple[Callable[[floa
     return colour, Legend(number(low, decimals), number(high, decimals) if span else "", steps)
 
 
-def _map(shown: Sequence[Shown], quantity: Quantity) -> Map:
-    decimals = quantity.decimals(shown)
-    colour, legend = scale([quantity.of(point) for each in shown for point in each.sweep.points], decimals)
-    triangles = [
-        _triangle(
-            each,
-            each.name if len(shown) > 1 else quantity.name,
-            lambda point: (colour(quantity.of(point)), number(quantity.of(point), decimals)),
-        )
-        for each in shown
-    ]
-    return Map(quantity.name, legend, triangles)
-
-
-def _triangle(shown: Shown, name: str, look: Callable[[EvaluationPoint], tuple[str, str]]) -> Ternary:
-    """`look` tells a point's colour and text."""
-    places = [place(point.preference) for point in shown.sweep.points]
+def ternary_chart(name: str, dimensions: Sequence[str], values: Sequence[TernaryValue]) -> Ternary:
+    """A cell for each of `values`, as large as fits without overlap, with its text if that can be read."""
+    places = [place(value.preference) for value in values]
     radius = _inner_radius(places)
-    looks = [look(point) for point in shown.sweep.points]
-    longest = max(len(text) for _, text in looks)
+    longest = max(len(value.text) for value in values)
     size = min(TEXT_SIZES[1], 1.75 * radius / (0.6 * longest)) if longest else 0.0
     is_readable = size >= TEXT_SIZES[0]
     cells = [
-        Cell(
+        TernaryCell(
             x,
             y,
             _hexagon(x, y, radius),
-            colour,
-            shown.point_title(point, False),
-            text * is_readable,
-            colours.ink_on(colour),
+            value.colour,
+            value.title,
+            value.text * is_readable,
+            colours.ink_on(value.colour),
         )
-        for point, (x, y), (colour, text) in zip(shown.sweep.points, places, looks, strict=True)
+        for value, (x, y) in zip(values, places, strict=True)
     ]
-    corners = [shortened(dimension, CORNER_LENGTH) for dimension in shown.evaluation.dimensions]
-    return Ternary(name, corners, cells, round(size, 1))
+    return Ternary(name, [shortened(dimension, CORNER_LENGTH) for dimension in dimensions], cells, round(size, 1))
 
 
 def _inner_radius(places: Sequence[tuple[float, float]]) -> float:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from panacea_train.report.text import MINUS, times_power
+from panacea_train.charts.number_text import MINUS, times_power
 
 TICKS = 5
 ROOM = 0.02
@@ -16,9 +16,11 @@ ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Tick:
-    """A round number and where it is."""
+    """A round number on an axis."""
 
+    value: float
     position: float
+    """Where it is drawn."""
     label: str
 
 
@@ -56,7 +58,7 @@ class Axis:
         power = math.floor(math.log10(step) + 1e-9)
         decimals = max(0, -power + (round(step / 10.0**power, 6) == 2.5))
         return tuple(
-            Tick(self.at(value), _label(value / 10.0**self.exponent, decimals))
+            Tick(value, self.at(value), _label(value / 10.0**self.exponent, decimals))
             for value in (
                 self.least + index * self.step for index in range(round((self.most - self.least) / self.step) + 1)
             )
