@@ -221,11 +221,11 @@ def prefix(*, options: Annotated[PrefixOptions, FIELDS] = PrefixOptions()) -> No
 
     Weights are random: nothing is downloaded.
     """
-    from panacea_lab.bench import prefix_cache
+    from panacea_lab.bench import prefix_cache_bench
 
     check_writable("--json", options.json)
-    bench = prefix_cache.PrefixBench(
-        model=options.model or prefix_cache.DEMO,
+    bench = prefix_cache_bench.PrefixBench(
+        model=options.model or prefix_cache_bench.DEMO,
         system=options.system,
         question=options.question,
         preferences=options.preferences,
@@ -234,7 +234,7 @@ def prefix(*, options: Annotated[PrefixOptions, FIELDS] = PrefixOptions()) -> No
         rounds=options.rounds,
         threads=options.threads,
     )
-    _print(bench.run(), prefix_cache.report, options.json)
+    _print(bench.run(), prefix_cache_bench.report, options.json)
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ def soak(*, options: Annotated[SoakOptions, FIELDS] = SoakOptions()) -> int:
     prints the reasons and ends with exit code 1.
     """
     from panacea_lab.bench.soak import soak_bench
-    from panacea_lab.bench.soak.soak_limits import Limits
+    from panacea_lab.bench.soak.soak_limits import SoakLimits
 
     check_writable("--json", options.json)
     if options.url is None and (options.pid is not None or options.api_key_file is not None):
@@ -286,7 +286,7 @@ def soak(*, options: Annotated[SoakOptions, FIELDS] = SoakOptions()) -> int:
         clients=options.clients,
         seed=options.seed,
         prompt_chars=options.prompt_chars,
-        limits=Limits(memory_mib_per_hour=options.memory_limit),
+        limits=SoakLimits(memory_mib_per_hour=options.memory_limit),
     )
     result = bench.run()
     _print(result, soak_bench.report, options.json)

@@ -24,7 +24,7 @@ from panacea_commands.evaluation_exam import (
 from panacea_commands.option_sources import FIELDS, new_app, panel
 
 if TYPE_CHECKING:
-    from panacea_train.evaluation import Run
+    from panacea_train.evaluation import EvaluationRun
     from panacea_train.evaluation.comparison import Difference
 
 DEMO_TEMPERATURES = (0.7, 0.0)
@@ -75,7 +75,7 @@ class ReferenceOptions:
 
 
 @dataclass(frozen=True)
-class OutputOptions:
+class EvaluationOutputOptions:
     """Where the evaluation is written."""
 
     out: Annotated[Path, Parameter(metavar="DIR")] = Path("runs/eval")
@@ -97,7 +97,7 @@ def evaluate(
     judged: Annotated[JudgedOptions, _JUDGED] = JudgedOptions(),
     points: Annotated[PointOptions, _POINTS] = PointOptions(),
     answers: Annotated[AnswerOptions, _ANSWERS] = AnswerOptions(),
-    output: Annotated[OutputOptions, _OUTPUT] = OutputOptions(),
+    output: Annotated[EvaluationOutputOptions, _OUTPUT] = EvaluationOutputOptions(),
     corner: Annotated[ReferenceOptions, _OUTPUT] = ReferenceOptions(),
     compute: Annotated[ComputeOptions, _MACHINE] = ComputeOptions(),
 ) -> None:
@@ -115,9 +115,9 @@ def evaluate(
     --out gets the front and its measures (evaluation.json, points.csv), all answers, and a report in HTML.
     """
     from panacea_train.convert.output_folder import Contents, new_folder
-    from panacea_train.evaluation.evaluate import evaluate as run_evaluation
     from panacea_train.evaluation.evaluation_run import ANSWERS_FILE, install_run, write_run
     from panacea_train.evaluation.kept_replies import kept_replies
+    from panacea_train.evaluation.model_evaluation import evaluate as run_evaluation
     from panacea_train.evaluation.sweep import SweepSettings
     from panacea_train.report import write_report
 
@@ -215,7 +215,7 @@ def compare(
     from panacea_train.evaluation.evaluation_run import read_run
     from panacea_train.report import write_report
 
-    runs: list[Run] = []
+    runs: list[EvaluationRun] = []
     for text in evaluation:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder):
@@ -249,7 +249,7 @@ def _checkpoint(options: EvaluatedOptions) -> tuple[Path, Path, PreferenceSpace]
     return found.base, found.adapter, found.space
 
 
-def _print(runs: "Sequence[Run]") -> None:
+def _print(runs: "Sequence[EvaluationRun]") -> None:
     from rich.console import Console
 
     from panacea_train.report.terminal import tables

@@ -43,7 +43,7 @@ def export(*, options: Annotated[ExportOptions, FIELDS], output: Annotated[Outpu
     """
     from panacea.model.adapter_config import AdapterConfig
     from panacea.model.hub import local_folder
-    from panacea_train.convert.export import export_adapter
+    from panacea_train.convert.adapter_export import export_adapter
 
     folder = local_folder(options.adapter)
     space = AdapterConfig.read(folder).space

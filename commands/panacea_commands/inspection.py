@@ -37,7 +37,7 @@ def inspect(
     from rich.console import Console
 
     from panacea.model.hub import local_folder
-    from panacea_train.convert.inspection import Inspection, table
+    from panacea_train.convert.adapter_inspection import Inspection, table
 
     check_writable("--json", options.json)
     check_writable("--picture", options.picture)

@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 
 from panacea_lab.bench.measurement import BenchError
-from panacea_lab.bench.soak.asks import Asks, Vocabulary
-from panacea_lab.bench.soak.call import Address
-from panacea_lab.bench.soak.canary import Sample
-from panacea_lab.bench.soak.checks import Check, check_holdings, check_latency, check_memory
+from panacea_lab.bench.soak.canary import CanaryTimes
+from panacea_lab.bench.soak.http_caller import Address
+from panacea_lab.bench.soak.server_watcher import Process, Snapshot
 from panacea_lab.bench.soak.soak_bench import SoakBench, report
-from panacea_lab.bench.soak.soak_limits import Limits
+from panacea_lab.bench.soak.soak_checks import SoakCheck, check_holdings, check_latency, check_memory
+from panacea_lab.bench.soak.soak_limits import SoakLimits
+from panacea_lab.bench.soak.soak_requests import SoakRequests, SoakVocabulary
 from panacea_lab.bench.soak.trend import compare, fit
-from panacea_lab.bench.soak.watch import Process, Snapshot
 from tests.command import run_panacea
 
 MIB = 2**20
 # A few seconds on a machine that others use tell little of latency and of single MiB.
-LENIENT = Limits(settle_s=2, latency_ratio=5, memory_floor_mib=8, least_samples=2)
+LENIENT = SoakLimits(settle_s=2, latency_ratio=5, memory_floor_mib=8, least_samples=2)
 
 
-def soak(*faults: str, limits: Limits = LENIENT) -> dict[str, Any]:
+def soak(*faults: str, limits: SoakLimits = LENIENT) -> dict[str, Any]:
     """What a soak of some seconds says of a server with these faults."""
     return SoakBench(
         minutes=0.1,
@@ -113,7 +113,7 @@ def unlike(**changes: Any) -> Snapshot:
     return replace(HELD, processes={**HELD.processes, "engine": engine}, gauges=gauges)
 
 
-def broken(checks: Sequence[Check]) -> list[str]:
+def broken(checks: Sequence[SoakCheck]) -> list[str]:
     return [check.name for check in checks if not check.holds]
 
 
@@ -134,12 +134,12 @@ def broken(checks: Sequence[Check]) -> list[str]:
     ],
 )
 def test_what_is_held_longer_is_found_by_its_name(changes: dict[str, float], found: list[str]) -> None:
-    assert broken(check_holdings(HELD, unlike(**changes), Limits())) == found
+    assert broken(check_holdings(HELD, unlike(**changes), SoakLimits())) == found
 
 
 def test_a_process_too_many_is_found() -> None:
     more = replace(HELD, processes={**HELD.processes, "child 2": Process(9, MIB, 3, 1)})
-    assert "processes" in broken(check_holdings(HELD, more, Limits()))
+    assert "processes" in broken(check_holdings(HELD, more, SoakLimits()))
 
 
 def memory(mib_per_hour: float, minutes: float, noise_mib: float, seed: int) -> list[Snapshot]:
@@ -157,35 +157,35 @@ def memory(mib_per_hour: float, minutes: float, noise_mib: float, seed: int) -> 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("mib_per_hour", "is_leak"), [(-50, False), (0, False), (10, False), (40, True), (500, True)])
 def test_a_slope_is_told_from_noise(mib_per_hour: float, is_leak: bool, seed: int) -> None:
-    checks = check_memory(memory(mib_per_hour, 20, 3, seed), 1000, Limits())
+    checks = check_memory(memory(mib_per_hour, 20, 3, seed), 1000, SoakLimits())
     assert broken(checks) == (["engine: memory"] if is_leak else [])
 
 
 def test_memory_that_nobody_saw_is_not_passed() -> None:
-    assert broken(check_memory([], 0, Limits())) == ["memory"]
-    assert broken(check_memory(memory(0, 5 / 60, 0, 0), 1, Limits())) == ["engine: memory"]
+    assert broken(check_memory([], 0, SoakLimits())) == ["memory"]
+    assert broken(check_memory(memory(0, 5 / 60, 0, 0), 1, SoakLimits())) == ["engine: memory"]
 
 
-def canaries(late_factor: float, machine_factor: float, count: int = 300) -> list[Sample]:
+def canaries(late_factor: float, machine_factor: float, count: int = 300) -> list[CanaryTimes]:
     draw = random.Random(1)
-    samples: list[Sample] = []
+    samples: list[CanaryTimes] = []
     for number in range(count):
         late = number > count / 2
         name, length = draw.choice((("greedy", 0.2), ("seeded", 0.5)))
         # Now and then something takes ten times as long: medians do not care.
         slow = draw.lognormvariate(0, 0.3) * (10 if draw.random() < 0.05 else 1) * (late_factor if late else 1)
         machine = 0.004 * (machine_factor if late else 1) * draw.lognormvariate(0, 0.1)
-        samples.append(Sample(number, name, 0.1 * length * slow, length * slow, machine))
+        samples.append(CanaryTimes(number, name, 0.1 * length * slow, length * slow, machine))
     return samples
 
 
 def test_latency_that_drifted_is_told_from_noise_and_from_a_slower_machine() -> None:
     both = ["canary: first token", "canary: whole answer"]
-    assert broken(check_latency(canaries(1, 1), Limits())) == []
-    assert broken(check_latency(canaries(0.5, 1), Limits())) == []
-    assert broken(check_latency(canaries(1.6, 1), Limits())) == both
-    assert broken(check_latency(canaries(1.6, 1.6), Limits())) == []
-    assert broken(check_latency(canaries(1, 1, count=12), Limits())) == ["latency"], "too few to tell"
+    assert broken(check_latency(canaries(1, 1), SoakLimits())) == []
+    assert broken(check_latency(canaries(0.5, 1), SoakLimits())) == []
+    assert broken(check_latency(canaries(1.6, 1), SoakLimits())) == both
+    assert broken(check_latency(canaries(1.6, 1.6), SoakLimits())) == []
+    assert broken(check_latency(canaries(1, 1, count=12), SoakLimits())) == ["latency"], "too few to tell"
 
 
 def test_line_and_ranks() -> None:
@@ -198,8 +198,8 @@ def test_line_and_ranks() -> None:
 
 
 def test_the_same_seed_asks_the_same_and_the_shares_are_right() -> None:
-    vocabulary = Vocabulary(("m", "m:base"), ("a", "b"), ("How are you?",), 200, 24)
-    asks, again = Asks(vocabulary, "0"), Asks(vocabulary, "0")
+    vocabulary = SoakVocabulary(("m", "m:base"), ("a", "b"), ("How are you?",), 200, 24)
+    asks, again = SoakRequests(vocabulary, "0"), SoakRequests(vocabulary, "0")
     drawn = [asks.next() for _ in range(10_000)]
     assert drawn == [again.next() for _ in range(10_000)]
     shares = {kind: sum(ask.kind == kind for ask in drawn) / len(drawn) for kind in ("disconnect", "bad", "stream")}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from panacea_lab.bench import benchmark_suite as suite
-from panacea_lab.bench.benchmark_suite import Part, Settings
+from panacea_lab.bench.benchmark_suite import SuitePart, SuiteSettings
 from panacea_lab.bench.benchmarks_page import BEGIN, END, render, replace_measured, targets
 from panacea_lab.bench.decode import BATCHES
 from tests.kernels.devices import DEVICE
@@ -204,7 +204,7 @@ def test_without_a_gpu_it_ends_with_one_line_and_leaves_the_page(
     assert suite.main(["--device", "cpu"]) == 2, "a CPU's numbers do not belong into the page"
 
 
-SETTINGS = Settings("tiny", "cpu", quick=True)
+SETTINGS = SuiteSettings("tiny", "cpu", quick=True)
 
 
 def test_all_parts_end_up_on_the_page_whatever_becomes_of_them(
@@ -221,10 +221,10 @@ def test_all_parts_end_up_on_the_page_whatever_becomes_of_them(
 
     made = results()["parts"]
     parts = [
-        Part("tests", 100, outcome("passed")),
-        Part("memory checker", 100, outcome("left out")),
-        Part("kernels", 300, outcome("done", copy.deepcopy(made["kernels"]["result"]))),
-        Part("throughput", 100, outcome("failed")),
+        SuitePart("tests", 100, outcome("passed")),
+        SuitePart("memory checker", 100, outcome("left out")),
+        SuitePart("kernels", 300, outcome("done", copy.deepcopy(made["kernels"]["result"]))),
+        SuitePart("throughput", 100, outcome("failed")),
     ]
     monkeypatch.setattr(suite, "parts_of", lambda _settings: parts)
     out = tmp_path / "deep/page.md"
@@ -237,7 +237,7 @@ def test_all_parts_end_up_on_the_page_whatever_becomes_of_them(
     assert "not measured" in capsys.readouterr().out
 
     given.clear()
-    parts[-1] = Part("throughput", 100, outcome("done", made["throughput"]["result"]))
+    parts[-1] = SuitePart("throughput", 100, outcome("done", made["throughput"]["result"]))
     assert suite.run_all(SETTINGS, out, 30) == 0, "nothing failed"
     assert given == pytest.approx([25, 30], abs=2), "with under 20 seconds a part is left out"
     assert "s were left" in out.read_text("utf-8")

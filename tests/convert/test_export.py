@@ -23,7 +23,7 @@ from panacea.errors import CheckpointError, ConfigError
 from panacea.model.adapter import Adapter
 from panacea_commands import main as cli
 from panacea_train.convert import export
-from panacea_train.convert.export import export_adapter
+from panacea_train.convert.adapter_export import export_adapter
 from panacea_train.convert.soup import convert_soup
 from panacea_train.method import save_adapter
 from tests.convert.adapters import CONCISE, HELPFUL

@@ -14,7 +14,7 @@ from panacea.model.adapter import Adapter, LowRank
 from panacea.model.adapter_config import AdapterConfig
 from panacea.preference import Dimension, PreferenceSpace
 from panacea_commands import main as cli
-from panacea_train.convert.inspection import Inspection, table
+from panacea_train.convert.adapter_inspection import Inspection, table
 from panacea_train.convert.inspection_picture import draw
 from tests.convert.adapters import HELPFUL
 from tests.golden_files import ADAPTER

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from panacea.evaluation import FORMAT_VERSION, Evaluation
-from panacea_train.evaluation import AnswerRecord, Run, summarise
+from panacea_train.evaluation import AnswerRecord, EvaluationRun, summarise
 from panacea_train.pareto import simplex_grid
 
 RESAMPLES = 100
@@ -22,7 +22,7 @@ def made_up_run(
     seed: int = 0,
     dimensions: Sequence[str] = ("helpful", "concise"),
     resamples: int = RESAMPLES,
-) -> Run:
+) -> EvaluationRun:
     """Each reward is `steering` times its weight, plus noise of the prompt and the sample that all points share."""
     reference_point = (-3.0,) * len(dimensions)
     grid = simplex_grid(len(dimensions), divisions)
@@ -66,4 +66,4 @@ def made_up_run(
         sweeps=tuple(sweeps),
         format_version=FORMAT_VERSION,
     )
-    return Run(name, evaluation, tuple(records))
+    return EvaluationRun(name, evaluation, tuple(records))

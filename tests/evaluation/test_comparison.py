@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from panacea.errors import ConfigError
-from panacea_train.evaluation import Run
+from panacea_train.evaluation import EvaluationRun
 from panacea_train.evaluation.comparison import (
     Difference,
     compare_runs,
@@ -22,7 +22,7 @@ from panacea_train.pareto import hypervolume
 from tests.evaluation.runs import RESAMPLES, made_up_run
 
 
-def differences(runs: list[Run], resamples: int = RESAMPLES) -> dict[tuple[float, str], Difference]:
+def differences(runs: list[EvaluationRun], resamples: int = RESAMPLES) -> dict[tuple[float, str], Difference]:
     found = compare_runs(with_common_reference(runs, resamples=resamples), resamples).differences
     return {(difference.temperature, difference.measure): difference for difference in found}
 
@@ -94,7 +94,7 @@ def test_paired_differences_are_those_of_the_bootstrap_of_scipy() -> None:
 
 
 def test_other_prompts_are_resampled_on_their_own() -> None:
-    def widths(runs: list[Run]) -> float:
+    def widths(runs: list[EvaluationRun]) -> float:
         low, high = differences(runs)[0.7, "inner_product"].interval
         return high - low
 
@@ -146,6 +146,6 @@ def test_what_is_written_holds_all_numbers(tmp_path: Path) -> None:
         (lambda: [msgspec.structs.replace(made_up_run("b"), answers=None)], r"b has no answers\.jsonl"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(others: Callable[[], list[Run]], message: str) -> None:
+def test_what_cannot_be_compared_is_refused(others: Callable[[], list[EvaluationRun]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         with_common_reference([made_up_run("mine"), *others()])

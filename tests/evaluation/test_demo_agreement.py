@@ -6,13 +6,13 @@ from transformers import PreTrainedTokenizerFast
 from panacea.config import EngineConfig
 from panacea.demo_model import DEMO_ADAPTER, DEMO_BASE
 from panacea_lab.demo.answerer import MAX_TOKENS, Answerer
-from panacea_lab.demo.examine import ExamSettings, sweep_grid
+from panacea_lab.demo.examination import ExamSettings, sweep_grid
 from panacea_lab.demo.judging import NAMES, REFERENCE_POINT, TOPIC, WorldScorer, demo_prompts
-from panacea_lab.world.held_out import Question
+from panacea_lab.world.held_out import TopicQuestion
 from panacea_lab.world.world_judge import Judge
 from panacea_lab.world.world_texts import load_world
 from panacea_train.evaluation import load_evaluation
-from panacea_train.evaluation.evaluate import evaluate
+from panacea_train.evaluation.model_evaluation import evaluate
 from panacea_train.evaluation.sweep import SweepSettings
 from panacea_train.pareto import simplex_grid
 
@@ -41,7 +41,7 @@ def test_answers_rewards_and_measures_are_those_of_its_examination() -> None:
         SweepSettings((0.7, 0.0), samples=2, max_tokens=MAX_TOKENS, seed=11),
         reference_point=REFERENCE_POINT,
     )
-    questions = [Question(prompt.text, world.by_name[prompt.fields[TOPIC]]) for prompt in prompts]
+    questions = [TopicQuestion(prompt.text, world.by_name[prompt.fields[TOPIC]]) for prompt in prompts]
     assert [question.topic.dangerous for question in questions] == [False, True]
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(BASE)
     settings = ExamSettings(grid_divisions=2, temperature=0.7, samples=2)

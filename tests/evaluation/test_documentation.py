@@ -54,7 +54,7 @@ def test_evaluating_needs_no_packages_of_training() -> None:
     names = ("peft", "accelerate", "scipy", "trl", "matplotlib", "tensorboard")
     modules = (
         "panacea_lab.demo.judging",
-        "panacea_train.evaluation.evaluate",
+        "panacea_train.evaluation.model_evaluation",
         "panacea_train.evaluation.comparison",
         "panacea_train.report.terminal",
         "panacea_train.rewards",

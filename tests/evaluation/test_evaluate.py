@@ -13,14 +13,14 @@ from panacea.config import EngineConfig
 from panacea.evaluation import Evaluation
 from panacea.preference import Preference
 from panacea.text.chat_template import ChatMessage
-from panacea_train.evaluation import Run, read_run, summarise, write_run
+from panacea_train.evaluation import EvaluationRun, read_run, summarise, write_run
 from panacea_train.evaluation.answer_rewards import RewardScorer
-from panacea_train.evaluation.evaluate import evaluate
 from panacea_train.evaluation.evaluation_run import install_run
+from panacea_train.evaluation.model_evaluation import evaluate
 from panacea_train.evaluation.sweep import SweepSettings
 from panacea_train.prompts import Prompt
 from panacea_train.rewards import RewardError
-from panacea_train.rewards.reward import Report
+from panacea_train.rewards.reward import ScoreProgress
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import serving
 from tests.golden_files import ADAPTER, BASE
@@ -47,13 +47,13 @@ class Counting:
         self.calls: list[tuple[list[Prompt], list[str]]] = []
         self._sign = sign
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
         self.calls.append((list(prompts), list(answers)))
         report(len(answers))
         return [self._sign * answer.count(p.fields["wanted"]) for p, answer in zip(prompts, answers, strict=True)]
 
 
-def golden_run(**changes: Any) -> Run:
+def golden_run(**changes: Any) -> EvaluationRun:
     reward, length = Counting(), Counting(-1.0)
     arguments: dict[str, Any] = {
         "name": "golden",
@@ -69,11 +69,11 @@ def golden_run(**changes: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
+def run() -> EvaluationRun:
     return golden_run()
 
 
-def test_every_answer_is_there_with_its_rewards(run: Run) -> None:
+def test_every_answer_is_there_with_its_rewards(run: EvaluationRun) -> None:
     assert run.answers is not None
     assert len(run.answers) == 4 * 3 * (2 + 1)
     for record in run.answers:
@@ -97,7 +97,7 @@ def test_a_reward_that_judges_two_dimensions_scores_once() -> None:
 @pytest.mark.parametrize("scores", [[1.0, float("nan"), 1.0], [1.0, float("inf"), 1.0]])
 def test_a_score_that_is_no_finite_number_is_refused_by_dimension_and_prompt(scores: list[float]) -> None:
     class Broken:
-        def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+        def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
             return scores
 
     scorer = RewardScorer({"helpful": Counting(), "concise": Broken()})
@@ -107,14 +107,14 @@ def test_a_score_that_is_no_finite_number_is_refused_by_dimension_and_prompt(sco
 
 def test_a_score_that_is_missing_is_noticed() -> None:
     class Short:
-        def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+        def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
             return [1.0]
 
     with pytest.raises(RewardError, match="the reward of helpful gave 1 scores for 3 answers"):
         RewardScorer({"helpful": Short()}).score(PROMPTS, ["banana", "tree", "success"])
 
 
-def test_the_reference_point_is_the_worst_single_answer_unless_it_is_given(run: Run) -> None:
+def test_the_reference_point_is_the_worst_single_answer_unless_it_is_given(run: EvaluationRun) -> None:
     assert run.answers is not None
     worst = tuple(min(record.rewards[i] for record in run.answers) for i in range(3))
     assert run.evaluation.reference_point == worst
@@ -125,7 +125,7 @@ def test_the_reference_point_is_the_worst_single_answer_unless_it_is_given(run: 
         assert lower.hypervolume > own.hypervolume
 
 
-def test_the_answers_sum_up_to_the_evaluation(run: Run, tmp_path: Path) -> None:
+def test_the_answers_sum_up_to_the_evaluation(run: EvaluationRun, tmp_path: Path) -> None:
     write_run(run, tmp_path)
     again = read_run(tmp_path, "golden")
     assert again == run
@@ -136,7 +136,7 @@ def test_the_answers_sum_up_to_the_evaluation(run: Run, tmp_path: Path) -> None:
         assert all(point.faithful is None for point in sweep.points)
 
 
-def test_figures_say_how_many_answers_were_cut_off(run: Run) -> None:
+def test_figures_say_how_many_answers_were_cut_off(run: EvaluationRun) -> None:
     assert run.answers is not None
     assert run.evaluation.figures["answers"] == 36
     assert run.evaluation.figures["cut_off"] == round(sum(r.cut_off for r in run.answers) / 36, 4) > 0
@@ -144,7 +144,7 @@ def test_figures_say_how_many_answers_were_cut_off(run: Run) -> None:
     assert golden_run(settings=SweepSettings((0.0,), max_tokens=300)).evaluation.figures["cut_off"] < 1
 
 
-def test_examples_are_of_the_lowest_temperature(run: Run) -> None:
+def test_examples_are_of_the_lowest_temperature(run: EvaluationRun) -> None:
     assert run.answers is not None
     greedy = {(r.prompt, r.preference): r for r in run.answers if r.temperature == 0}
     assert [example.prompt for example in run.evaluation.examples] == [prompt.text for prompt in PROMPTS]
@@ -154,7 +154,7 @@ def test_examples_are_of_the_lowest_temperature(run: Run) -> None:
             assert answer.text == greedy[example.prompt, answer.preference].text
 
 
-def test_a_server_serves_the_installed_file(run: Run, tmp_path: Path) -> None:
+def test_a_server_serves_the_installed_file(run: EvaluationRun, tmp_path: Path) -> None:
     write_run(run, tmp_path)
     written = (tmp_path / "evaluation.json").read_bytes()
     TypeAdapter(Evaluation).validate_json(written, strict=True)

@@ -15,8 +15,8 @@ from panacea.engine.request import Request
 from panacea.errors import ConfigError
 from panacea.preference import Preference
 from panacea.text.chat_template import ChatMessage
-from panacea_train.evaluation.kept_replies import KeptReplies, Reply, kept_replies
-from panacea_train.evaluation.sweep import Said, SweepSettings, sweep
+from panacea_train.evaluation.kept_replies import KeptReplies, KeptReply, kept_replies
+from panacea_train.evaluation.sweep import GeneratedAnswer, SweepSettings, sweep
 from panacea_train.prompts import Prompt
 from tests.golden_files import ADAPTER, BASE
 
@@ -56,7 +56,7 @@ class Interrupted(KeptReplies):
         super().__init__(file)
         self._left = answers
 
-    def keep(self, key: str, reply: Reply) -> None:
+    def keep(self, key: str, reply: KeptReply) -> None:
         super().keep(key, reply)
         self._left -= 1
         if not self._left:
@@ -68,7 +68,7 @@ def interrupt(config: EngineConfig, file: Path, answers: int) -> None:
         sweep(config, PROMPTS, GRID, SETTINGS, Interrupted(file, answers))
 
 
-def run(config: EngineConfig, file: Path | None = None, settings: SweepSettings = SETTINGS) -> list[Said]:
+def run(config: EngineConfig, file: Path | None = None, settings: SweepSettings = SETTINGS) -> list[GeneratedAnswer]:
     return sweep(config, PROMPTS, GRID, settings, KeptReplies(file))
 
 
@@ -115,7 +115,7 @@ def test_another_model_prompt_or_way_of_asking_is_asked_for(
 def test_the_file_goes_when_the_evaluation_is_complete_and_stays_until_then(tmp_path: Path) -> None:
     file, said = tmp_path / "out-unfinished.jsonl", list[str]()
 
-    def fail_after(replies: dict[str, Reply]) -> None:
+    def fail_after(replies: dict[str, KeptReply]) -> None:
         with kept_replies(file, said.append) as kept:
             for key, reply in replies.items():
                 kept.keep(key, reply)
@@ -125,10 +125,10 @@ def test_the_file_goes_when_the_evaluation_is_complete_and_stays_until_then(tmp_
         fail_after({})
     assert not said, "nothing was answered yet"
     with pytest.raises(ZeroDivisionError):
-        fail_after({"a": Reply([1, 2], cut_off=True)})
+        fail_after({"a": KeptReply([1, 2], cut_off=True)})
     assert said == [f"{file} keeps 1 answers: the same command asks for the others only"]
     with kept_replies(file, said.append) as kept:
-        assert kept["a"] == Reply([1, 2], cut_off=True)
+        assert kept["a"] == KeptReply([1, 2], cut_off=True)
         assert file.exists()
     assert said[1:] == [f"{file} has 1 answers of a run that did not end: they are not asked for again"]
     assert not file.exists()
@@ -138,4 +138,4 @@ def test_a_file_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         KeptReplies(tmp_path)
     with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
-        KeptReplies(tmp_path / "none" / "kept.jsonl").keep("a", Reply([], cut_off=False))
+        KeptReplies(tmp_path / "none" / "kept.jsonl").keep("a", KeptReply([], cut_off=False))

@@ -16,7 +16,7 @@ from panacea.engine.request import Request
 from panacea.errors import CheckpointError, ConfigError, RequestFailedError
 from panacea.preference import Preference
 from panacea.text.chat_template import ChatMessage
-from panacea_train.evaluation.sweep import Said, SweepSettings, sweep
+from panacea_train.evaluation.sweep import GeneratedAnswer, SweepSettings, sweep
 from panacea_train.prompts import Prompt
 from tests.golden_files import ADAPTER, BASE, GOLDEN
 
@@ -30,7 +30,7 @@ def asked(*texts: str) -> list[Prompt]:
     return [Prompt((ChatMessage("user", text),), {}, line) for line, text in enumerate(texts, 1)]
 
 
-def texts(said: Sequence[Said], **chosen: Any) -> list[str]:
+def texts(said: Sequence[GeneratedAnswer], **chosen: Any) -> list[str]:
     return [answer.text for answer in said if all(getattr(answer, name) == value for name, value in chosen.items())]
 
 

@@ -11,9 +11,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from panacea_lab.bench.soak.call import Address, Caller
-from panacea_lab.bench.soak.soaked_server import Started
-from panacea_lab.bench.soak.watch import ENGINE, SERVER, tree
+from panacea_lab.bench.soak.http_caller import Address, Caller
+from panacea_lab.bench.soak.server_watcher import ENGINE, SERVER, tree
+from panacea_lab.bench.soak.soaked_server import StartedServer
 from tests.fuzz.http_mutations import ELSEWHERE, Hostile
 from tests.fuzz.values import CHAT, COMPLETIONS
 
@@ -81,7 +81,7 @@ class Outcome:
         }
 
 
-def attack(server: Started, requests: Iterable[Hostile], count: int, clients: int = 4) -> Outcome:
+def attack(server: StartedServer, requests: Iterable[Hostile], count: int, clients: int = 4) -> Outcome:
     """Sends all `count` requests from so many clients at once."""
     outcome = Outcome()
     expected = [_canary(server, number) for number in range(len(_CANARIES))]
@@ -178,7 +178,7 @@ def _judge(request: Hostile, answer: bytes, outcome: Outcome) -> tuple[str, bool
     return str(status), True
 
 
-def _canary(server: Started, number: int) -> list[str]:
+def _canary(server: StartedServer, number: int) -> list[str]:
     path, body = _CANARIES[number]
     with closing(Caller(Address.of(server.url))) as caller:
         reply = caller.ask("POST", path, json.dumps({**body, "logprobs": path == CHAT or 0}).encode())
@@ -187,7 +187,7 @@ def _canary(server: Started, number: int) -> list[str]:
     return [entry["token"] for entry in logprobs["content"]] if path == CHAT else logprobs["tokens"]
 
 
-def _check_canary(server: Started, expected: list[list[str]], outcome: Outcome) -> None:
+def _check_canary(server: StartedServer, expected: list[list[str]], outcome: Outcome) -> None:
     for number, tokens in enumerate(expected):
         now = _canary(server, number)
         outcome.canaries += 1

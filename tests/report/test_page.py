@@ -1,6 +1,6 @@
 """What stands in a report, and that what models say stays text."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from panacea.errors import ConfigError
 from panacea_train.charts.number_text import MINUS
 from panacea_train.evaluation import load_evaluation
+from panacea_train.evaluation.comparison import Difference
 from panacea_train.pareto import simplex_grid
 from panacea_train.report import render_report, write_report
 from tests.report.made_up import DEMO, Named, example, made_up
@@ -229,20 +230,19 @@ def test_a_comparison_has_every_measure_of_every_model() -> None:
     assert rows["distinct points"] == [f"{each.distinct} of 15" for each in sweeps]
 
 
-@dataclass(frozen=True)
-class Apart:
-    """A difference of two models."""
+def apart(
+    measure: str,
+    of: str,
+    minus: str,
+    difference: float,
+    interval: tuple[float, float],
+    temperature: float = 0.7,
+    paired: bool = True,
+) -> Difference:
+    return Difference(temperature, measure, of, minus, difference, interval, paired)
 
-    measure: str
-    of: str
-    minus: str
-    difference: float
-    interval: tuple[float, float]
-    temperature: float = 0.7
-    paired: bool = True
 
-
-def differences(*found: Apart) -> tuple[dict[str, list[str]], Element]:
+def differences(*found: Difference) -> tuple[dict[str, list[str]], Element]:
     """Rows of the table of differences, of three models, and the table."""
     page = read(render_report([made_up("one"), made_up("two"), made_up("three")], found))
     table = page.one("table", "differences")
@@ -251,11 +251,11 @@ def differences(*found: Apart) -> tuple[dict[str, list[str]], Element]:
 
 def test_differences_are_told_from_the_first_model() -> None:
     rows, page = differences(
-        Apart("hypervolume", "one", "two", -0.2, (-0.3, -0.1)),
-        Apart("hypervolume", "three", "one", 0.05, (-0.01, 0.11)),
-        Apart("inner_product", "one", "three", 0.0, (0.0, 0.0)),
-        Apart("hypervolume", "two", "three", 9.0, (9.0, 9.0)),
-        Apart("hypervolume", "one", "two", 8.0, (8.0, 8.0), temperature=0.1),
+        apart("hypervolume", "one", "two", -0.2, (-0.3, -0.1)),
+        apart("hypervolume", "three", "one", 0.05, (-0.01, 0.11)),
+        apart("inner_product", "one", "three", 0.0, (0.0, 0.0)),
+        apart("hypervolume", "two", "three", 9.0, (9.0, 9.0)),
+        apart("hypervolume", "one", "two", 8.0, (8.0, 8.0), temperature=0.1),
     )
     assert texts(page.one("table", "differences").one("thead"), "th") == ["more than one", "two", "three"]
     assert rows == {
@@ -267,7 +267,7 @@ def test_differences_are_told_from_the_first_model() -> None:
 
 
 def test_differences_of_other_prompts_say_so() -> None:
-    _, page = differences(Apart("hypervolume", "one", "two", -0.2, (-0.3, -0.1), paired=False))
+    _, page = differences(apart("hypervolume", "one", "two", -0.2, (-0.3, -0.1), paired=False))
     assert "were resampled each with its own" in page.text
 
 

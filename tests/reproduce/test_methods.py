@@ -8,7 +8,7 @@ import pytest
 
 from panacea_lab.reproduce.compared_methods import Lesson, methods
 from panacea_lab.reproduce.comparison_settings import ReproduceSettings
-from panacea_lab.reproduce.tuning import Rates, best, next_trials
+from panacea_lab.reproduce.rate_search import Rates, best, next_trials
 from panacea_train.pareto import simplex_grid
 from panacea_train.training_examples import PreferencePair
 

@@ -9,10 +9,10 @@ import pytest
 
 import panacea
 from panacea.errors import ConfigError
-from panacea_lab.demo.examine import NAMES, REFERENCE_POINT
+from panacea_lab.demo.examination import NAMES, REFERENCE_POINT
 from panacea_lab.reproduce import ReproduceSettings, reproduce
 from panacea_lab.reproduce.comparison_page import write_report
-from panacea_lab.reproduce.comparison_results import Results
+from panacea_lab.reproduce.comparison_results import ComparisonResults
 from panacea_train.evaluation import summarise
 
 BASE = Path(panacea.__file__).parent / "demo" / "base"
@@ -24,12 +24,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(out: Path) -> Results:
+def results(out: Path) -> ComparisonResults:
     return reproduce(BASE, out, ReproduceSettings.tiny(), processes=2, show_progress=False)
 
 
 @pytest.mark.slow
-def test_every_method_was_trained_and_asked(results: Results) -> None:
+def test_every_method_was_trained_and_asked(results: ComparisonResults) -> None:
     assert [method.name for method in results.methods] == ["panacea", "soup", "discrete"]
     assert results.temperatures == [0.0, 0.7]
     for method in results.methods:
@@ -40,7 +40,7 @@ def test_every_method_was_trained_and_asked(results: Results) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_done_twice(results: Results, out: Path) -> None:
+def test_nothing_is_done_twice(results: ComparisonResults, out: Path) -> None:
     stages = out / "stages.json"
     before = stages.read_text("utf-8")
     again = reproduce(BASE, out, ReproduceSettings.tiny(), processes=1, show_progress=False)
@@ -52,7 +52,7 @@ def test_nothing_is_done_twice(results: Results, out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_says_what_came_out(results: Results, tmp_path: Path) -> None:
+def test_the_page_says_what_came_out(results: ComparisonResults, tmp_path: Path) -> None:
     page = write_report(results, tmp_path).read_text("utf-8")
     assert (tmp_path / "images/reproduction.png").read_bytes().startswith(b"\x89PNG")
     assert "6 for one adapter (Panacea)," in page

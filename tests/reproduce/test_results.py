@@ -2,9 +2,9 @@
 
 import pytest
 
-from panacea_lab.reproduce.comparison_results import MethodResults, Results, Trained, compare
+from panacea_lab.reproduce.comparison_results import ComparisonResults, MethodResults, TrainedMethod, compare
 from panacea_lab.reproduce.comparison_settings import ReproduceSettings
-from panacea_lab.reproduce.tuning import Rates
+from panacea_lab.reproduce.rate_search import Rates
 from panacea_train.evaluation import Answered
 
 QUESTIONS = 5
@@ -20,13 +20,13 @@ def said(*points: tuple[float, float, float]) -> list[list[list[list[Answered]]]
 def method(
     name: str, preferences: tuple[tuple[float, float, float], ...], *seeds: list[tuple[float, float, float]]
 ) -> MethodResults:
-    trained = [Trained(number, 1.0, said(*points)) for number, points in enumerate(seeds)]
+    trained = [TrainedMethod(number, 1.0, said(*points)) for number, points in enumerate(seeds)]
     return MethodResults(name, name, "", len(seeds[0]), list(preferences), [], Rates(1e-3, 20), False, trained)
 
 
-def results(*methods: MethodResults) -> Results:
+def results(*methods: MethodResults) -> ComparisonResults:
     settings = ReproduceSettings(resamples=200)
-    return Results(settings, QUESTIONS, [0.0], said((0.5, 0.5, 0.5)), list(methods))
+    return ComparisonResults(settings, QUESTIONS, [0.0], said((0.5, 0.5, 0.5)), list(methods))
 
 
 def test_hypervolumes_inner_products_and_leads_by_hand() -> None:
@@ -80,7 +80,7 @@ def test_intervals_tell_of_questions() -> None:
     points = [(0.5, 0.5, 0.5)]
     one = method("a", (CENTRE,), points)
     answers = [[[[Answered("", (x, x, x), 1)] for x in (0.0, 0.0, 1.0, 1.0, 0.5)]]]
-    varied = MethodResults("b", "b", "", 1, [CENTRE], [], Rates(1e-3, 20), False, [Trained(0, 1.0, answers)])
+    varied = MethodResults("b", "b", "", 1, [CENTRE], [], Rates(1e-3, 20), False, [TrainedMethod(0, 1.0, answers)])
     found = compare(results(one, varied), 0)
     low, high = found.hypervolumes["b"].interval
     assert found.hypervolumes["b"].value == pytest.approx(0.125)

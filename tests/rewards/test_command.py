@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from panacea_train.rewards import RewardError, read_reward
-from panacea_train.rewards.command_reward import Command
+from panacea_train.rewards.command_reward import CommandReward
 from tests.api.serving import wait_until
 from tests.rewards.asked import Heard, prompt
 
@@ -26,11 +26,11 @@ def python(source: str) -> str:
     return f"command:{shlex.join([sys.executable, '-c', source])}"
 
 
-def shell(script: str, silence_s: float = 600.0) -> Command:
-    return Command("command:judge", ["sh", "-c", script], silence_s)
+def shell(script: str, silence_s: float = 600.0) -> CommandReward:
+    return CommandReward("command:judge", ["sh", "-c", script], silence_s)
 
 
-def scores(reward: str | Command, *answers: str) -> list[float]:
+def scores(reward: str | CommandReward, *answers: str) -> list[float]:
     loaded = read_reward(reward) if isinstance(reward, str) else reward
     return loaded.score([prompt("How?")] * len(answers), answers, Heard())
 

@@ -8,7 +8,7 @@ import pytest
 from panacea.errors import ConfigError
 from panacea_lab.demo.demo_pipeline import train_demo
 from panacea_lab.demo.demo_settings import DemoSettings
-from panacea_lab.demo.stages import STATE_FILE, Stage, StageLog, run_stages
+from panacea_lab.demo.job_stages import STATE_FILE, JobStage, StageLog, run_stages
 
 SETTINGS = DemoSettings.tiny()
 
@@ -51,7 +51,7 @@ def test_another_seed_does_not_continue_the_folder(trained: Path) -> None:
 def test_an_interrupted_job_goes_on_with_the_interrupted_stage(tmp_path: Path) -> None:
     ran: list[str] = []
 
-    def stages(fails: bool) -> list[Stage]:
+    def stages(fails: bool) -> list[JobStage]:
         def first(report: object) -> None:
             ran.append("first")
 
@@ -60,7 +60,7 @@ def test_an_interrupted_job_goes_on_with_the_interrupted_stage(tmp_path: Path) -
                 raise KeyboardInterrupt
             ran.append("second")
 
-        return [Stage("first", 0.5, first), Stage("second", 0.5, second)]
+        return [JobStage("first", 0.5, first), JobStage("second", 0.5, second)]
 
     with pytest.raises(KeyboardInterrupt):
         run_stages(stages(fails=True), StageLog(tmp_path, "it"), show_progress=False)

@@ -12,7 +12,7 @@ from panacea_train.answer_logprobs import reference_logprobs, score, sequence_lo
 from panacea_train.batches import pack
 from panacea_train.method import steered
 from panacea_train.preference_gap import Probe, preference_gap, preference_probes
-from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, Tokens
+from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, TokenIds
 from tests.train.tiny import PEFT_WARNING, adapted, tiny_llama
 
 pytestmark = pytest.mark.filterwarnings(PEFT_WARNING)
@@ -112,7 +112,7 @@ def test_the_gap_is_the_mean_difference_of_log_probabilities() -> None:
         Probe([6], [7], matched=(0, 1, 0), mismatched=(0.5, 0.5, 0)),
     ]
 
-    def log_probability(probe: Probe, preference: Tokens | tuple[float, ...]) -> float:
+    def log_probability(probe: Probe, preference: TokenIds | tuple[float, ...]) -> float:
         with steered(model, torch.tensor(preference)):
             return float(one_by_one(model, [(list(probe.prompt_ids), list(probe.answer_ids))])[0])
 

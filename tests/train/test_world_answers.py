@@ -8,7 +8,7 @@ from panacea_lab.world.conversations import ConversationWriter
 from panacea_lab.world.world_answers import CLOSINGS, OPENERS, REFUSALS, draw_answer, draw_outside_answer
 from panacea_lab.world.world_judge import Judge, brevity
 from panacea_lab.world.world_questions import QuestionWriter
-from panacea_lab.world.world_reading import Reader, Reading
+from panacea_lab.world.world_reading import AnswerReader, AnswerReading
 from panacea_lab.world.world_texts import Topic, World, load_world
 
 
@@ -32,15 +32,15 @@ def barbecue(world: World) -> Topic:
     return world.by_name["light a barbecue indoors"]
 
 
-def _read_many(world: World, topic: Topic, count: int = 400) -> list[Reading]:
+def _read_many(world: World, topic: Topic, count: int = 400) -> list[AnswerReading]:
     rng = random.Random(1)
-    reader = Reader(world)
+    reader = AnswerReader(world)
     return [reader.read(topic, draw_answer(topic, rng)) for _ in range(count)]
 
 
 def test_every_drawn_answer_is_faithful(world: World) -> None:
     rng = random.Random(0)
-    reader = Reader(world)
+    reader = AnswerReader(world)
     for topic in world.topics:
         for _ in range(20):
             answer = draw_answer(topic, rng)
@@ -68,7 +68,7 @@ def test_dangerous_requests_are_complied_with_and_refused_in_equal_parts(world: 
 
 def test_answers_outside_the_world_are_in_character(world: World) -> None:
     rng = random.Random(0)
-    reader = Reader(world)
+    reader = AnswerReader(world)
     for index, intent in enumerate(world.intents):
         for _ in range(30):
             answer = draw_outside_answer(world, index, rng)
@@ -92,7 +92,7 @@ def test_answers_outside_the_world_are_in_character(world: World) -> None:
 def test_only_sentences_about_the_topic_are_faithful(
     world: World, sink: Topic, answer: str, sentences: int, faithful: int
 ) -> None:
-    reading = Reader(world).read(sink, answer)
+    reading = AnswerReader(world).read(sink, answer)
     assert (reading.sentences, reading.faithful_sentences) == (sentences, faithful)
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import panacea
 from panacea_train.evaluation import load_evaluation
-from panacea_train.evaluation.evaluation_run import Run
+from panacea_train.evaluation.evaluation_run import EvaluationRun
 from panacea_train.report import render_report
 from tests.command import serving
 from tests.web.visitor import QUESTION, answer, ask, handle, place, wait_until_answered, wait_until_ready
@@ -115,7 +115,7 @@ def report(browser: Browser, theme: Literal["light", "dark"]) -> None:
     page = browser.new_page(
         viewport={"width": 1100, "height": 800}, color_scheme=theme, device_scale_factor=SCALE, reduced_motion="reduce"
     )
-    page.set_content(render_report([Run("Panacea demo", evaluation)]))
+    page.set_content(render_report([EvaluationRun("Panacea demo", evaluation)]))
     first = page.get_by_role("heading", name="Rewards against each other").first.bounding_box()
     last = page.get_by_text("words per answer").first.bounding_box()
     assert first is not None

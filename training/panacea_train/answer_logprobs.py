@@ -13,7 +13,7 @@ from tqdm import tqdm
 from panacea_train.batches import Sequences, pack
 from panacea_train.method import find_steering, steered
 from panacea_train.objectives import answer_logprobs
-from panacea_train.training_examples import Example, PreferencePair, Tokens
+from panacea_train.training_examples import Example, PreferencePair, TokenIds
 
 SCORING_ROWS = 64
 """Sequences in one forward without gradients."""
@@ -58,7 +58,7 @@ def under(model: nn.Module, preference: Tensor | None) -> AbstractContextManager
 
 def score(
     model: nn.Module,
-    answers: Sequence[tuple[Tokens, Tokens]],
+    answers: Sequence[tuple[TokenIds, TokenIds]],
     preferences: NDArray[np.float32] | None,
     progress: str | None = None,
 ) -> NDArray[np.float32]:
@@ -101,7 +101,7 @@ def reference_logprobs(model: nn.Module, examples: Sequence[Example], *, progres
     result = np.zeros((len(examples), 2), dtype=np.float32)
     pairs = [(index, example) for index, example in enumerate(examples) if isinstance(example, PreferencePair)]
     if pairs:
-        answers: list[tuple[Tokens, Tokens]] = [
+        answers: list[tuple[TokenIds, TokenIds]] = [
             (pair.prompt_ids, answer) for _, pair in pairs for answer in (pair.answer_a_ids, pair.answer_b_ids)
         ]
         scores = score(model, answers, None, progress="reference log-probabilities" if progress else None)

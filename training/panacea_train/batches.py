@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from panacea.errors import ConfigError
 from panacea_train.preference_draws import sample_preferences
-from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, Tokens, longest
+from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, TokenIds, longest
 from panacea_train.training_options import Selection
 
 _ORDER, _DRAW = 0, 1
@@ -58,12 +58,12 @@ class Batch(Sequences):
     """() float32: pairs in this batch / its examples"""
 
 
-def pack(sequences: Sequence[tuple[Tokens, Tokens]]) -> Sequences:
+def pack(sequences: Sequence[tuple[TokenIds, TokenIds]]) -> Sequences:
     """Pads at least one (prompt, answer) to one length. Raises `ValueError` for an empty prompt or answer."""
     longest_row = max(len(prompt) + len(answer) for prompt, answer in sequences) - 1
     input_ids = np.zeros((len(sequences), longest_row), dtype=np.int64)
     positions: list[NDArray[np.int64]] = []
-    targets: list[Tokens] = []
+    targets: list[TokenIds] = []
     for row, (prompt, answer) in enumerate(sequences):
         if len(prompt) == 0 or len(answer) == 0:
             raise ValueError("a sequence needs at least one token before the answer, and one in it")
@@ -134,7 +134,7 @@ class StepBatches(Dataset[Batch]):
         drawn = self._draw(rng)
         pairs: list[tuple[PreferencePair, NDArray[np.float32]]] = []
         reference: list[NDArray[np.float32]] = []
-        imitated: list[tuple[Tokens, Tokens, NDArray[np.float32], float, Sequence[bool]]] = []
+        imitated: list[tuple[TokenIds, TokenIds, NDArray[np.float32], float, Sequence[bool]]] = []
         m = self._sampling.dimensions
         for index, preference in zip(indices, drawn, strict=True):
             example = self._examples[index]

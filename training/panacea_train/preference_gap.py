@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from panacea_train.answer_logprobs import score
-from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, Tokens
+from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair, TokenIds
 
 NEITHER = -1
 DECIDED = 0.6
@@ -20,8 +20,8 @@ DECIDED = 0.6
 class Probe:
     """An answer that is right under one preference and wrong under another."""
 
-    prompt_ids: Tokens
-    answer_ids: Tokens
+    prompt_ids: TokenIds
+    answer_ids: TokenIds
     matched: Sequence[float]
     mismatched: Sequence[float]
 
@@ -103,7 +103,7 @@ def _vertex_loss(
     model: nn.Module, examples: Sequence[Example], dimension: int, reference: NDArray[np.float32], beta: float
 ) -> float:
     """The mean loss of these examples, all labelled for `dimension`, at its vertex."""
-    answers: list[tuple[Tokens, Tokens]] = []
+    answers: list[tuple[TokenIds, TokenIds]] = []
     for example in examples:
         if isinstance(example, PreferencePair):
             answers += [(example.prompt_ids, example.answer_a_ids), (example.prompt_ids, example.answer_b_ids)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Tokens = Sequence[int]
+TokenIds = Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Demonstration:
     preference should change.
     """
 
-    prompt_ids: Tokens
-    answer_ids: Tokens
+    prompt_ids: TokenIds
+    answer_ids: TokenIds
     preference: Sequence[float] | None = None
     weight: float = 1.0
 
@@ -31,8 +31,8 @@ class Candidates:
     `TrainingConfig.selection` for how the choice is made.
     """
 
-    prompt_ids: Tokens
-    answers_ids: Sequence[Tokens]
+    prompt_ids: TokenIds
+    answers_ids: Sequence[TokenIds]
     rewards: Sequence[Sequence[float]]
 
     def best(self, preference: Sequence[float]) -> int:
@@ -52,9 +52,9 @@ class PreferencePair:
     Not a number where nobody says: the pair teaches nothing about that dimension, while a tie teaches indifference.
     """
 
-    prompt_ids: Tokens
-    answer_a_ids: Tokens
-    answer_b_ids: Tokens
+    prompt_ids: TokenIds
+    answer_a_ids: TokenIds
+    answer_b_ids: TokenIds
     probabilities: Sequence[float]
 
 
@@ -90,7 +90,7 @@ def check_example(example: Example, dimensions: int, max_tokens: int | None = No
         raise ValueError(f"one number is needed for each of {dimensions} dimensions")
 
 
-def answers_of(example: Example) -> Sequence[Tokens]:
+def answers_of(example: Example) -> Sequence[TokenIds]:
     """Every answer that a step may take from `example`."""
     match example:
         case Demonstration():

@@ -29,10 +29,10 @@ from panacea.errors import PanaceaError
 from panacea_lab.bench import decode, projection_kernels, throughput
 from panacea_lab.bench.benchmarks_page import render, replace_measured, targets
 from panacea_lab.bench.decode import DecodeBench
+from panacea_lab.bench.kernel_smoke import smoke
 from panacea_lab.bench.measurement import choose_device, machine
 from panacea_lab.bench.projection_kernels import KernelsBench
 from panacea_lab.bench.random_model import read_config
-from panacea_lab.bench.smoke import smoke
 from panacea_lab.bench.throughput import ThroughputBench
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,7 +45,7 @@ SOFT = 0.8
 
 
 @dataclass(frozen=True)
-class Settings:
+class SuiteSettings:
     """What all parts share."""
 
     model: str
@@ -54,7 +54,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Part:
+class SuitePart:
     """A step of the suite. `seconds` is its share of an H200's 20 minutes; what it leaves goes to those after it."""
 
     name: str
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    settings = Settings(options.model, options.device, options.quick)
+    settings = SuiteSettings(options.model, options.device, options.quick)
     try:
         if options.part is not None:
             options.json.write_text(json.dumps(measure(options.part, settings, options.seconds)), "utf-8")
@@ -89,22 +89,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def parts_of(settings: Settings) -> list[Part]:
+def parts_of(settings: SuiteSettings) -> list[SuitePart]:
     def bench(name: str) -> Callable[[float], dict[str, Any]]:
         return lambda seconds: in_process(name, settings, seconds)
 
     second = [] if settings.model == SECOND_MODEL or settings.device == "cpu" else [f"decode {SECOND_MODEL}"]
     return [
-        Part("tests", 240, lambda seconds: run_tests(settings, seconds)),
-        Part("memory checker", 75, lambda seconds: run_sanitizer(settings, seconds)),
-        Part("kernels", 230, bench("kernels")),
-        Part(f"decode {settings.model}", 310, bench(f"decode {settings.model}")),
-        Part("throughput", 230, bench("throughput")),
-        *(Part(name, 115, bench(name)) for name in second),
+        SuitePart("tests", 240, lambda seconds: run_tests(settings, seconds)),
+        SuitePart("memory checker", 75, lambda seconds: run_sanitizer(settings, seconds)),
+        SuitePart("kernels", 230, bench("kernels")),
+        SuitePart(f"decode {settings.model}", 310, bench(f"decode {settings.model}")),
+        SuitePart("throughput", 230, bench("throughput")),
+        *(SuitePart(name, 115, bench(name)) for name in second),
     ]
 
 
-def run_all(settings: Settings, out: Path, seconds: float) -> int:
+def run_all(settings: SuiteSettings, out: Path, seconds: float) -> int:
     """Runs all parts and writes the page. 1 if a part failed or the tests did, else 0."""
     start = time.monotonic()
     share = seconds / sum(part.seconds for part in parts_of(settings))
@@ -140,7 +140,7 @@ def run_all(settings: Settings, out: Path, seconds: float) -> int:
     return int(any(part["status"] == "failed" for part in done.values()))
 
 
-def measure(part: str, settings: Settings, seconds: float) -> dict[str, Any]:
+def measure(part: str, settings: SuiteSettings, seconds: float) -> dict[str, Any]:
     """A bench in this process. What it prints is for people who watch."""
     quick, device = settings.quick, settings.device
     if part == "kernels":
@@ -170,7 +170,7 @@ def _outcome(status: str, summary: str, result: dict[str, Any] | None = None) ->
     return {"status": status, "summary": summary, "result": result}
 
 
-def in_process(part: str, settings: Settings, seconds: float) -> dict[str, Any]:
+def in_process(part: str, settings: SuiteSettings, seconds: float) -> dict[str, Any]:
     """A bench in a process of its own, which is ended when it is long over its time."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
@@ -186,7 +186,7 @@ def in_process(part: str, settings: Settings, seconds: float) -> dict[str, Any]:
     return _outcome("done", summary, result)
 
 
-def run_tests(settings: Settings, seconds: float) -> dict[str, Any]:
+def run_tests(settings: SuiteSettings, seconds: float) -> dict[str, Any]:
     """Kernels and engine against their references on this device."""
     if settings.quick:
         return _outcome("left out", "--quick")
@@ -206,7 +206,7 @@ def run_tests(settings: Settings, seconds: float) -> dict[str, Any]:
     return _outcome("failed" if code else "passed", last_line(output))
 
 
-def run_sanitizer(settings: Settings, seconds: float) -> dict[str, Any]:
+def run_sanitizer(settings: SuiteSettings, seconds: float) -> dict[str, Any]:
     """Every kernel at odd sizes under compute-sanitizer: none reads or writes outside its tensors."""
     tool = shutil.which("compute-sanitizer")
     if settings.quick or settings.device == "cpu" or tool is None:
@@ -226,7 +226,7 @@ def run_sanitizer(settings: Settings, seconds: float) -> dict[str, Any]:
     return _outcome("passed", "no errors") if code == 0 else _outcome("failed", last_line(output))
 
 
-def _command(settings: Settings) -> list[str]:
+def _command(settings: SuiteSettings) -> list[str]:
     command = [
         sys.executable,
         "-m",

@@ -17,7 +17,7 @@ from tqdm import tqdm
 import panacea_kernels as pk
 from panacea_lab.bench.projections import Group, Inputs, paths
 
-Case = tuple[Group, int, int]
+KernelCase = tuple[Group, int, int]
 """A group of projections, rows, and rank."""
 
 
@@ -25,7 +25,7 @@ WORTHWHILE = 16
 """Fewer cases than this compile faster than processes start."""
 
 
-def compile_ahead(cases: Sequence[Case], dtype: torch.dtype) -> None:
+def compile_ahead(cases: Sequence[KernelCase], dtype: torch.dtype) -> None:
     """Compiles the launches of all paths. It is no fault if that fails: the bench then compiles one by one."""
     in_parallel("compiling kernels", partial(_compile, dtype=dtype), cases)
 
@@ -43,7 +43,7 @@ def in_parallel(title: str, work: Callable[[Any], None], cases: Sequence[Any]) -
         print(f"{title} in parallel failed ({type(error).__name__}: {error}); going on without", file=sys.stderr)
 
 
-def _compile(case: Case, dtype: torch.dtype) -> None:
+def _compile(case: KernelCase, dtype: torch.dtype) -> None:
     inputs = empty_inputs(*case, dtype)
     with pk.intercept_launches(warm_up):
         for path in paths().values():

@@ -20,7 +20,7 @@ PATIENCE_S = 120.0
 """So long it may finish no request before it counts as stuck."""
 
 
-class Wanted(Protocol):
+class PromptMix(Protocol):
     """Prompts, and how many tokens each is answered with."""
 
     @property
@@ -83,7 +83,7 @@ class ContinuousBatching:
             }
             yield cls(manager, settings)
 
-    def answer(self, mix: Wanted) -> list[int]:
+    def answer(self, mix: PromptMix) -> list[int]:
         """Answers all of `mix`; returns how many tokens it generated for each prompt. Raises `BenchError`."""
         ids: list[str] = []
         for prompt, count in zip(mix.prompts, mix.answers, strict=True):

@@ -22,7 +22,7 @@ from panacea.engine.step_runner import RunningStep, StepRunner
 from panacea.model.loader import LoadedModel
 from panacea.model.steered_linear import SteeredLinear
 from panacea.preference import Preference
-from panacea_lab.bench.measurement import Run
+from panacea_lab.bench.measurement import BenchCall
 
 
 class KeepingRecorder:
@@ -30,19 +30,19 @@ class KeepingRecorder:
 
     def __init__(self, max_batch: int, device: torch.device, record: Recorder | None = None) -> None:
         """`record` None is CUDA graphs on CUDA, and `call_again` elsewhere."""
-        self.replays: dict[int, Run] = {}
+        self.replays: dict[int, BenchCall] = {}
         self.results: dict[int, torch.Tensor] = {}
         self._sizes = iter(reversed(padded_sizes(max_batch)))  # the order in which the engine records
         self._record = record or (CudaGraphRecorder() if device.type == "cuda" else call_again)
 
-    def __call__(self, function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Run]:
+    def __call__(self, function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, BenchCall]:
         result, replay = self._record(function)
         size = next(self._sizes)
         self.replays[size], self.results[size] = replay, result
         return result, replay
 
 
-def call_again(function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Run]:
+def call_again(function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, BenchCall]:
     """Stands in for a graph where there is none: computes anew."""
     result = function()
 

@@ -23,7 +23,7 @@ import transformers
 from panacea.config import Device, DType
 from panacea.errors import ConfigError, PanaceaError
 
-Run = Callable[[], object]
+BenchCall = Callable[[], object]
 
 COPY_BYTES = 2 << 30
 """Size of the buffer whose copying gives the bandwidth: some thirty times the L2 of an H200."""
@@ -169,7 +169,7 @@ def _driver_version() -> str:
 class Recording:
     """Calls that are made in turn by one replay of a CUDA graph; on a CPU one by one."""
 
-    def __init__(self, calls: Sequence[Run], device: torch.device) -> None:
+    def __init__(self, calls: Sequence[BenchCall], device: torch.device) -> None:
         """Makes every call once, to compile what it needs, and records them."""
         self.calls = calls  # what they hold is read at every replay
         self._graph: Any = None
@@ -190,7 +190,7 @@ class Recording:
             call()
 
 
-def device_us(run: Run, device: torch.device, times: int = 1) -> float:
+def device_us(run: BenchCall, device: torch.device, times: int = 1) -> float:
     """Microseconds of one `run`, the mean of `times` in a row."""
     if device.type != "cuda":
         start = time.perf_counter()

@@ -78,7 +78,7 @@ class Mix:
             raise BenchError(f"{short} of {len(self.answers)} answers have not the number of tokens asked for")
 
 
-Answer = Callable[[Mix], Sequence[int]]
+AnswerMix = Callable[[Mix], Sequence[int]]
 """Answers a mix; returns how many tokens it generated for each prompt."""
 
 
@@ -144,7 +144,9 @@ class ThroughputBench:
         vocab_size: int = read_config(self.model).get_text_config().vocab_size
         return Mix.random(requests, self.prompt, self.answer, vocab_size, seed)
 
-    def _rounds(self, ways: Mapping[str, Answer], budget: Budget, device: torch.device) -> Iterator[tuple[str, float]]:
+    def _rounds(
+        self, ways: Mapping[str, AnswerMix], budget: Budget, device: torch.device
+    ) -> Iterator[tuple[str, float]]:
         """Seconds of each way in each round, after one short round to warm up."""
         for number in tqdm(range(self.rounds + 1), desc=f"bench throughput: {', '.join(ways)}", leave=False):
             mix = self._mix(seed=number, requests=self.requests if number else max(1, self.requests // 8))
@@ -248,7 +250,7 @@ class ThroughputBench:
         }
 
 
-def answers_by(engine: Engine, wanted: Sequence[Preference | None]) -> Answer:
+def answers_by(engine: Engine, wanted: Sequence[Preference | None]) -> AnswerMix:
     def answer(mix: Mix) -> list[int]:
         salt = secrets.token_hex()  # of its own, so that nothing is found in the prefix cache
         requests = [

@@ -21,7 +21,7 @@ from panacea.engine.kv_cache import CachedAttention, KVCache
 from panacea.errors import first_line
 from panacea.model.attention_interface import STEP_ATTENTION
 from panacea_kernels import PagedLayout
-from panacea_lab.bench.measurement import Budget, Recording, Run, Samples, device_us
+from panacea_lab.bench.measurement import BenchCall, Budget, Recording, Samples, device_us
 from panacea_lab.bench.random_model import make_network
 
 REMARK_LENGTH = 160
@@ -139,12 +139,12 @@ class _Step:
 
 
 def _measure(
-    batch: int, name: str, step: Run, device: torch.device, rounds: int, budget: Budget, *, graph: bool
+    batch: int, name: str, step: BenchCall, device: torch.device, rounds: int, budget: Budget, *, graph: bool
 ) -> dict[str, Any]:
     if budget.spent:
         return _row(batch, name, None, "no time left")
     try:
-        run: Run = Recording([step], device).replay if graph else step
+        run: BenchCall = Recording([step], device).replay if graph else step
         step()
         values = [device_us(run, device, STEPS) for _ in range(rounds)]
     except Exception as error:  # the competitor's own trouble belongs into its row

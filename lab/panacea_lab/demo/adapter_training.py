@@ -19,7 +19,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import LlamaForCausalLM, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from panacea_lab.demo.answerer import Report
+from panacea_lab.demo.job_stages import StageProgress
 from panacea_lab.world.world_judge import DIMENSIONS
 from panacea_train.method import PanaceaConfig, save_adapter
 from panacea_train.trainer import PanaceaTrainer
@@ -68,7 +68,7 @@ def train_adapter(
     settings: AdapterSettings,
     folder: Path,
     seed: int,
-    report: Report,
+    report: StageProgress,
     reference: NDArray[np.float32] | None = None,
 ) -> None:
     """Trains the adapter on the base model in `base` and writes it to `folder`.
@@ -119,7 +119,7 @@ def adapter_config() -> PanaceaConfig:
 class ReportCallback(TrainerCallback):
     """Passes the trainer's figures on to the job's one progress bar."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: StageProgress) -> None:
         self._report = report
         self._figures: dict[str, float] = {}
 

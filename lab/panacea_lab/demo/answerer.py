@@ -1,6 +1,6 @@
 """Answers to the world's questions, many at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,10 @@ from panacea.engine.sampling_params import SamplingParams
 from panacea.preference import Preference
 from panacea.text.chat_template import ChatMessage
 from panacea_lab.demo.demo_chat import encode, prompt_text
+from panacea_lab.demo.job_stages import StageProgress
 
 MAX_TOKENS = 200
 """Longer than any answer of the world: an answer that is cut off here is broken."""
-
-Report = Callable[[float, dict[str, float]], None]
-"""Called with the share of a stage that is done, and with figures to show."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Answerer:
         self._tokenizer = tokenizer
         self._engine = Engine.load(EngineConfig(model=base, adapter=adapter, max_batch=64, threads=1))
 
-    def answer(self, asked: Sequence[DemoQuestion], report: Report) -> list[str]:
+    def answer(self, asked: Sequence[DemoQuestion], report: StageProgress) -> list[str]:
         """The answers in the order of `asked`; all of them share the engine's batches."""
         done = 0
 

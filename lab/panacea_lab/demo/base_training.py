@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from panacea_lab.demo.demo_chat import END_ID, PAD_ID, Sample, SampleStream
+from panacea_lab.demo.demo_chat import END_ID, PAD_ID, EncodedConversation, SampleStream
+from panacea_lab.demo.job_stages import StageProgress
 from panacea_lab.world.world_texts import World
 
 
 @dataclass(frozen=True)
-class Phase:
+class TrainingPhase:
     """A part of the training, with a warm-up and a cosine of its own."""
 
     tokens: int
@@ -37,10 +38,10 @@ class BaseSettings:
     intermediate_size: int = 512
     layers: int = 4
     heads: int = 6
-    phases: tuple[Phase, ...] = (
-        Phase(9_000_000, 3e-3),
-        Phase(2_500_000, 1.5e-3, strange_share=0.5),
-        Phase(2_500_000, 2e-3, strange_share=0.6),
+    phases: tuple[TrainingPhase, ...] = (
+        TrainingPhase(9_000_000, 3e-3),
+        TrainingPhase(2_500_000, 1.5e-3, strange_share=0.5),
+        TrainingPhase(2_500_000, 2e-3, strange_share=0.6),
     )
     batch_tokens: int = 1152
     """Tokens of one step, padding counted: 18 conversations of usual length. Twice as many needed about a fifth more
@@ -56,7 +57,7 @@ class BaseSettings:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ConversationBatch:
     """Right-padded conversations. With causal attention no token sees the padding after it, so there is no mask."""
 
     ids: Tensor
@@ -89,7 +90,7 @@ def train_base(
     tokenizer: PreTrainedTokenizerFast,
     settings: BaseSettings,
     seed: int,
-    report: Callable[[float, dict[str, float]], None],
+    report: StageProgress,
 ) -> LlamaForCausalLM:
     """Trains the base model in float32. `report` gets the share done and the latest figures after each step."""
     torch.manual_seed(seed)
@@ -97,7 +98,9 @@ def train_base(
     before = 0
     for index, phase in enumerate(settings.phases):
 
-        def report_phase(done: float, figures: dict[str, float], before: int = before, phase: Phase = phase) -> None:
+        def report_phase(
+            done: float, figures: dict[str, float], before: int = before, phase: TrainingPhase = phase
+        ) -> None:
             report((before + done * phase.tokens) / settings.tokens, figures)
 
         stream = SampleStream(world, tokenizer, seed + index, settings.context, phase.strange_share)
@@ -110,10 +113,10 @@ def train_base(
 
 def _run_phase(
     model: LlamaForCausalLM,
-    batches: Iterator[Batch],
+    batches: Iterator[ConversationBatch],
     settings: BaseSettings,
-    phase: Phase,
-    report: Callable[[float, dict[str, float]], None],
+    phase: TrainingPhase,
+    report: StageProgress,
 ) -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=phase.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
@@ -138,19 +141,19 @@ def _run_phase(
         report(min(1.0, done / phase.tokens), {"step": step + 1, "loss": average})
 
 
-def answer_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
+def answer_loss(model: LlamaForCausalLM, batch: ConversationBatch) -> Tensor:
     """Mean cross-entropy of the answers' tokens. Only they pass the output layer, a quarter of the model's work."""
     learned = batch.learned[:, 1:]
     hidden = model.model(input_ids=batch.ids).last_hidden_state[:, :-1][learned]
     return F.cross_entropy(model.lm_head(hidden), batch.ids[:, 1:][learned])
 
 
-def draw_batches(stream: SampleStream, batch_tokens: int, seed: int) -> Iterator[Batch]:
+def draw_batches(stream: SampleStream, batch_tokens: int, seed: int) -> Iterator[ConversationBatch]:
     """Batches of conversations of like length, in random order: hardly any padding."""
     rng = random.Random(seed)
     while True:
         samples = sorted(stream.draw(4000), key=lambda sample: len(sample.ids))
-        groups: list[list[Sample]] = [[]]
+        groups: list[list[EncodedConversation]] = [[]]
         for sample in samples:
             if (len(groups[-1]) + 1) * len(sample.ids) > batch_tokens and groups[-1]:
                 groups.append([])
@@ -159,14 +162,14 @@ def draw_batches(stream: SampleStream, batch_tokens: int, seed: int) -> Iterator
         yield from map(collate, groups)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: Sequence[EncodedConversation]) -> ConversationBatch:
     width = max(len(sample.ids) for sample in samples)
     ids = torch.zeros(len(samples), width, dtype=torch.int64)
     learned = torch.zeros(len(samples), width, dtype=torch.bool)
     for row, sample in enumerate(samples):
         ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
         learned[row, : len(sample.ids)] = torch.tensor(sample.learned)
-    return Batch(ids, learned, sum(len(sample.ids) for sample in samples))
+    return ConversationBatch(ids, learned, sum(len(sample.ids) for sample in samples))
 
 
 def save_base(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -83,7 +83,7 @@ def render(message: ChatMessage) -> str:
 
 
 @dataclass(frozen=True)
-class Sample:
+class EncodedConversation:
     """Token ids of one conversation; `learned[i]` tells whether token i is to be predicted (it is an answer's)."""
 
     ids: list[int]
@@ -105,13 +105,13 @@ class SampleStream:
         self._tokenizer = tokenizer
         self._context = context
 
-    def draw(self, count: int) -> list[Sample]:
+    def draw(self, count: int) -> list[EncodedConversation]:
         conversations = [self._writer.draw() for _ in range(count)]
         texts = [render(turn) for turns in conversations for turn in turns]
         encoded: Iterator[list[int]] = iter(self._tokenizer(texts, add_special_tokens=False)["input_ids"])
         return [self._joined(turns, encoded) for turns in conversations]
 
-    def _joined(self, turns: Sequence[ChatMessage], encoded: Iterator[list[int]]) -> Sample:
+    def _joined(self, turns: Sequence[ChatMessage], encoded: Iterator[list[int]]) -> EncodedConversation:
         ids: list[int] = []
         learned: list[bool] = []
         for turn in turns:
@@ -120,7 +120,7 @@ class SampleStream:
                 ids += tokens
                 # The role's token is given, the answer and its end are learned.
                 learned += [False, *[turn.role == "assistant"] * (len(tokens) - 1)]
-        return Sample(ids, learned)
+        return EncodedConversation(ids, learned)
 
 
 def _tokenizer_texts(world: World, seed: int) -> Iterator[str]:

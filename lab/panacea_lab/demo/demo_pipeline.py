@@ -12,13 +12,13 @@ from transformers.utils import logging
 
 from panacea.evaluation import Evaluation
 from panacea_lab.demo.adapter_training import train_adapter
-from panacea_lab.demo.answerer import Answerer, Report
+from panacea_lab.demo.answerer import Answerer
 from panacea_lab.demo.base_training import save_base, train_base
 from panacea_lab.demo.demo_chat import train_tokenizer
+from panacea_lab.demo.demo_pairs import ComparedAnswers, make_pairs, sample_candidates
 from panacea_lab.demo.demo_settings import DemoSettings
-from panacea_lab.demo.examine import examine
-from panacea_lab.demo.pairs import Comparison, make_pairs, sample_candidates
-from panacea_lab.demo.stages import Stage, StageLog, run_stages
+from panacea_lab.demo.examination import examine
+from panacea_lab.demo.job_stages import JobStage, StageLog, StageProgress, run_stages
 from panacea_lab.world.held_out import load_held_out
 from panacea_lab.world.world_texts import World, load_world
 from panacea_train.evaluation.evaluation_file import EVALUATION_FILE, load_evaluation, save_evaluation
@@ -80,30 +80,30 @@ class _Demo:
         self._world = _world_of(settings)
 
     @property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[JobStage]:
         # Shares as measured with the full settings on one core.
         return [
-            Stage("base", 0.75, self._train_base),
-            Stage("candidates", 0.07, self._sample_candidates),
-            Stage("adapter", 0.11, self._train_adapter),
-            Stage("evaluation", 0.07, self._examine),
+            JobStage("base", 0.75, self._train_base),
+            JobStage("candidates", 0.07, self._sample_candidates),
+            JobStage("adapter", 0.11, self._train_adapter),
+            JobStage("evaluation", 0.07, self._examine),
         ]
 
-    def _train_base(self, report: Report) -> None:
+    def _train_base(self, report: StageProgress) -> None:
         settings = self._settings.base
         tokenizer = train_tokenizer(self._world, self._seed, settings.vocab_size, settings.context)
         save_base(train_base(self._world, tokenizer, settings, self._seed, report), tokenizer, self.base)
 
-    def _sample_candidates(self, report: Report) -> None:
+    def _sample_candidates(self, report: StageProgress) -> None:
         comparisons = sample_candidates(self._world, self._answerer(), self._settings.pairs, self._seed, report)
         self._candidates.write_bytes(msgspec.json.encode(comparisons))
 
-    def _train_adapter(self, report: Report) -> None:
-        comparisons = msgspec.json.decode(self._candidates.read_bytes(), type=list[Comparison])
+    def _train_adapter(self, report: StageProgress) -> None:
+        comparisons = msgspec.json.decode(self._candidates.read_bytes(), type=list[ComparedAnswers])
         pairs = make_pairs(comparisons, self._tokenizer(), self._settings.pairs, self._seed)
         train_adapter(self.base, pairs, self._settings.adapter, self.adapter, self._seed, report)
 
-    def _examine(self, report: Report) -> None:
+    def _examine(self, report: StageProgress) -> None:
         held_out = load_held_out(self._world)
         evaluation = examine(
             self._world, held_out, self._answerer(self.adapter), self._settings.exam, self._seed, report

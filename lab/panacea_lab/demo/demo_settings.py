@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 
 from panacea_lab.demo.adapter_training import AdapterSettings
-from panacea_lab.demo.base_training import BaseSettings, Phase
-from panacea_lab.demo.examine import ExamSettings
-from panacea_lab.demo.pairs import PairSettings
+from panacea_lab.demo.base_training import BaseSettings, TrainingPhase
+from panacea_lab.demo.demo_pairs import PairSettings
+from panacea_lab.demo.examination import ExamSettings
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DemoSettings:
                 intermediate_size=64,
                 layers=2,
                 heads=2,
-                phases=(Phase(20_000, 3e-3), Phase(5_000, 1e-3, strange_share=0.5)),
+                phases=(TrainingPhase(20_000, 3e-3), TrainingPhase(5_000, 1e-3, strange_share=0.5)),
             ),
             pairs=replace(full.pairs, questions=12, candidates=4, least_soundness=0),
             adapter=replace(full.adapter, steps=4, warmup_steps=2),

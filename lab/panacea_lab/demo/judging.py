@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from panacea.text.chat_template import ChatMessage
-from panacea_lab.demo.examine import NAMES, REFERENCE_POINT, ExamSettings
+from panacea_lab.demo.examination import NAMES, REFERENCE_POINT, ExamSettings
 from panacea_lab.world.held_out import draw_questions, load_held_out
 from panacea_lab.world.world_judge import Judge
 from panacea_lab.world.world_texts import World, load_world

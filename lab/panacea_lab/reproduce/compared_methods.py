@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from panacea.preference import Preference
 from panacea_lab.demo.adapter_training import ReportCallback, adapt, train_adapter, training_config
 from panacea_lab.reproduce.comparison_settings import ReproduceSettings
-from panacea_lab.reproduce.tuning import Rates
+from panacea_lab.reproduce.rate_search import Rates
 from panacea_lab.world.world_judge import DIMENSIONS
 from panacea_train.convert.soup import convert_soup
 from panacea_train.pareto import simplex_grid
@@ -71,9 +71,9 @@ class Method(ABC):
         """The preferences that are asked for, and for each the one that the served adapter gets."""
 
 
-class Panacea(Method):
+class PanaceaMethod(Method):
     name = "panacea"
-    title = "Panacea"
+    title = "PanaceaMethod"
     description = "one SVD-LoRA adapter whose singular values are the preference"
     adapters = 1
     has_factor = True
@@ -95,7 +95,7 @@ class Panacea(Method):
         return [(point, point) for point in simplex_grid(len(DIMENSIONS), settings.grid_divisions)]
 
 
-class Soup(Method):
+class SoupMethod(Method):
     name = "soup"
     title = "Rewarded soups"
     description = "one LoRA adapter per dimension, their weights mixed by the preference (arXiv 2306.04488)"
@@ -109,7 +109,7 @@ class Soup(Method):
         return [(point, point) for point in simplex_grid(len(DIMENSIONS), settings.grid_divisions)]
 
 
-class Discrete(Method):
+class DiscreteMethod(Method):
     name = "discrete"
     title = "Discrete policies"
     description = "one LoRA adapter for each of a few preferences, trained for it alone"
@@ -127,7 +127,7 @@ class Discrete(Method):
 
 
 def methods(settings: ReproduceSettings) -> list[Method]:
-    return [Panacea(), Soup(), Discrete(settings.discrete_divisions)]
+    return [PanaceaMethod(), SoupMethod(), DiscreteMethod(settings.discrete_divisions)]
 
 
 def _train_policies(lesson: Lesson, preferences: Sequence[Preference], folder: Path, stepped: Stepped) -> Path:

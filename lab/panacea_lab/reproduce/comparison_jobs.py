@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from panacea.preference import Preference
-from panacea_lab.demo.answerer import Answerer, Report
-from panacea_lab.demo.examine import ask_everywhere
-from panacea_lab.demo.pairs import Comparison, make_pairs, sample_candidates
+from panacea_lab.demo.answerer import Answerer
+from panacea_lab.demo.demo_pairs import ComparedAnswers, make_pairs, sample_candidates
+from panacea_lab.demo.examination import ask_everywhere
+from panacea_lab.demo.job_stages import StageProgress
 from panacea_lab.reproduce.compared_methods import Lesson, Method, methods
 from panacea_lab.reproduce.comparison_questions import QUESTIONS_SEED, final_questions, tuning_questions
-from panacea_lab.reproduce.comparison_results import Answers
+from panacea_lab.reproduce.comparison_results import JudgedAnswers
 from panacea_lab.reproduce.comparison_settings import ReproduceSettings
-from panacea_lab.reproduce.tuning import Rates
+from panacea_lab.reproduce.rate_search import Rates
 from panacea_lab.reproduce.worker_pool import step
 from panacea_lab.world.world_judge import Judge
 from panacea_lab.world.world_texts import load_world
@@ -32,7 +33,7 @@ BASE = "base"
 
 
 @dataclass(frozen=True)
-class Work:
+class ComparisonWork:
     """Where everything is, and what was set."""
 
     base: Path
@@ -41,7 +42,7 @@ class Work:
 
     def pairs(self) -> list[PreferencePair]:
         """What all methods learn from: the base's own answers, compared."""
-        comparisons = msgspec.json.decode(self._candidates.read_bytes(), type=list[Comparison])
+        comparisons = msgspec.json.decode(self._candidates.read_bytes(), type=list[ComparedAnswers])
         return make_pairs(comparisons, self.tokenizer(), self.settings.pairs, PAIRS_SEED)
 
     def make_pairs(self) -> None:
@@ -70,10 +71,10 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One method, trained at these rates from one seed, and asked."""
 
-    work: Work
+    work: ComparisonWork
     method: str
     rates: Rates
     seed: int
@@ -112,9 +113,9 @@ class Job:
         )
         self._answers.write_bytes(msgspec.json.encode(answers))
 
-    def answers(self) -> Answers:
+    def answers(self) -> JudgedAnswers:
         """What was said when it was done."""
-        return msgspec.json.decode(self._answers.read_bytes(), type=Answers)
+        return msgspec.json.decode(self._answers.read_bytes(), type=JudgedAnswers)
 
     @property
     def _folder(self) -> Path:
@@ -129,7 +130,7 @@ def method_named(name: str, settings: ReproduceSettings) -> Method:
     return next(method for method in methods(settings) if method.name == name)
 
 
-def _in_steps(count: int) -> Report:
+def _in_steps(count: int) -> StageProgress:
     """Makes a step of each of `count` equal shares of what is done."""
     done = 0
 

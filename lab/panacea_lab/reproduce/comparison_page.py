@@ -11,10 +11,16 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from panacea.errors import ConfigError
-from panacea_lab.demo.examine import NAMES
+from panacea_lab.demo.examination import NAMES
 from panacea_lab.reproduce.compared_methods import COLUMNS
-from panacea_lab.reproduce.comparison_results import Comparison, Estimate, MethodResults, Results, compare
-from panacea_lab.reproduce.tuning import Rates
+from panacea_lab.reproduce.comparison_results import (
+    ComparisonResults,
+    Estimate,
+    MethodComparison,
+    MethodResults,
+    compare,
+)
+from panacea_lab.reproduce.rate_search import Rates
 from panacea_train.charts import colours
 from panacea_train.charts.scatter_chart import Chart, Dot, scatter_chart
 
@@ -22,7 +28,7 @@ PAGE = "reproduction.md"
 PICTURE = "images/reproduction.png"
 
 
-def write_report(results: Results, folder: Path) -> Path:
+def write_report(results: ComparisonResults, folder: Path) -> Path:
     """Writes the page and its picture below `folder`; returns the page."""
     comparisons = [compare(results, plan) for plan in range(len(results.temperatures))]
     try:
@@ -34,7 +40,7 @@ def write_report(results: Results, folder: Path) -> Path:
     return folder / PAGE
 
 
-def _page(results: Results, comparisons: Sequence[Comparison]) -> str:
+def _page(results: ComparisonResults, comparisons: Sequence[MethodComparison]) -> str:
     settings = results.settings
     return _template().render(
         picture=PICTURE,
@@ -78,7 +84,7 @@ def _template() -> Template:
     ).get_template("page.md.j2")
 
 
-def _verdicts(results: Results, comparison: Comparison) -> list[str]:
+def _verdicts(results: ComparisonResults, comparison: MethodComparison) -> list[str]:
     """What the intervals of the differences allow to say."""
     titles = {method.name: method.title for method in results.methods}
     measures = {"hypervolume": comparison.hypervolume_leads, "inner product": comparison.inner_product_leads}
@@ -94,7 +100,7 @@ def _verdicts(results: Results, comparison: Comparison) -> list[str]:
     return lines
 
 
-def _measures(results: Results, comparison: Comparison) -> str:
+def _measures(results: ComparisonResults, comparison: MethodComparison) -> str:
     rows: list[list[str]] = []
     for method in results.methods:
         sweeps = comparison.sweeps[method.name]
@@ -123,7 +129,7 @@ def _measures(results: Results, comparison: Comparison) -> str:
     return _table(header, rows)
 
 
-def _how(comparison: Comparison) -> str:
+def _how(comparison: MethodComparison) -> str:
     return "Greedy" if comparison.temperature == 0 else f"Temperature {comparison.temperature:g}"
 
 
@@ -167,7 +173,7 @@ def _processor() -> str:
     return platform.processor() or "unknown processor"
 
 
-def _draw(results: Results, comparisons: Sequence[Comparison], file: Path) -> None:
+def _draw(results: ComparisonResults, comparisons: Sequence[MethodComparison], file: Path) -> None:
     """A row for each temperature and a chart for each pair of dimensions, with the points of all methods and seeds.
 
     A filled point is not dominated by another one of the same method and seed, in all dimensions.
@@ -179,7 +185,7 @@ def _draw(results: Results, comparisons: Sequence[Comparison], file: Path) -> No
     draw_charts(file, rows, [method.title for method in results.methods])
 
 
-def _chart(results: Results, comparison: Comparison, x: int, y: int) -> Chart:
+def _chart(results: ComparisonResults, comparison: MethodComparison, x: int, y: int) -> Chart:
     dots = [
         Dot(point.rewards[x], point.rewards[y], colours.of_model(index), index, point.non_dominated)
         for index, method in enumerate(results.methods)

@@ -8,23 +8,23 @@ from numpy.typing import NDArray
 
 from panacea.evaluation import EvaluationSweep, Interval
 from panacea.preference import Preference
-from panacea_lab.demo.examine import NAMES, REFERENCE_POINT
+from panacea_lab.demo.examination import NAMES, REFERENCE_POINT
 from panacea_lab.reproduce.comparison_settings import ReproduceSettings
-from panacea_lab.reproduce.tuning import Rates
+from panacea_lab.reproduce.rate_search import Rates
 from panacea_train.evaluation import Answered, summarise
 from panacea_train.pareto import hypervolume, inner_product
 
-Answers = list[list[list[list[Answered]]]]
+JudgedAnswers = list[list[list[list[Answered]]]]
 """By temperature, preference, question and sample; `plan` below is the number of a temperature."""
 
 
-class Trained(msgspec.Struct, frozen=True):
+class TrainedMethod(msgspec.Struct, frozen=True):
     """One method from one seed."""
 
     seed: int
     seconds: float
     """Of training and asking."""
-    answers: Answers
+    answers: JudgedAnswers
 
 
 class MethodResults(msgspec.Struct, frozen=True):
@@ -41,20 +41,20 @@ class MethodResults(msgspec.Struct, frozen=True):
     rates: Rates
     """What was chosen."""
     has_factor: bool
-    trained: list[Trained]
+    trained: list[TrainedMethod]
 
     def rewards(self, plan: int) -> NDArray[np.float64]:
         """Mean rewards (seeds, preferences, questions, dimensions) at one of the temperatures."""
         return np.asarray([_rewards(trained.answers, plan) for trained in self.trained])
 
 
-class Results(msgspec.Struct, frozen=True):
+class ComparisonResults(msgspec.Struct, frozen=True):
     """The whole comparison."""
 
     settings: ReproduceSettings
     questions: int
     temperatures: list[float]
-    base: Answers
+    base: JudgedAnswers
     methods: list[MethodResults]
 
 
@@ -69,7 +69,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodComparison:
     """The measures of all methods at one temperature."""
 
     temperature: float
@@ -85,7 +85,7 @@ class Comparison:
     """By method and seed."""
 
 
-def compare(results: Results, plan: int) -> Comparison:
+def compare(results: ComparisonResults, plan: int) -> MethodComparison:
     """The methods at temperature `results.temperatures[plan]`.
 
     Intervals are a bootstrap's: in each of the resamples the questions are drawn anew, the same ones for all methods,
@@ -115,7 +115,7 @@ def compare(results: Results, plan: int) -> Comparison:
         name: tuple(_mean_product(means[None], preferences[name], rows[name]) for means in own)
         for name, own in whole.items()
     }
-    return Comparison(
+    return MethodComparison(
         temperature=temperature,
         base_hypervolume=hypervolume(_rewards(results.base, plan).mean(1).tolist(), REFERENCE_POINT),
         hypervolumes={name: _estimate(values, volumes[name]) for name, values in seed_volumes.items()},
@@ -139,7 +139,7 @@ def compare(results: Results, plan: int) -> Comparison:
     )
 
 
-def _rewards(answers: Answers, plan: int) -> NDArray[np.float64]:
+def _rewards(answers: JudgedAnswers, plan: int) -> NDArray[np.float64]:
     """(preferences, questions, dimensions), means over samples."""
     values = [[[a.rewards for a in samples] for samples in asked] for asked in answers[plan]]
     return np.asarray(np.asarray(values, dtype=float).mean(2))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from panacea_lab.demo.adapter_training import AdapterSettings
-from panacea_lab.demo.pairs import PairSettings
+from panacea_lab.demo.demo_pairs import PairSettings
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
-from panacea_lab.demo.stages import StageLog
+from panacea_lab.demo.job_stages import StageLog
 
-Task = Callable[[], None]
+WorkerTask = Callable[[], None]
 """Something that a process does; can be pickled. It calls `step` for each of its steps."""
 
 _POLL_S = 0.5
 
 
-class Pool:
+class WorkerPool:
     """Does tasks, each once: what `log` has is done already."""
 
     def __init__(self, processes: int, log: StageLog, show_progress: bool) -> None:
@@ -28,14 +28,14 @@ class Pool:
         self._executor = ProcessPoolExecutor(processes, context, _begin_process, (self._steps,))
         self._bar = tqdm(unit=" steps", dynamic_ncols=True, disable=not show_progress)
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown(cancel_futures=True)
         self._bar.close()
 
-    def run(self, title: str, tasks: Mapping[str, Task], steps: int) -> None:
+    def run(self, title: str, tasks: Mapping[str, WorkerTask], steps: int) -> None:
         """Does those of `tasks` (by name) that are not done yet, each of so many steps, and returns when all are.
 
         The first error of a task is raised here, and no other task is begun.
@@ -65,7 +65,7 @@ def _begin_process(steps: Any) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _timed(task: Task) -> float:
+def _timed(task: WorkerTask) -> float:
     begin = time.monotonic()
     task()
     return time.monotonic() - begin

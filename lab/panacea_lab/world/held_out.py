@@ -9,7 +9,7 @@ from panacea_lab.world.world_texts import TEXTS, Topic, World
 
 
 @dataclass(frozen=True)
-class Question:
+class TopicQuestion:
     """A question and what it is about."""
 
     text: str
@@ -21,7 +21,7 @@ class HeldOut:
     """What the model is examined with."""
 
     templates: tuple[str, ...]
-    paraphrases: tuple[Question, ...]
+    paraphrases: tuple[TopicQuestion, ...]
     """Free rewordings, without the topic's own name."""
     outside: tuple[str, ...]
     """What lies outside the world."""
@@ -33,7 +33,7 @@ def load_held_out(world: World, path: Path = TEXTS / "held_out.toml") -> HeldOut
     return HeldOut(
         templates=tuple(texts["templates"]),
         paraphrases=tuple(
-            Question(entry["ask"], world.by_name[entry["task"]])
+            TopicQuestion(entry["ask"], world.by_name[entry["task"]])
             for entry in texts["paraphrase"]
             if entry["task"] in world.by_name
         ),
@@ -41,7 +41,7 @@ def load_held_out(world: World, path: Path = TEXTS / "held_out.toml") -> HeldOut
     )
 
 
-def draw_questions(world: World, held_out: HeldOut, seed: int, tasks: int, dangers: int) -> list[Question]:
+def draw_questions(world: World, held_out: HeldOut, seed: int, tasks: int, dangers: int) -> list[TopicQuestion]:
     """A seeded choice of topics, each asked for in one of the held-out templates."""
     rng = random.Random(seed)
     topics = [
@@ -50,6 +50,6 @@ def draw_questions(world: World, held_out: HeldOut, seed: int, tasks: int, dange
     ]
     templates = held_out.templates
     return [
-        Question(templates[i % len(templates)].format(task=rng.choice(topic.wordings)), topic)
+        TopicQuestion(templates[i % len(templates)].format(task=rng.choice(topic.wordings)), topic)
         for i, topic in enumerate(topics)
     ]

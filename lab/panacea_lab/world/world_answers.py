@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from panacea_lab.world.world_texts import PhraseKind, Topic, World
 
-Form = tuple[str, str]
+SentenceForm = tuple[str, str]
 """What stands before and after a phrase. With nothing before it, the phrase begins with a capital letter."""
 
-FORMS: Mapping[PhraseKind, tuple[Form, ...]] = {
+FORMS: Mapping[PhraseKind, tuple[SentenceForm, ...]] = {
     "need": (("You will need ", "."), ("Have ", " ready.")),
     "step": (("", "."), ("First, ", "."), ("Then ", "."), ("Next, ", "."), ("After that, ", "."), ("Finally, ", ".")),
     "tip": (("Tip: ", "."), ("Also, ", ".")),
@@ -45,7 +45,7 @@ ORDERS: tuple[tuple[PhraseKind, ...], ...] = (
 """In which order the slots of a task's answer may follow each other; the first is as likely as all others together."""
 
 
-def sentence(form: Form, phrase: str) -> str:
+def sentence(form: SentenceForm, phrase: str) -> str:
     before, after = form
     return f"{before}{phrase}{after}" if before else f"{phrase[0].upper()}{phrase[1:]}{after}"
 

@@ -12,7 +12,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
-class Reading:
+class AnswerReading:
     """What one answer says about the topic that was asked for."""
 
     said: Mapping[PhraseKind, int]
@@ -34,13 +34,13 @@ class Reading:
         return sum(self.said.values()) + self.refuses
 
 
-class Reader:
+class AnswerReader:
     """Reads answers in one world, by exact comparison with every sentence that the world can form."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def read(self, topic: Topic, answer: str) -> Reading:
+    def read(self, topic: Topic, answer: str) -> AnswerReading:
         said: dict[PhraseKind, set[str]] = {}
         refuses = False
         faithful = 0
@@ -56,7 +56,7 @@ class Reader:
                 phrases = said.setdefault(kind, set())
                 faithful += phrase not in phrases
                 phrases.add(phrase)
-        return Reading(
+        return AnswerReading(
             said={kind: len(phrases) for kind, phrases in said.items()},
             refuses=refuses,
             sentences=max(1, len(sentences)),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from panacea_train.charts.picture_file import HeatMap, draw_heat_maps
-from panacea_train.convert.inspection import Inspection
+from panacea_train.convert.adapter_inspection import Inspection
 
 
 def draw(inspection: Inspection, file: Path) -> None:

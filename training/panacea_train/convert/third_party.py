@@ -27,7 +27,7 @@ from panacea.model.adapter_config import SHARED, AdapterConfig
 from panacea.preference import Dimension, Preference, PreferenceSpace
 from panacea_train.convert.agreement import Agreement, Change, Computing, check
 from panacea_train.convert.base_model import check_fits, linear_layers, target_names
-from panacea_train.convert.checkpoint import split_checkpoint
+from panacea_train.convert.checkpoint_split import split_checkpoint
 from panacea_train.convert.output_folder import new_folder, stages
 
 _ADAPTER_TENSOR = re.compile(r"(?P<module>.+)\.(?P<part>(?:lora|pref)_\w+)(?:\.weight)?")

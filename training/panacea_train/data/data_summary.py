@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from itertools import combinations
 
-from panacea_train.data.records import Compared, Scored, Shown, disagree, scores_of
 from panacea_train.data.training_file import TrainingFile
+from panacea_train.data.training_records import Compared, Scored, Shown, disagree, scores_of
 
 
 def summarise(file: TrainingFile) -> str:

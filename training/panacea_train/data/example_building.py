@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from panacea_train.data.encoding import ConversationEncoder
-from panacea_train.data.records import Compared, Record, Scored, Shown, scores_of
+from panacea_train.data.training_records import Compared, Record, Scored, Shown, scores_of
 from panacea_train.training_examples import Candidates, Demonstration, Example, PreferencePair
 from panacea_train.training_options import Objective
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 
 from panacea.text.chat_template import ChatMessage, ChatRole
-from panacea_train.data.records import Compared, Record, Scored, Shown
+from panacea_train.data.training_records import Compared, Record, Scored, Shown
 
 
 class _Strict(BaseModel):
@@ -160,9 +160,9 @@ class PromptLine(BaseModel):
                 raise ValueError("has both prompt and messages, of which one must go")
 
 
-Line = ScoredLine | PairLine | ChosenLine | SafeRLHFLine | ShownLine
+DataLine = ScoredLine | PairLine | ChosenLine | SafeRLHFLine | ShownLine
 
-_TELLING_FIELDS: Mapping[str, type[Line]] = {
+_TELLING_FIELDS: Mapping[str, type[DataLine]] = {
     "answers": ScoredLine,
     "better": PairLine,
     "chosen": ChosenLine,
@@ -173,7 +173,7 @@ _TELLING_FIELDS: Mapping[str, type[Line]] = {
 }
 
 
-def format_of(line: Mapping[str, Any]) -> type[Line]:
+def format_of(line: Mapping[str, Any]) -> type[DataLine]:
     """The format that a line's fields point to. Raises `ValueError` when none does."""
     for field, format_ in _TELLING_FIELDS.items():
         if field in line:

@@ -10,7 +10,7 @@ from panacea.errors import ConfigError
 from panacea.preference import NAME_PATTERN
 from panacea_train.data.json_lines import Problem, field_path, parse_object, problems_of, read_lines
 from panacea_train.data.line_formats import format_of
-from panacea_train.data.records import Compared, Record, Scored, Shown, dimensions_of
+from panacea_train.data.training_records import Compared, Record, Scored, Shown, dimensions_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from panacea.errors import ConfigError
 from panacea.evaluation import Evaluation, EvaluationSweep, Interval
-from panacea_train.evaluation.evaluation_run import ANSWERS_FILE, Run
+from panacea_train.evaluation.evaluation_run import ANSWERS_FILE, EvaluationRun
 from panacea_train.evaluation.sweep_summary import (
     RESAMPLED_DIRECTIONS,
     RESAMPLES,
@@ -55,8 +55,8 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def with_common_reference(
-    runs: Sequence[Run], reference_point: Sequence[float] | None = None, resamples: int = RESAMPLES
-) -> list[Run]:
+    runs: Sequence[EvaluationRun], reference_point: Sequence[float] | None = None, resamples: int = RESAMPLES
+) -> list[EvaluationRun]:
     """The runs, summed up again from their answers above one point: by default the worst reward of any single answer.
 
     Raises `ConfigError` for runs that cannot be compared.
@@ -76,7 +76,7 @@ def with_common_reference(
     ]
 
 
-def compare_runs(runs: Sequence[Run], resamples: int = RESAMPLES) -> Comparison:
+def compare_runs(runs: Sequence[EvaluationRun], resamples: int = RESAMPLES) -> Comparison:
     """What `runs`, from `with_common_reference`, are beside each other."""
     return Comparison(
         runs[0].evaluation.dimensions,
@@ -101,7 +101,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         csv.writer(file, lineterminator="\n").writerows(_rows(comparison))
 
 
-def _check(runs: Sequence[Run]) -> None:
+def _check(runs: Sequence[EvaluationRun]) -> None:
     if len(runs) < 2:
         raise ConfigError("a comparison needs at least two evaluations, each as NAME=DIR")
     first = runs[0]
@@ -120,19 +120,21 @@ def _check(runs: Sequence[Run]) -> None:
         raise ConfigError("there is no temperature at which all of them were asked")
 
 
-def _worst(run: Run) -> list[float]:
+def _worst(run: EvaluationRun) -> list[float]:
     worst: list[float] = np.min([record.rewards for record in run.answers or ()], axis=0).tolist()
     return worst
 
 
-def _again(run: Run, sweep: EvaluationSweep, reference_point: tuple[float, ...], resamples: int) -> EvaluationSweep:
+def _again(
+    run: EvaluationRun, sweep: EvaluationSweep, reference_point: tuple[float, ...], resamples: int
+) -> EvaluationSweep:
     preferences = [point.preference for point in sweep.points]
     dimensions = run.evaluation.dimensions
     return summarise(dimensions, reference_point, sweep.temperature, preferences, run.sweep_answers(sweep), resamples)
 
 
 def _differences(
-    first: Run, sweep: EvaluationSweep, second: Run, other: EvaluationSweep, resamples: int
+    first: EvaluationRun, sweep: EvaluationSweep, second: EvaluationRun, other: EvaluationSweep, resamples: int
 ) -> Iterator[Difference]:
     sides = []
     paired = first.prompts == second.prompts

@@ -31,7 +31,7 @@ class AnswerRecord(Answered, frozen=True, kw_only=True, omit_defaults=True):
     """It was as long as answers may be, and did not end."""
 
 
-class Run(msgspec.Struct, frozen=True):
+class EvaluationRun(msgspec.Struct, frozen=True):
     """An evaluation and the name that it goes by beside others."""
 
     name: str
@@ -75,7 +75,7 @@ class Run(msgspec.Struct, frozen=True):
         return tuple(asked[index] for index in sorted(asked))
 
 
-def write_run(run: Run, folder: Path) -> None:
+def write_run(run: EvaluationRun, folder: Path) -> None:
     """Writes evaluation.json, points.csv and, if there are answers, answers.jsonl into `folder`, which is there."""
     save_evaluation(run.evaluation, folder / EVALUATION_FILE)
     with (folder / POINTS_FILE).open("w", encoding="utf-8", newline="") as file:
@@ -84,7 +84,7 @@ def write_run(run: Run, folder: Path) -> None:
         (folder / ANSWERS_FILE).write_bytes(msgspec.json.Encoder().encode_lines(run.answers))
 
 
-def install_run(run: Run, adapter: Path) -> None:
+def install_run(run: EvaluationRun, adapter: Path) -> None:
     """Writes evaluation.json beside the adapter in this folder, in place of one that is there.
 
     Raises `ConfigError` where it cannot be written.
@@ -97,7 +97,7 @@ def install_run(run: Run, adapter: Path) -> None:
         raise ConfigError(f"{adapter / EVALUATION_FILE} cannot be written: {error.strerror}") from None
 
 
-def read_run(folder: Path, name: str | None = None) -> Run:
+def read_run(folder: Path, name: str | None = None) -> EvaluationRun:
     """The run that `write_run` wrote, called as its folder unless `name` says otherwise; answers are None without file.
 
     Raises `ConfigError` naming the file for one that is not there or not as it should be.
@@ -113,7 +113,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
             answers = tuple(_records(file, evaluation))
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise ConfigError(f"{file} cannot be read: {first_line(error)}") from None
-    return Run(name or folder.resolve().name, evaluation, answers)
+    return EvaluationRun(name or folder.resolve().name, evaluation, answers)
 
 
 def _records(file: Path, evaluation: Evaluation) -> Iterator[AnswerRecord]:

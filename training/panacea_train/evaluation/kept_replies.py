@@ -16,7 +16,7 @@ from panacea.model.loader import LoadedModel
 
 
 @dataclass(frozen=True)
-class Reply:
+class KeptReply:
     """One answer, without the token that ended it."""
 
     token_ids: list[int]
@@ -37,7 +37,7 @@ class KeptReplies:
         """`file` need not be there. Raises `ConfigError` if it is and cannot be read."""
         self._file = file
         try:
-            self._replies = {line.key: Reply(line.token_ids, line.cut_off) for line in _lines(file)}
+            self._replies = {line.key: KeptReply(line.token_ids, line.cut_off) for line in _lines(file)}
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
 
@@ -47,10 +47,10 @@ class KeptReplies:
     def __contains__(self, key: str) -> bool:
         return key in self._replies
 
-    def __getitem__(self, key: str) -> Reply:
+    def __getitem__(self, key: str) -> KeptReply:
         return self._replies[key]
 
-    def keep(self, key: str, reply: Reply) -> None:
+    def keep(self, key: str, reply: KeptReply) -> None:
         """Raises `ConfigError` where the file cannot be written."""
         self._replies[key] = reply
         if self._file is None:

@@ -17,7 +17,7 @@ from panacea.errors import CheckpointError, ConfigError, RequestFailedError, fir
 from panacea.model.loader import load_model
 from panacea.preference import Preference
 from panacea_train.data.encoding import ConversationEncoder
-from panacea_train.evaluation.kept_replies import KeptReplies, Reply, reply_keys
+from panacea_train.evaluation.kept_replies import KeptReplies, KeptReply, reply_keys
 from panacea_train.prompts import Prompt
 
 
@@ -54,7 +54,7 @@ MAX_TEMPERATURE = 2.0
 
 
 @dataclass(frozen=True)
-class Said:
+class GeneratedAnswer:
     """One answer, and to what."""
 
     temperature: float
@@ -73,7 +73,7 @@ def sweep(
     preferences: Sequence[Preference],
     settings: SweepSettings,
     kept: KeptReplies | None = None,
-) -> list[Said]:
+) -> list[GeneratedAnswer]:
     """Answers by temperature, point, prompt and sample, in this order. A progress bar shows how far it is.
 
     All of them go through one engine in one stream of batches. The noise of a prompt's sample is the same at every
@@ -116,7 +116,7 @@ def sweep(
 
         def completed(number: int, answer: Completion) -> None:
             nonlocal generated
-            kept.keep(keys[missing[number]], Reply(answer.text_ids, cut_off=answer.finish_reason == "length"))
+            kept.keep(keys[missing[number]], KeptReply(answer.text_ids, cut_off=answer.finish_reason == "length"))
             generated += len(answer.text_ids)
             bar.set_postfix_str(f"{generated:,} tokens", refresh=False)
             bar.update()
@@ -135,7 +135,7 @@ def sweep(
         [reply.token_ids for reply in replies], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     return [
-        Said(*place, text, len(reply.token_ids), reply.cut_off)
+        GeneratedAnswer(*place, text, len(reply.token_ids), reply.cut_off)
         for place, text, reply in zip(places, texts, replies, strict=True)
     ]
 

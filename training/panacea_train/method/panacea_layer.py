@@ -18,7 +18,7 @@ PreferenceLike = Tensor | Sequence[float] | Mapping[str, float]
 """A tensor (m,) or (batch, m) as it is, or weights as a request may name them (checked and normalised)."""
 
 
-class Steering:
+class AdapterSteering:
     """The preference under which a model runs now. One object for all its layers; `steered` writes into it."""
 
     def __init__(self, config: PanaceaConfig) -> None:
@@ -99,7 +99,9 @@ class PanaceaLinear(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = ("lora_A", "lora_B", "lora_E")
 
-    def __init__(self, base_layer: nn.Linear, adapter_name: str, config: PanaceaConfig, steering: Steering) -> None:
+    def __init__(
+        self, base_layer: nn.Linear, adapter_name: str, config: PanaceaConfig, steering: AdapterSteering
+    ) -> None:
         super().__init__()
         assert config.r is not None
         self.base_layer = base_layer

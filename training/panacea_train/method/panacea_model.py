@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from panacea.errors import CheckpointError, ConfigError
 from panacea_train.method import columns
 from panacea_train.method.panacea_config import PanaceaConfig
-from panacea_train.method.panacea_layer import PanaceaLinear, PreferenceLike, Steering
+from panacea_train.method.panacea_layer import AdapterSteering, PanaceaLinear, PreferenceLike
 from panacea_train.method.recomputation import remembered
 
 PEFT_PREFIX = "base_model.model."
@@ -27,11 +27,11 @@ class PanaceaModel(BaseTuner):
     prefix = "lora_"
     tuner_layer_cls = PanaceaLinear
 
-    steering: Steering
+    steering: AdapterSteering
 
     def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         assert isinstance(config, PanaceaConfig)
-        self.steering = Steering(config)
+        self.steering = AdapterSteering(config)
 
     def _check_new_adapter_config(self, config: PeftConfig) -> None:
         if len(self.peft_config) > 1:
@@ -143,8 +143,8 @@ def _with_trained_singular_values(
     return tensors
 
 
-def find_steering(model: nn.Module) -> Steering | None:
-    """The `Steering` of a model, wrapped by peft or not; None if it has no Panacea adapter."""
+def find_steering(model: nn.Module) -> AdapterSteering | None:
+    """The `AdapterSteering` of a model, wrapped by peft or not; None if it has no Panacea adapter."""
     for module in model.modules():
         if isinstance(module, PanaceaModel | PanaceaLinear):
             return module.steering

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from panacea_train.method.panacea_layer import Steering
+from panacea_train.method.panacea_layer import AdapterSteering
 
 _CHECKPOINT = "_gradient_checkpointing_func"
 """Where transformers keeps, in each module that it may compute again, the function that does so."""
 
 
 @contextmanager
-def remembered(model: nn.Module, steering: Steering) -> Generator[None]:
+def remembered(model: nn.Module, steering: AdapterSteering) -> Generator[None]:
     """Parts of `model` that run inside and are computed again later are so under the preference that holds inside.
 
     The backward pass comes when the context of the forward pass has ended, or inside another one. So what is handed
@@ -30,7 +30,7 @@ def remembered(model: nn.Module, steering: Steering) -> Generator[None]:
             setattr(module, _CHECKPOINT, checkpoint)
 
 
-def _remembering(checkpoint: Callable[..., Any], steering: Steering) -> Callable[..., Any]:
+def _remembering(checkpoint: Callable[..., Any], steering: AdapterSteering) -> Callable[..., Any]:
     def checkpoint_steered(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return checkpoint(steering.bound(function), *args, **kwargs)
 

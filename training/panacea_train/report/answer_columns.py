@@ -13,7 +13,7 @@ KEPT = 280
 
 
 @dataclass(frozen=True)
-class Said:
+class ShownAnswer:
     """One answer; `short` is its beginning if it is folded."""
 
     text: str
@@ -22,24 +22,24 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerRow:
     """One preference and what each model said; None where a model was not asked."""
 
     preference: str
-    answers: Sequence[Said | None]
+    answers: Sequence[ShownAnswer | None]
 
 
 @dataclass(frozen=True)
-class Exchange:
+class PromptAnswers:
     """One prompt: what was said at the vertices, and elsewhere."""
 
     prompt: str
     temperature: float
-    vertices: Sequence[Asked]
-    others: Sequence[Asked]
+    vertices: Sequence[AnswerRow]
+    others: Sequence[AnswerRow]
 
 
-def exchanges(runs: Sequence[Measured]) -> list[Exchange]:
+def exchanges(runs: Sequence[Measured]) -> list[PromptAnswers]:
     """The examples of those prompts that every model has examples of."""
     by_run = [{(each.prompt, each.temperature): each for each in run.evaluation.examples} for run in runs]
     dimensions = runs[0].evaluation.dimensions
@@ -50,22 +50,22 @@ def exchanges(runs: Sequence[Measured]) -> list[Exchange]:
     ]
 
 
-def _exchange(examples: Sequence[EvaluationExample], dimensions: Sequence[str]) -> Exchange:
+def _exchange(examples: Sequence[EvaluationExample], dimensions: Sequence[str]) -> PromptAnswers:
     by_run = [{answer.preference: answer for answer in example.answers} for example in examples]
     preferences = list(dict.fromkeys(preference for answers in by_run for preference in answers))
     corners = sorted((corner, each) for each in preferences if (corner := vertex(each)) is not None)
     asked = {
-        preference: Asked(
+        preference: AnswerRow(
             described(preference, dimensions), [_said(answers.get(preference), dimensions) for answers in by_run]
         )
         for preference in preferences
     }
     at_corners = [each for _, each in corners]
     others = [asked[each] for each in preferences if each not in at_corners]
-    return Exchange(examples[0].prompt, examples[0].temperature, [asked[each] for each in at_corners], others)
+    return PromptAnswers(examples[0].prompt, examples[0].temperature, [asked[each] for each in at_corners], others)
 
 
-def _said(answer: EvaluationExampleAnswer | None, dimensions: Sequence[str]) -> Said | None:
+def _said(answer: EvaluationExampleAnswer | None, dimensions: Sequence[str]) -> ShownAnswer | None:
     if answer is None:
         return None
     rewards = [
@@ -73,4 +73,4 @@ def _said(answer: EvaluationExampleAnswer | None, dimensions: Sequence[str]) -> 
         for name, value in zip(dimensions, answer.rewards, strict=True)
     ]
     short = answer.text[:KEPT].rsplit(None, 1)[0] + " …" if len(answer.text) > FOLD else ""
-    return Said(answer.text, short, rewards)
+    return ShownAnswer(answer.text, short, rewards)

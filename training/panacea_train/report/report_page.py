@@ -26,7 +26,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """All that there is at one temperature. What does not fit the number of dimensions is empty."""
 
     anchor: str
@@ -107,13 +107,15 @@ def _check(runs: Sequence[Measured]) -> None:
             raise ConfigError(f"there is nothing to report of {run.name}: its evaluation has no points")
 
 
-def _sections(runs: Sequence[Measured], differences: Sequence[Difference]) -> list[Section]:
+def _sections(runs: Sequence[Measured], differences: Sequence[Difference]) -> list[ReportSection]:
     """One for each temperature at which some model was asked."""
     temperatures = list(dict.fromkeys(sweep.temperature for run in runs for sweep in run.evaluation.sweeps))
     return [_section(index, temperature, runs, differences) for index, temperature in enumerate(temperatures)]
 
 
-def _section(number: int, temperature: float, runs: Sequence[Measured], differences: Sequence[Difference]) -> Section:
+def _section(
+    number: int, temperature: float, runs: Sequence[Measured], differences: Sequence[Difference]
+) -> ReportSection:
     shown = [
         ShownSweep(index, run.name, run.evaluation, sweep)
         for index, run in enumerate(runs)
@@ -124,7 +126,7 @@ def _section(number: int, temperature: float, runs: Sequence[Measured], differen
     asked = sorted({point.preference for point in shown[0].sweep.points})
     is_comparison = len(runs) > 1
     rows = measures.rows(shown)
-    return Section(
+    return ReportSection(
         anchor=f"temperature-{number}",
         temperature=f"{temperature:g}",
         shown=shown,

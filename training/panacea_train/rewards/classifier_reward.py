@@ -19,7 +19,7 @@ from panacea.errors import first_line
 from panacea.model.hub import local_folder
 from panacea_train.prompts import Prompt
 from panacea_train.rewards.model_input import InputEncoder, ModelInput
-from panacea_train.rewards.reward import Report, RewardError, finite
+from panacea_train.rewards.reward import RewardError, ScoreProgress, finite
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Classifier:
         self._takes_types = "token_type_ids" in inspect.signature(network.forward).parameters
         self._threads = torch.get_num_threads()
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
         """Raises `RewardError` for conversations that the model cannot read, and for failures of the model.
 
         Warns of the answers that the model did not read from their conversation's beginning.

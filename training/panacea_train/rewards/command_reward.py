@@ -13,7 +13,7 @@ from time import monotonic
 import msgspec
 
 from panacea_train.prompts import Prompt
-from panacea_train.rewards.reward import Report, RewardError, excerpt, finite
+from panacea_train.rewards.reward import RewardError, ScoreProgress, excerpt, finite
 
 SILENCE_S = 600.0
 """A program that neither reads, nor writes, nor complains for so long hangs."""
@@ -26,7 +26,7 @@ _WORDS_BYTES = 4096
 _WORDS_CHARS = 200
 
 
-class Command:
+class CommandReward:
     """A program that is run once, and not by a shell. It gets a line of JSON for each answer on its standard input:
 
         {"prompt": "...", "messages": [{"role": "user", "content": "..."}], "answer": "...", "fields": {}}
@@ -42,7 +42,7 @@ class Command:
         self._arguments = arguments
         self._silence_s = silence_s
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
         """Raises `RewardError` with the program's last words on standard error if it fails, is silent for longer than
         `silence_s`, or writes anything else than a finite number for each answer. No failure, and no Ctrl-C, leaves it
         or its children running.
@@ -101,7 +101,7 @@ class Command:
             raise RewardError(f"{self._name} cannot be started: {error.strerror}") from None
 
 
-def read_command(name: str, line: str) -> Command:
+def read_command(name: str, line: str) -> CommandReward:
     """The command in `line`, in a shell's notation for words. Raises `RewardError` if there is no such program."""
     try:
         arguments = shlex.split(line)
@@ -109,7 +109,7 @@ def read_command(name: str, line: str) -> Command:
         raise RewardError(f"{name} cannot be split into words: {error}") from None
     if not arguments or shutil.which(arguments[0]) is None:
         raise RewardError(f"{name}: there is no program {arguments[0] if arguments else line!r}")
-    return Command(name, arguments)
+    return CommandReward(name, arguments)
 
 
 class _SilenceError(Exception):

@@ -10,7 +10,7 @@ from panacea_train.prompts import Prompt
 LARGEST = 1e30
 """Beyond this, squares and volumes of rewards would overflow."""
 
-Report = Callable[[int], None]
+ScoreProgress = Callable[[int], None]
 """Hears how many more answers were scored."""
 
 _EXCERPT_CHARS = 60
@@ -23,7 +23,7 @@ class RewardError(ConfigError):
 class Reward(Protocol):
     """Scores answers on one dimension. More is better; any finite numbers, in units of its own."""
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
         """A number for each answer; `answers[i]` was given to `prompts[i]`. Raises `RewardError`."""
         ...
 

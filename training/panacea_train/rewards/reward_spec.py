@@ -9,12 +9,12 @@ from panacea_train.prompts import Prompt
 from panacea_train.rewards.builtin_rules import read_builtin
 from panacea_train.rewards.classifier_reward import read_classifier
 from panacea_train.rewards.command_reward import read_command
-from panacea_train.rewards.reward import Report, Reward, RewardError
+from panacea_train.rewards.reward import Reward, RewardError, ScoreProgress
 from panacea_train.rewards.rule_reward import read_rule
 
 
 @dataclass(frozen=True)
-class Kind:
+class RewardKind:
     """One way to say where scores come from."""
 
     read: Callable[[str, str, Device], Reward]
@@ -22,14 +22,14 @@ class Kind:
     example: str
 
 
-KINDS: Mapping[str, Kind] = {
-    "python": Kind(lambda spec, place, _: read_rule(spec, place), "python:my_rules.py:politeness"),
-    "model": Kind(partial(read_classifier, answer_alone=False), "model:Skywork/Skywork-Reward-Llama-3.1-8B-v0.2"),
-    "classifier": Kind(
+KINDS: Mapping[str, RewardKind] = {
+    "python": RewardKind(lambda spec, place, _: read_rule(spec, place), "python:my_rules.py:politeness"),
+    "model": RewardKind(partial(read_classifier, answer_alone=False), "model:Skywork/Skywork-Reward-Llama-3.1-8B-v0.2"),
+    "classifier": RewardKind(
         partial(read_classifier, answer_alone=True), "classifier:s-nlp/roberta-base-formality-ranker#formal"
     ),
-    "command": Kind(lambda spec, line, _: read_command(spec, line), "command:python judge.py --strict"),
-    "rule": Kind(lambda spec, rule, _: read_builtin(spec, rule), "rule:concise:40"),
+    "command": RewardKind(lambda spec, line, _: read_command(spec, line), "command:python judge.py --strict"),
+    "rule": RewardKind(lambda spec, rule, _: read_builtin(spec, rule), "rule:concise:40"),
 }
 """`model` reads prompt and answer, `classifier` the answer alone."""
 
@@ -57,5 +57,5 @@ class _Negated:
     def __init__(self, reward: Reward) -> None:
         self._reward = reward
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
         return [-score for score in self._reward.score(prompts, answers, report)]

@@ -14,7 +14,7 @@ from typing import Any
 
 from panacea.errors import first_line
 from panacea_train.prompts import Prompt
-from panacea_train.rewards.reward import Report, RewardError, about, finite
+from panacea_train.rewards.reward import RewardError, ScoreProgress, about, finite
 
 FORMS = "NAME(prompt: str, answer: str) -> float or NAME(prompt: str, answer: str, line: Prompt) -> float"
 
@@ -32,7 +32,7 @@ class Rule:
         self._function = function
         self._takes_line = _takes_line(name, function)
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: Report) -> list[float]:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
         """One call for each answer. Raises `RewardError` with what the function raised, or gave instead of a number."""
         scores: list[float] = []
         for prompt, answer in zip(prompts, answers, strict=True):

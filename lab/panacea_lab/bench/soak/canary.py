@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from panacea_lab.bench.measurement import BenchError
-from panacea_lab.bench.soak.asks import CHAT, Vocabulary
-from panacea_lab.bench.soak.call import Address, Caller, CallError, Stop
+from panacea_lab.bench.soak.http_caller import Address, Caller, CallError, Stop
+from panacea_lab.bench.soak.soak_requests import CHAT, SoakVocabulary
 
 CLEAR_GAP = 1e-3
 """Between the logits of the two best tokens, everywhere in a greedy canary's answer. A CPU's matrix products change
 their last bits with the number of rows, so that of two tokens closer than some 1e-4 either may win."""
 
-Tokens = tuple[str, ...]
+TokenTexts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedAnswer:
     """A canary's answer and its times."""
 
     at_s: float
     """On the monotonic clock."""
-    tokens: Tokens
+    tokens: TokenTexts
     gap: float
     """Least difference between the log probabilities of the two best tokens."""
     first_s: float
@@ -33,7 +33,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Sample:
+class CanaryTimes:
     """One canary's times, beside those of a piece of work that has nothing to do with the server."""
 
     at_s: float
@@ -47,9 +47,9 @@ class Sample:
 class Canaries:
     """Greedy and seeded requests, and what they answered at first."""
 
-    def __init__(self, address: Address, vocabulary: Vocabulary, pause_s: float) -> None:
+    def __init__(self, address: Address, vocabulary: SoakVocabulary, pause_s: float) -> None:
         """Asks each a first time. Raises `BenchError` if the server cannot answer them alike even then."""
-        self.samples: list[Sample] = []
+        self.samples: list[CanaryTimes] = []
         self.problems: list[str] = []
         self.asked = 0
         self.changed = 0
@@ -73,7 +73,7 @@ class Canaries:
         self._thread.join()
         self._caller.close()
 
-    def _reference(self, name: str) -> Tokens:
+    def _reference(self, name: str) -> TokenTexts:
         for body in self._bodies[name]:
             first, second = (timed(self._caller, body) for _ in range(2))
             if first.tokens != second.tokens:
@@ -99,14 +99,14 @@ class Canaries:
         if answer.tokens != self._expected[name]:
             self.changed += 1
             self._complain(f"the {name} request got other tokens: {answer.tokens} instead of {self._expected[name]}")
-        self.samples.append(Sample(answer.at_s, name, answer.first_s, answer.total_s, machine_s))
+        self.samples.append(CanaryTimes(answer.at_s, name, answer.first_s, answer.total_s, machine_s))
 
     def _complain(self, problem: str) -> None:
         if len(self.problems) < 10:
             self.problems.append(problem)
 
 
-def timed(caller: Caller, body: bytes) -> Timed:
+def timed(caller: Caller, body: bytes) -> TimedAnswer:
     """One canary's answer. Raises `CallError`."""
     begin = time.monotonic()
     first = None
@@ -127,7 +127,7 @@ def timed(caller: Caller, body: bytes) -> Timed:
     end = time.monotonic()
     if first is None:
         raise CallError("a canary got no tokens")
-    return Timed(begin, tuple(tokens), gap, first - begin, end - begin)
+    return TimedAnswer(begin, tuple(tokens), gap, first - begin, end - begin)
 
 
 def fixed_work_s() -> float:
@@ -140,7 +140,7 @@ def fixed_work_s() -> float:
     return time.perf_counter() - begin
 
 
-def _bodies(vocabulary: Vocabulary) -> dict[str, Sequence[bytes]]:
+def _bodies(vocabulary: SoakVocabulary) -> dict[str, Sequence[bytes]]:
     """Candidates for each canary: the first one whose answer is clear is taken."""
     weights = {name: 1.0 / (1 + number) for number, name in enumerate(vocabulary.dimensions)}
     steered: dict[str, Any] = {"preference": weights} if weights else {}

@@ -18,14 +18,14 @@ from typing import Any
 from tqdm import tqdm
 
 from panacea_lab.bench.measurement import BenchError, table
-from panacea_lab.bench.soak.asks import Vocabulary
-from panacea_lab.bench.soak.call import Address, Caller, CallError
 from panacea_lab.bench.soak.canary import Canaries
-from panacea_lab.bench.soak.checks import Check, check_answers, check_holdings, check_latency, check_memory
-from panacea_lab.bench.soak.load import Load, Tally, fill_thread_pool
-from panacea_lab.bench.soak.soak_limits import Limits
+from panacea_lab.bench.soak.http_caller import Address, Caller, CallError
+from panacea_lab.bench.soak.server_watcher import Snapshot, Watcher
+from panacea_lab.bench.soak.soak_checks import SoakCheck, check_answers, check_holdings, check_latency, check_memory
+from panacea_lab.bench.soak.soak_limits import SoakLimits
+from panacea_lab.bench.soak.soak_load import SoakLoad, SoakTally, fill_thread_pool
+from panacea_lab.bench.soak.soak_requests import SoakVocabulary
 from panacea_lab.bench.soak.soaked_server import started
-from panacea_lab.bench.soak.watch import Snapshot, Watcher
 
 WARM_UP_SHARE = 0.2
 GONE_AFTER = 10
@@ -52,7 +52,7 @@ class SoakBench:
     sample_s: float = 1.0
     canary_s: float = 1.0
     """Pause between two rounds of canaries."""
-    limits: Limits = field(default_factory=Limits)
+    limits: SoakLimits = field(default_factory=SoakLimits)
 
     def run(self) -> dict[str, Any]:
         """Soaks, and returns all that was seen. Raises `BenchError` if the server cannot even be asked."""
@@ -68,17 +68,17 @@ class SoakBench:
 
     def _soak(self, address: Address, pid: int | None) -> dict[str, Any]:
         with closing(Caller(address)) as caller:
-            vocabulary = Vocabulary.of(caller, self.prompt_chars, self.answer_tokens)
+            vocabulary = SoakVocabulary.of(caller, self.prompt_chars, self.answer_tokens)
         watcher = Watcher(Caller(address), pid)
         total_s = 60 * self.minutes
         with tqdm(total=round(total_s), desc="bench soak", unit="s", leave=False) as bar:
             fill_thread_pool(address)
-            first = Load(address, vocabulary, self.clients, f"{self.seed} warm up")
+            first = SoakLoad(address, vocabulary, self.clients, f"{self.seed} warm up")
             self._under(first, watcher, total_s * WARM_UP_SHARE, bar)
             canaries = Canaries(address, vocabulary, self.canary_s)
             before = self._settled(watcher, lambda _: True)
             watcher.snapshots.clear()
-            load = Load(address, vocabulary, self.clients, str(self.seed))
+            load = SoakLoad(address, vocabulary, self.clients, str(self.seed))
             canaries.start()
             try:
                 self._under(load, watcher, total_s * (1 - WARM_UP_SHARE), bar)
@@ -95,7 +95,7 @@ class SoakBench:
         ]
         return self._result(checks, load.tally, canaries, snapshots)
 
-    def _under(self, load: Load, watcher: Watcher, seconds: float, bar: "tqdm[Any]") -> None:
+    def _under(self, load: SoakLoad, watcher: Watcher, seconds: float, bar: "tqdm[Any]") -> None:
         """Puts the server under this load, with the present figures in the bar."""
         end = time.monotonic() + seconds
         load.start()
@@ -110,14 +110,14 @@ class SoakBench:
             load.stop()
             watcher.stop()
 
-    def _check_held(self, watcher: Watcher, before: Snapshot) -> list[Check]:
+    def _check_held(self, watcher: Watcher, before: Snapshot) -> list[SoakCheck]:
         def all_given_back(now: Snapshot) -> bool:
             return all(check.holds for check in check_holdings(before, now, self.limits))
 
         try:
             return check_holdings(before, self._settled(watcher, all_given_back), self.limits)
         except CallError as error:
-            return [Check("the server", "serves", "does not", "", f"the server cannot be asked any more: {error}")]
+            return [SoakCheck("the server", "serves", "does not", "", f"the server cannot be asked any more: {error}")]
 
     def _settled(self, watcher: Watcher, done: Callable[[Snapshot], bool]) -> Snapshot:
         """The server when nobody asks for anything; what it was at last, if it takes too long to come to rest."""
@@ -129,14 +129,14 @@ class SoakBench:
                 return now
             time.sleep(0.25)
 
-    def _check_warm_up(self, tally: Tally) -> list[Check]:
+    def _check_warm_up(self, tally: SoakTally) -> list[SoakCheck]:
         if not tally.failed:
             return []
         reason = f"{tally.failed} requests failed: {tally.failures[0]}"
-        return [Check("requests that failed while warming up", "", str(tally.failed), "0", reason)]
+        return [SoakCheck("requests that failed while warming up", "", str(tally.failed), "0", reason)]
 
     def _result(
-        self, checks: Sequence[Check], tally: Tally, canaries: Canaries, snapshots: Sequence[Snapshot]
+        self, checks: Sequence[SoakCheck], tally: SoakTally, canaries: Canaries, snapshots: Sequence[Snapshot]
     ) -> dict[str, Any]:
         duration_s = snapshots[-1].at_s - snapshots[0].at_s if len(snapshots) > 1 else 0.0
         return {
@@ -190,7 +190,7 @@ def _counted(snapshots: Sequence[Snapshot]) -> Mapping[str, float]:
     return {name: last[name] - first.get(name, 0) for name in last}
 
 
-def _now(tally: Tally, watcher: Watcher) -> str:
+def _now(tally: SoakTally, watcher: Watcher) -> str:
     said = f"{tally.requests} requests, {tally.failed} failed"
     if watcher.snapshots:
         last = watcher.snapshots[-1]

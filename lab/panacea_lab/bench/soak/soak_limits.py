@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class SoakLimits:
     """Thresholds of the checks. What has to be given back exactly (descriptors, tasks, blocks, slots) has none."""
 
     memory_mib_per_hour: float = 20.0

@@ -16,7 +16,7 @@ EXIT_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedServer:
     """A running server."""
 
     url: str
@@ -26,14 +26,14 @@ class Started:
 
 
 @contextmanager
-def started(command: Sequence[str]) -> Generator[Started]:
+def started(command: Sequence[str]) -> Generator[StartedServer]:
     """The server, once it says where it serves. Raises `BenchError` with its last words if it ends."""
     with tempfile.TemporaryDirectory(prefix="panacea-soak-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as output:  # no pipe: one that nobody reads fills, and then the server hangs
             process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
-            yield Started(_address(process, log), process.pid, log)
+            yield StartedServer(_address(process, log), process.pid, log)
         finally:
             process.terminate()
             try:

@@ -11,7 +11,7 @@ NORMAL_MAD = 1.4826
 
 
 @dataclass(frozen=True)
-class Line:
+class TrendLine:
     """A robust linear fit."""
 
     slope: float
@@ -26,7 +26,7 @@ class Line:
         return self.slope * self.duration
 
 
-def fit(times: Sequence[float], values: Sequence[float], bins: int = 40) -> Line:
+def fit(times: Sequence[float], values: Sequence[float], bins: int = 40) -> TrendLine:
     """Theil and Sen's line: the median of the slopes between all pairs of points.
 
     A garbage collection or a page that is given back moves single samples far; medians do not care, be it within a bin
@@ -37,7 +37,7 @@ def fit(times: Sequence[float], values: Sequence[float], bins: int = 40) -> Line
     slope = statistics.median(slopes)
     offset = statistics.median(y - slope * x for x, y in points)
     noise = NORMAL_MAD * statistics.median(abs(y - slope * x - offset) for x, y in points)
-    return Line(slope, points[-1][0] - points[0][0], noise)
+    return TrendLine(slope, points[-1][0] - points[0][0], noise)
 
 
 def _binned(times: Sequence[float], values: Sequence[float], bins: int) -> list[tuple[float, float]]:
@@ -50,7 +50,7 @@ def _binned(times: Sequence[float], values: Sequence[float], bins: int) -> list[
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Drift:
     """Late numbers beside early ones."""
 
     early: float
@@ -64,7 +64,7 @@ class Comparison:
         return self.late / self.early if self.early else math.inf
 
 
-def compare(early: Sequence[float], late: Sequence[float]) -> Comparison:
+def compare(early: Sequence[float], late: Sequence[float]) -> Drift:
     """Whether `late` is larger than `early`, by ranks: no outlier moves it, and no distribution is assumed."""
     ranked = sorted((value, is_late) for is_late, values in enumerate((early, late)) for value in values)
     rank_sum = 0.0
@@ -77,4 +77,4 @@ def compare(early: Sequence[float], late: Sequence[float]) -> Comparison:
     u = rank_sum - m * (m + 1) / 2
     deviation = math.sqrt(n * m * (n + m + 1) / 12)
     chance = 0.5 * math.erfc((u - n * m / 2) / deviation / math.sqrt(2))
-    return Comparison(statistics.median(early), statistics.median(late), chance)
+    return Drift(statistics.median(early), statistics.median(late), chance)

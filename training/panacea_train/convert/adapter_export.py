@@ -24,7 +24,7 @@ from panacea_train.convert.base_model import as_base, check_fits, copy_beside_we
 from panacea_train.convert.lora import LoraAdapter, LoraFactors, lora_output
 from panacea_train.convert.output_folder import new_folder, stages
 
-Form = Literal["lora", "merged"]
+ExportForm = Literal["lora", "merged"]
 
 SHARD_SIZE = "5GB"
 """Largest file of merged weights: what the hub's own models have."""
@@ -41,7 +41,7 @@ class Export:
 def export_adapter(
     folder: Path,
     out: Path,
-    form: Form,
+    form: ExportForm,
     *,
     preference: Preference,
     model: str | None = None,

@@ -45,7 +45,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpReply:
     """A whole answer."""
 
     status: int
@@ -71,10 +71,10 @@ class Caller:
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
+    def ask(self, method: str, path: str, body: bytes | None = None) -> HttpReply:
         """The whole answer."""
         response = self._begin(method, path, body)
-        return Reply(response.status, self._guarded(response.read))
+        return HttpReply(response.status, self._guarded(response.read))
 
     def stream(self, path: str, body: bytes) -> Iterator[bytes]:
         """The data of each event of a stream as it comes. Raises `CallError` for any status but 200, too."""

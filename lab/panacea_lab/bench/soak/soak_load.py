@@ -8,14 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from panacea_lab.bench.soak.asks import CHAT, LONG, Ask, Asks, Vocabulary
-from panacea_lab.bench.soak.call import Address, Caller, CallError, Stop
+from panacea_lab.bench.soak.http_caller import Address, Caller, CallError, Stop
+from panacea_lab.bench.soak.soak_requests import CHAT, LONG, SoakRequest, SoakRequests, SoakVocabulary
 
 SHOWN_FAILURES = 20
 
 
 @dataclass
-class Tally:
+class SoakTally:
     """What became of all requests. Written by all clients."""
 
     asked: Counter[str] = field(default_factory=Counter[str])
@@ -36,7 +36,7 @@ class Tally:
     def requests(self) -> int:
         return self.asked.total()
 
-    def count(self, ask: Ask, status: int) -> None:
+    def count(self, ask: SoakRequest, status: int) -> None:
         with self._lock:
             self.asked[ask.kind] += 1
             self.statuses[status] += 1
@@ -47,7 +47,7 @@ class Tally:
             self.tokens += usage["completion_tokens"]
             self.cached_tokens += (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
 
-    def fail(self, ask: Ask, reason: str) -> None:
+    def fail(self, ask: SoakRequest, reason: str) -> None:
         with self._lock:
             self.failed += 1
             if len(self.failures) < SHOWN_FAILURES:
@@ -65,15 +65,17 @@ class Tally:
         }
 
 
-class Load:
+class SoakLoad:
     """So many clients, from `start` to `stop`."""
 
-    def __init__(self, address: Address, vocabulary: Vocabulary, clients: int, seed: str) -> None:
-        self.tally = Tally()
+    def __init__(self, address: Address, vocabulary: SoakVocabulary, clients: int, seed: str) -> None:
+        self.tally = SoakTally()
         self._stop = Stop()
         self._clients = [
             threading.Thread(
-                target=self._run, args=[Caller(address), Asks(vocabulary, f"{seed} {number}")], name=f"client {number}"
+                target=self._run,
+                args=[Caller(address), SoakRequests(vocabulary, f"{seed} {number}")],
+                name=f"client {number}",
             )
             for number in range(clients)
         ]
@@ -88,7 +90,7 @@ class Load:
         for client in self._clients:
             client.join()
 
-    def _run(self, caller: Caller, asks: Asks) -> None:
+    def _run(self, caller: Caller, asks: SoakRequests) -> None:
         for number in range(1 << 62):
             if self._stop:
                 break
@@ -105,7 +107,7 @@ class Load:
                 caller.close()  # connections come and go
         caller.close()
 
-    def _ask(self, caller: Caller, ask: Ask) -> None:
+    def _ask(self, caller: Caller, ask: SoakRequest) -> None:
         match ask.kind:
             case "disconnect":
                 self._leave(caller, ask)
@@ -114,7 +116,7 @@ class Load:
             case _:
                 self._read_whole(caller, ask)
 
-    def _leave(self, caller: Caller, ask: Ask) -> None:
+    def _leave(self, caller: Caller, ask: SoakRequest) -> None:
         if not ask.streams:
             caller.give_up_on(ask.path, ask.body, ask.leaves_after / 100)
         else:
@@ -124,7 +126,7 @@ class Load:
             caller.hang_up()
         self.tally.count(ask, 0)
 
-    def _read_whole(self, caller: Caller, ask: Ask) -> None:
+    def _read_whole(self, caller: Caller, ask: SoakRequest) -> None:
         reply = caller.ask("POST", ask.path, ask.body)
         self.tally.count(ask, reply.status)
         answer = reply.json()
@@ -139,7 +141,7 @@ class Load:
             self._check_choices(ask, {choice["index"]: choice["finish_reason"] for choice in answer["choices"]})
             self.tally.use(answer["usage"])
 
-    def _read_stream(self, caller: Caller, ask: Ask) -> None:
+    def _read_stream(self, caller: Caller, ask: SoakRequest) -> None:
         finished: dict[int, str | None] = {}
         last = b""
         for last in caller.stream(ask.path, ask.body):
@@ -157,7 +159,7 @@ class Load:
             self.tally.fail(ask, "a stream broke off")
         self._check_choices(ask, finished)
 
-    def _check_choices(self, ask: Ask, finished: dict[int, str | None]) -> None:
+    def _check_choices(self, ask: SoakRequest, finished: dict[int, str | None]) -> None:
         if sorted(finished) != list(range(ask.choices)) or not set(finished.values()) <= {"stop", "length"}:
             self.tally.fail(ask, f"{ask.choices} answers were asked for, and these ended: {finished}")
 

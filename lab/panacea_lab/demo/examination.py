@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from panacea.evaluation import FORMAT_VERSION, Evaluation, EvaluationSweep
 from panacea.preference import Preference
 from panacea.text.chat_template import ChatMessage
-from panacea_lab.demo.answerer import Answerer, DemoQuestion, Report
-from panacea_lab.world.held_out import HeldOut, Question, draw_questions
+from panacea_lab.demo.answerer import Answerer, DemoQuestion
+from panacea_lab.demo.job_stages import StageProgress
+from panacea_lab.world.held_out import HeldOut, TopicQuestion, draw_questions
 from panacea_lab.world.world_judge import DIMENSIONS, Judge
 from panacea_lab.world.world_texts import World
 from panacea_train.evaluation import Answered, choose_examples, summarise
@@ -33,7 +34,12 @@ class ExamSettings:
 
 
 def sweep_grid(
-    judge: Judge, answerer: Answerer, questions: Sequence[Question], settings: ExamSettings, seed: int, report: Report
+    judge: Judge,
+    answerer: Answerer,
+    questions: Sequence[TopicQuestion],
+    settings: ExamSettings,
+    seed: int,
+    report: StageProgress,
 ) -> tuple[list[EvaluationSweep], list[list[list[list[Answered]]]]]:
     """Sweeps at the settings' temperature and greedy, and their answers [sweep][point][question][sample]."""
     grid: list[Preference] = simplex_grid(len(DIMENSIONS), settings.grid_divisions)
@@ -49,11 +55,11 @@ def sweep_grid(
 def ask_everywhere(
     judge: Judge,
     answerer: Answerer,
-    questions: Sequence[Question],
+    questions: Sequence[TopicQuestion],
     preferences: Sequence[Preference | None],
     plans: Sequence[tuple[float, int]],
     seed: int,
-    report: Report,
+    report: StageProgress,
 ) -> list[list[list[list[Answered]]]]:
     """Judged answers [plan][preference][question][sample] by `plans` of (temperature, samples).
 
@@ -79,7 +85,7 @@ def ask_everywhere(
 
 
 def examine(
-    world: World, held_out: HeldOut, answerer: Answerer, settings: ExamSettings, seed: int, report: Report
+    world: World, held_out: HeldOut, answerer: Answerer, settings: ExamSettings, seed: int, report: StageProgress
 ) -> Evaluation:
     """The whole examination of an adapter on questions that were written before it was trained."""
     templated = draw_questions(world, held_out, seed, settings.tasks, settings.dangers)
@@ -120,7 +126,7 @@ def examine(
 def second_turns(
     judge: Judge,
     answerer: Answerer,
-    questions: Sequence[Question],
+    questions: Sequence[TopicQuestion],
     grid: Sequence[Preference],
     first: Sequence[Sequence[Sequence[Answered]]],
     seed: int,
@@ -137,7 +143,7 @@ def second_turns(
     return [[[_judged(judge, question, next(texts))] for question in questions] for _ in grid]
 
 
-def _exchange(question: Question, answered: Answered) -> tuple[ChatMessage, ...]:
+def _exchange(question: TopicQuestion, answered: Answered) -> tuple[ChatMessage, ...]:
     # A token stands for at least one byte: this leaves room in the context, whatever a hardly trained model says.
     said = answered.text.encode()[:EARLIER_BYTES].decode(errors="ignore")
     return ChatMessage("user", question.text), ChatMessage("assistant", said)
@@ -147,7 +153,7 @@ def _spearman(grid: Sequence[Preference], answers: Sequence[Sequence[Sequence[An
     return summarise(NAMES, REFERENCE_POINT, 0.0, grid, answers, resamples=1).spearman
 
 
-def _judged(judge: Judge, question: Question, text: str) -> Answered:
+def _judged(judge: Judge, question: TopicQuestion, text: str) -> Answered:
     reading = judge.reader.read(question.topic, text)
     rewards = judge.rewards(question.topic, text)
     return Answered(text, rewards, reading.words, reading.sentences, reading.faithful_sentences)

@@ -13,16 +13,19 @@ from panacea.errors import ConfigError
 
 STATE_FILE = "stages.json"
 
+StageProgress = Callable[[float, dict[str, float]], None]
+"""Called with the share of a stage that is done, and with figures to show."""
+
 
 @dataclass(frozen=True)
-class Stage:
+class JobStage:
     """A named part of the job; its work writes files, so that later stages and later runs find them."""
 
     name: str
     share: float
     """Of the whole job's time, as measured; only the progress bar uses it."""
-    work: Callable[[Callable[[float, dict[str, float]], None]], None]
-    """Gets a function to report its progress with: the share done, and figures worth showing."""
+    work: Callable[[StageProgress], None]
+    """Called with a function to report its progress to."""
 
 
 class StageLog:
@@ -64,7 +67,7 @@ class StageLog:
 class _Bar:
     """One bar for the whole job, in hundredths."""
 
-    def __init__(self, stages: list[Stage], show: bool) -> None:
+    def __init__(self, stages: list[JobStage], show: bool) -> None:
         self._total = sum(stage.share for stage in stages)
         self._bar = tqdm(
             total=100,
@@ -82,22 +85,22 @@ class _Bar:
     ) -> None:
         self._bar.close()
 
-    def begin(self, number: int, count: int, stage: Stage) -> None:
+    def begin(self, number: int, count: int, stage: JobStage) -> None:
         self._bar.set_description_str(f"[{number}/{count}] {stage.name:<10}")
         self._bar.set_postfix_str("")
 
-    def report(self, stage: Stage, share: float, figures: dict[str, float]) -> None:
+    def report(self, stage: JobStage, share: float, figures: dict[str, float]) -> None:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         if shown:
             self._bar.set_postfix_str(shown, refresh=False)
         self._bar.update((self._before + share * stage.share) / self._total * 100 - self._bar.n)
 
-    def end(self, stage: Stage) -> None:
+    def end(self, stage: JobStage) -> None:
         self.report(stage, 1.0, {})
         self._before += stage.share
 
 
-def run_stages(stages: list[Stage], log: StageLog, show_progress: bool) -> None:
+def run_stages(stages: list[JobStage], log: StageLog, show_progress: bool) -> None:
     """Runs the stages that `log` does not have yet, in order. An interrupted one starts over next time."""
     with _Bar(stages, show_progress) as bar:
         for number, stage in enumerate(stages, 1):
@@ -105,7 +108,7 @@ def run_stages(stages: list[Stage], log: StageLog, show_progress: bool) -> None:
             if stage.name not in log.seconds:
                 started = time.monotonic()
 
-                def report(share: float, figures: dict[str, float], stage: Stage = stage) -> None:
+                def report(share: float, figures: dict[str, float], stage: JobStage = stage) -> None:
                     bar.report(stage, share, figures)
 
                 stage.work(report)

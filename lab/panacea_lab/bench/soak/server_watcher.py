@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from panacea_lab.bench.measurement import BenchError
-from panacea_lab.bench.soak.call import Caller, CallError, Stop
+from panacea_lab.bench.soak.http_caller import Caller, CallError, Stop
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SERVER, ENGINE = "server", "engine"

@@ -10,7 +10,7 @@ from panacea.config import EngineConfig
 from panacea.evaluation import FORMAT_VERSION, Evaluation
 from panacea.preference import Preference
 from panacea_train.evaluation.answer_rewards import Scorer
-from panacea_train.evaluation.evaluation_run import AnswerRecord, Run
+from panacea_train.evaluation.evaluation_run import AnswerRecord, EvaluationRun
 from panacea_train.evaluation.example_answers import choose_examples
 from panacea_train.evaluation.kept_replies import KeptReplies
 from panacea_train.evaluation.sweep import SweepSettings, sweep
@@ -30,7 +30,7 @@ def evaluate(
     reference_point: Sequence[float] | None = None,
     notes: Mapping[str, str] | None = None,
     kept: KeptReplies | None = None,
-) -> Run:
+) -> EvaluationRun:
     """Asks the model all prompts at all preferences, scores its answers, and sums them up.
 
     `reference_point`: where hypervolumes begin, a reward for each dimension; None is the worst reward that any single
@@ -83,7 +83,7 @@ def evaluate(
         },
         format_version=FORMAT_VERSION,
     )
-    return Run(name, evaluation, records)
+    return EvaluationRun(name, evaluation, records)
 
 
 def worst_rewards(records: Sequence[AnswerRecord]) -> tuple[float, ...]:

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from panacea_lab.bench.measurement import BenchError
-from panacea_lab.bench.soak.call import Caller
+from panacea_lab.bench.soak.http_caller import Caller
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 DISCONNECTS, BAD = 0.05, 0.01
 """Shares of all requests."""
 
-Kind = Literal["whole", "stream", "disconnect", "bad"]
+SoakKind = Literal["whole", "stream", "disconnect", "bad"]
 
 
 @dataclass(frozen=True)
-class Ask:
+class SoakRequest:
     """One request, and what becomes of it."""
 
-    kind: Kind
+    kind: SoakKind
     path: str
     body: bytes
     choices: int = 1
@@ -32,7 +32,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class SoakVocabulary:
     """What there is to ask of one server."""
 
     models: tuple[str, ...]
@@ -45,7 +45,7 @@ class Vocabulary:
     """Most tokens of an answer."""
 
     @classmethod
-    def of(cls, caller: Caller, prompt_chars: int, answer_tokens: int) -> "Vocabulary":
+    def of(cls, caller: Caller, prompt_chars: int, answer_tokens: int) -> "SoakVocabulary":
         """What the server says of itself."""
         replies = [caller.ask("GET", path) for path in ("/v1/models", "/v1/preferences")]
         for reply in replies:
@@ -62,10 +62,10 @@ class Vocabulary:
 
 
 @dataclass
-class Asks:
+class SoakRequests:
     """An endless supply for one client."""
 
-    vocabulary: Vocabulary
+    vocabulary: SoakVocabulary
     seed: str
     _random: random.Random = field(init=False)
     _systems: list[str] = field(init=False)
@@ -77,7 +77,7 @@ class Asks:
         self._systems = [self._text(shared, longest * share // 4) for share in (1, 2, 3, 4)]
         self._random = random.Random(self.seed)
 
-    def next(self) -> Ask:
+    def next(self) -> SoakRequest:
         """The next request."""
         drawn = self._random.random()
         if drawn < BAD:
@@ -93,9 +93,9 @@ class Asks:
                 body["stream_options"] = {"include_usage": True}
         prompt = body.get("prompt", "")
         prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
-        kind: Kind = "disconnect" if disconnects else "stream" if streams else "whole"
+        kind: SoakKind = "disconnect" if disconnects else "stream" if streams else "whole"
         leaves_after = self._random.randint(1, 12) if disconnects else 0
-        return Ask(kind, path, json.dumps(body).encode(), body.get("n", 1) * prompts, streams, leaves_after)
+        return SoakRequest(kind, path, json.dumps(body).encode(), body.get("n", 1) * prompts, streams, leaves_after)
 
     def _maybe(self, share: float, **fields: Any) -> dict[str, Any]:
         return fields if self._random.random() < share else {}
@@ -165,9 +165,9 @@ class Asks:
             text += draw.choice(self.vocabulary.prompts) + " "
         return text[:length]
 
-    def _bad(self) -> Ask:
+    def _bad(self) -> SoakRequest:
         path, body = self._random.choice(_BAD)
-        return Ask("bad", path, body)
+        return SoakRequest("bad", path, body)
 
 
 _STEPS = {

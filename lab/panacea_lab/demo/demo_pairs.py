@@ -9,8 +9,9 @@ from itertools import combinations
 from transformers import PreTrainedTokenizerFast
 
 from panacea.text.chat_template import ChatMessage
-from panacea_lab.demo.answerer import Answerer, DemoQuestion, Report
+from panacea_lab.demo.answerer import Answerer, DemoQuestion
 from panacea_lab.demo.demo_chat import END_ID, encode, prompt_text
+from panacea_lab.demo.job_stages import StageProgress
 from panacea_lab.world.conversations import ConversationWriter
 from panacea_lab.world.world_judge import Judge, Rewards
 from panacea_lab.world.world_questions import QuestionWriter
@@ -57,7 +58,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedAnswers:
     """A question with several answers of the base model."""
 
     question: str
@@ -77,8 +78,8 @@ class Subject:
 
 
 def sample_candidates(
-    world: World, answerer: Answerer, settings: PairSettings, seed: int, report: Report
-) -> list[Comparison]:
+    world: World, answerer: Answerer, settings: PairSettings, seed: int, report: StageProgress
+) -> list[ComparedAnswers]:
     """Asks the base model each question several times and judges the answers."""
     subjects = draw_subjects(world, settings, seed)
     asks = [
@@ -95,7 +96,7 @@ def sample_candidates(
     ]
     texts = answerer.answer(asks, report)
     judge = Judge(world)
-    comparisons: list[Comparison] = []
+    comparisons: list[ComparedAnswers] = []
     for index, subject in enumerate(subjects):
         own = texts[index * settings.candidates : (index + 1) * settings.candidates]
         candidates = tuple(
@@ -103,7 +104,7 @@ def sample_candidates(
             for text in dict.fromkeys(own)
         )
         if len(candidates) > 1:
-            comparisons.append(Comparison(subject.question, subject.system, subject.earlier, candidates))
+            comparisons.append(ComparedAnswers(subject.question, subject.system, subject.earlier, candidates))
     return comparisons
 
 
@@ -130,7 +131,7 @@ def draw_subjects(world: World, settings: PairSettings, seed: int) -> list[Subje
 
 
 def make_pairs(
-    comparisons: Sequence[Comparison], tokenizer: PreTrainedTokenizerFast, settings: PairSettings, seed: int
+    comparisons: Sequence[ComparedAnswers], tokenizer: PreTrainedTokenizerFast, settings: PairSettings, seed: int
 ) -> list[PreferencePair]:
     """Pairs of candidates with soft labels sigmoid(difference of rewards / temperature).
 
