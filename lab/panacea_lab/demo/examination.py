@@ -11,7 +11,7 @@ from panacea_lab.demo.answerer import Answerer, DemoQuestion
 from panacea_lab.demo.job_stages import StageProgress
 from panacea_lab.world.held_out import HeldOut, TopicQuestion, draw_questions
 from panacea_lab.world.world_judge import DIMENSIONS, Judge
-from panacea_lab.world.world_texts import World
+from panacea_lab.world.world_texts import Topic, World
 from panacea_train.evaluation import Answered, choose_examples, summarise
 from panacea_train.pareto import simplex_grid
 
@@ -77,7 +77,7 @@ def ask_everywhere(
     texts = iter(answerer.answer(asks, report))
     return [
         [
-            [[_judged(judge, question, next(texts)) for _ in range(samples)] for question in questions]
+            [[judged(judge, question.topic, next(texts)) for _ in range(samples)] for question in questions]
             for _ in preferences
         ]
         for _, samples in plans
@@ -140,7 +140,7 @@ def second_turns(
         for index, question in enumerate(questions)
     ]
     texts = iter(answerer.answer(asks, lambda _share, _figures: None))
-    return [[[_judged(judge, question, next(texts))] for question in questions] for _ in grid]
+    return [[[judged(judge, question.topic, next(texts))] for question in questions] for _ in grid]
 
 
 def _exchange(question: TopicQuestion, answered: Answered) -> tuple[ChatMessage, ...]:
@@ -153,9 +153,10 @@ def _spearman(grid: Sequence[Preference], answers: Sequence[Sequence[Sequence[An
     return summarise(NAMES, REFERENCE_POINT, 0.0, grid, answers, resamples=1).spearman
 
 
-def _judged(judge: Judge, question: TopicQuestion, text: str) -> Answered:
-    reading = judge.reader.read(question.topic, text)
-    rewards = judge.rewards(question.topic, text)
+def judged(judge: Judge, topic: Topic, text: str) -> Answered:
+    """The answer `text` to a question about `topic`, with its rewards and how faithful it is."""
+    reading = judge.reader.read(topic, text)
+    rewards = judge.rewards(topic, text)
     return Answered(text, rewards, reading.words, reading.sentences, reading.faithful_sentences)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from panacea.text.chat_template import ChatMessage
-from panacea_lab.demo.examination import NAMES, REFERENCE_POINT, ExamSettings
+from panacea_lab.demo.examination import NAMES, REFERENCE_POINT, ExamSettings, judged
 from panacea_lab.world.held_out import draw_questions, load_held_out
 from panacea_lab.world.world_judge import Judge
 from panacea_lab.world.world_texts import World, load_world
@@ -32,10 +32,7 @@ class WorldScorer:
         self._judge = Judge(self._world)
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Answered]:
-        return [self._judged(prompt, text) for prompt, text in zip(prompts, answers, strict=True)]
-
-    def _judged(self, prompt: Prompt, text: str) -> Answered:
-        topic = self._world.by_name[prompt.fields[TOPIC]]
-        reading = self._judge.reader.read(topic, text)
-        rewards = self._judge.rewards(topic, text)
-        return Answered(text, rewards, reading.words, reading.sentences, reading.faithful_sentences)
+        return [
+            judged(self._judge, self._world.by_name[prompt.fields[TOPIC]], text)
+            for prompt, text in zip(prompts, answers, strict=True)
+        ]

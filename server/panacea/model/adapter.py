@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,32 @@ class LowRank(NamedTuple):
     e: torch.Tensor  # (r,)
 
 
+def read_parts(
+    folder: Path, tensor_name: re.Pattern[str], refusal: Callable[[str], str]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of an adapter's weights file, by the groups `module` and `part` of `tensor_name`.
+
+    `refusal` words the error for a tensor of another name. Raises `CheckpointError` for it, and for a file that is
+    missing, damaged or empty.
+    """
+    path = folder / WEIGHTS_FILE
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
+                match = tensor_name.fullmatch(name)
+                if match is None:
+                    raise CheckpointError(refusal(name))
+                parts.setdefault(match["module"], {})[match["part"]] = file.get_tensor(name)
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: {WEIGHTS_FILE} is missing (other formats are not read)") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not parts:
+        raise CheckpointError(f"{path} holds no tensors")
+    return parts
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A Panacea adapter on the CPU, in the dtype of its file. Keys of `modules` are dotted names in the base model."""
@@ -43,21 +69,8 @@ class Adapter:
         """
         config = AdapterConfig.read(folder)
         path = folder / WEIGHTS_FILE
-        parts: dict[str, dict[str, torch.Tensor]] = {}
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
-                    match = _TENSOR_NAME.fullmatch(name)
-                    if match is None:
-                        raise CheckpointError(f"{path}: {name!r} is not a tensor of a Panacea adapter")
-                    parts.setdefault(match["module"], {})[match["part"]] = file.get_tensor(name)
-        except FileNotFoundError:
-            raise CheckpointError(f"{folder}: {WEIGHTS_FILE} is missing (other formats are not read)") from None
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        parts = read_parts(folder, _TENSOR_NAME, lambda name: f"{path}: {name!r} is not a tensor of a Panacea adapter")
         modules = {module: _low_rank(path, module, tensors, config.rank) for module, tensors in parts.items()}
-        if not modules:
-            raise CheckpointError(f"{path} holds no tensors")
         return cls(config, modules)
 
     def content_digest(self) -> bytes:

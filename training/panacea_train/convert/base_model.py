@@ -1,20 +1,17 @@
 """The base model that a checkpoint is about: where it is, which linear layers it has, and the model itself."""
 
-import logging
 import os
 import shutil
-from collections.abc import Collection, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
-from panacea.errors import CheckpointError, first_line
+from panacea.errors import CheckpointError
+from panacea_train.transformers_errors import loading
 
 Shape = tuple[int, int]
 """(in, out) of a linear layer."""
@@ -36,7 +33,7 @@ def linear_layers(folder: Path) -> dict[str, Shape]:
 
     The output head is none of them: it sees only the rows that sample. Raises `CheckpointError` for no model.
     """
-    with _refusals(folder), torch.device("meta"):
+    with loading(folder, CheckpointError), torch.device("meta"):
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         model: Any = AutoModelForCausalLM
         network: PreTrainedModel = model.from_config(config, trust_remote_code=False)
@@ -85,7 +82,7 @@ def target_names(adapted: Collection[str], linears: Collection[str]) -> tuple[st
 
 def load_base(folder: Path, dtype: torch.dtype | str, device: torch.device) -> PreTrainedModel:
     """The model in `folder` by transformers alone. Raises `CheckpointError` for one that cannot be loaded."""
-    with _refusals(folder):
+    with loading(folder, CheckpointError):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -103,16 +100,3 @@ def load_base(folder: Path, dtype: torch.dtype | str, device: torch.device) -> P
     network.requires_grad_(requires_grad=False)
     network.to(device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
     return network
-
-
-@contextmanager
-def _refusals(folder: Path) -> Generator[None]:
-    """transformers' complaints about `folder` as one `CheckpointError`, and its warnings not at all."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    except (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from None
-    finally:
-        transformers_logging.set_verbosity(level)

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 
 from panacea.errors import CheckpointError
-from panacea.model.adapter import WEIGHTS_FILE
+from panacea.model.adapter import read_parts
 from panacea.model.adapter_config import CONFIG_FILE
 
 _TENSOR_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
@@ -72,7 +71,9 @@ class LoraAdapter:
         """
         config = _read_config(folder)
         _check_kind(folder, config)
-        parts = _read_tensors(folder)
+        parts = read_parts(
+            folder, _TENSOR_NAME, lambda name: f"{folder} cannot be converted: {_what_it_is(name)} ({name})"
+        )
         modules: dict[str, LoraFactors] = {}
         for module, tensors in parts.items():
             if reason := _left_out(config, module):
@@ -122,25 +123,6 @@ def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
             continue
         reason = _REASONS.get(field, f"it uses {field}, which is not plain LoRA")
         raise CheckpointError(f"{folder} cannot be converted: {reason}")
-
-
-def _read_tensors(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    path = folder / WEIGHTS_FILE
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                match = _TENSOR_NAME.fullmatch(name)
-                if match is None:
-                    raise CheckpointError(f"{folder} cannot be converted: {_what_it_is(name)} ({name})")
-                parts.setdefault(match["module"], {})[match["part"]] = file.get_tensor(name)
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {WEIGHTS_FILE} (other formats are not read)") from None
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not parts:
-        raise CheckpointError(f"{path} holds no tensors")
-    return parts
 
 
 def _what_it_is(name: str) -> str:

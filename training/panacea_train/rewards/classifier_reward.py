@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from panacea.config import Device
 from panacea.errors import first_line
@@ -20,6 +18,7 @@ from panacea.model.hub import local_folder
 from panacea_train.prompts import Prompt
 from panacea_train.rewards.model_input import InputEncoder, ModelInput
 from panacea_train.rewards.reward import RewardError, ScoreProgress, finite
+from panacea_train.transformers_errors import loading
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ def read_classifier(name: str, place: str, device: Device = "auto", *, answer_al
         raise RewardError(f"{name} is an adapter: merge it into its base model first (peft's merge_and_unload)")
     if not (folder / "config.json").is_file():
         raise RewardError(f"{name} is no model: it has no config.json")
-    with _refusals(name):
+    with loading(name, RewardError):
         network = _load_network(name, folder, torch.float32 if chosen == "cpu" else "auto")
         tokenizer = _load_tokenizer(name, folder)
     output = _find_output(name, network, label)
@@ -183,19 +182,6 @@ def _load_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise RewardError(f"{name} has a tokenizer without tokenizer.json, which is not supported")
     return tokenizer
-
-
-@contextmanager
-def _refusals(name: str) -> Generator[None]:
-    """transformers' complaints as one `RewardError`, and its warnings not at all."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    except (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise RewardError(f"{name} cannot be loaded: {first_line(error)}") from None
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
 def _find_output(name: str, network: PreTrainedModel, label: str) -> int:
