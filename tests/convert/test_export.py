@@ -201,7 +201,7 @@ def test_only_an_adapter_or_a_model_is_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("", "utf-8")
-    with pytest.raises(ConfigError, match="is no adapter and no model, so it is not replaced"):
+    with pytest.raises(ConfigError, match="is not an adapter or model, so it is not replaced"):
         export_adapter(ADAPTER, tmp_path / "mine", "lora", preference=(1, 0, 0), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
 
@@ -210,7 +210,7 @@ def test_numbers_that_do_not_fit_the_dtype_are_refused(tmp_path: Path) -> None:
     shutil.copytree(ADAPTER, tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"scaling": 1e6}), "utf-8")
-    with pytest.raises(CheckpointError, match=r"do not fit into torch.float16: choose another --dtype"):
+    with pytest.raises(CheckpointError, match=r"overflow in torch.float16: choose another --dtype"):
         export_adapter(
             tmp_path / "adapter", tmp_path / "out", "lora", preference=(1, 0, 0), model=str(BASE), dtype="float16"
         )

@@ -194,7 +194,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "tokens": ({"trainable_token_indices": [1, 2]}, "embeddings of its own"),
     "parameters": ({"target_parameters": ["mlp.experts.down_proj"]}, "outside linear layers"),
     "replication": ({"layer_replication": [[0, 2], [1, 3]]}, "repeats layers"),
-    "alora": ({"alora_invocation_tokens": [5]}, "behind its invocation tokens"),
+    "alora": ({"alora_invocation_tokens": [5]}, "only after its invocation tokens"),
     "qalora": ({"use_qalora": True}, "it uses use_qalora, which is not plain LoRA"),
     "later": ({"use_something_new": {"a": 1}}, "it uses use_something_new, which is not plain LoRA"),
     "pissa": ({"init_lora_weights": "pissa_niter_4"}, "changed the base model's weights"),
@@ -203,14 +203,14 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "rank": ({"r": 5}, "has rank 5 in adapter_config.json, but 3 rows of A"),
     "rank_pattern": ({"rank_pattern": {"q_proj": 2}}, "has rank 2 in adapter_config.json, but 3 rows of A"),
     "rank_zero": ({"r": 0}, "a rank is at least 1"),
-    "alpha": ({"lora_alpha": "6"}, "lora_alpha of .* is no number"),
-    "alpha_nan": ({"lora_alpha": float("nan")}, "lora_alpha of .* is no number"),
-    "pattern": ({"alpha_pattern": ["q_proj"]}, "alpha_pattern has no patterns"),
-    "untargeted": ({"target_modules": ["q_proj", "v_proj"]}, "none of its target_modules: peft would ignore"),
-    "excluded": ({"exclude_modules": ["v_proj"]}, "one of its exclude_modules"),
-    "other_layers": ({"layers_to_transform": [0, 1]}, "none of its layers_to_transform"),
-    "no_base": ({"base_model_name_or_path": None}, "does not say what its base model is"),
-    "other_base": ({"base_model_name_or_path": "somebody/base"}, "of different base models"),
+    "alpha": ({"lora_alpha": "6"}, "lora_alpha of .* is not a number"),
+    "alpha_nan": ({"lora_alpha": float("nan")}, "lora_alpha of .* is not a number"),
+    "pattern": ({"alpha_pattern": ["q_proj"]}, "alpha_pattern is not an object of name patterns"),
+    "untargeted": ({"target_modules": ["q_proj", "v_proj"]}, "not in its target_modules: peft would ignore"),
+    "excluded": ({"exclude_modules": ["v_proj"]}, "in its exclude_modules"),
+    "other_layers": ({"layers_to_transform": [0, 1]}, "not in its layers_to_transform"),
+    "no_base": ({"base_model_name_or_path": None}, "does not name its base model"),
+    "other_base": ({"base_model_name_or_path": "somebody/base"}, "have different base models"),
     "revision": ({"revision": "abc123"}, "at revision abc123"),
 }
 
@@ -253,7 +253,7 @@ TENSORS: dict[str, tuple[Change, str]] = {
     "width": (put(f"{Q_PROJ}.lora_A.weight", torch.ones(3, 95)), "maps 95 to 96 features, the base model's 96 to 96"),
     "no_such_layer": (
         lambda t: [rename(f"{Q_PROJ}.lora_{p}.weight", f"{Q_PROJ.replace('0', '7')}.lora_{p}.weight")(t) for p in "AB"],
-        "layers.7.self_attn.q_proj, which is no linear layer inside the base",
+        "layers.7.self_attn.q_proj, which is not a linear layer inside the base",
     ),
     "nothing": (lambda tensors: tensors.clear(), "holds no tensors"),
 }
@@ -275,7 +275,7 @@ def test_the_output_head_is_refused(tmp_path: Path) -> None:
     tiny_llama().save_pretrained(tmp_path / "base")
     save_lora(tmp_path / "a", "../base", r=2, target_modules=["lm_head"])
     save_lora(tmp_path / "b", "../base", r=2, target_modules=["q_proj"])
-    with pytest.raises(CheckpointError, match="adapts lm_head, which is no linear layer inside"):
+    with pytest.raises(CheckpointError, match="adapts lm_head, which is not a linear layer inside"):
         convert_soup({"a": tmp_path / "a", "b": tmp_path / "b"}, tmp_path / "out")
 
 
@@ -356,7 +356,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no_name": (("--adapter", str(HELPFUL)), "write NAME=DIR"),
     "twice": (("--adapter", f"a={HELPFUL}", "--adapter", f"a={CONCISE}"), "the dimension a has an adapter already"),
     "no_folder": (("--adapter", "a=/no/such/folder", "--adapter", f"b={CONCISE}"), "neither a folder nor a hub id"),
-    "no_adapter": (("--adapter", f"a={BASE}", "--adapter", f"b={CONCISE}"), "is no adapter"),
+    "no_adapter": (("--adapter", f"a={BASE}", "--adapter", f"b={CONCISE}"), "is not an adapter"),
     "no_base": ((*BOTH, "--model", "/no/such/folder"), "neither a folder nor a hub id"),
     "wrong_base": ((*BOTH, "--model", str(HELPFUL)), "cannot be loaded"),
     "default": ((*BOTH, "--default", "helpful"), "write name=weight"),

@@ -128,7 +128,7 @@ def test_the_layout_with_blocks_gives_the_golden_answers_too(tmp_path: Path, suf
 
 def test_the_factor_may_be_said_where_no_config_tells_it(tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", in_blocks(), None)
-    with pytest.raises(ConfigError, match=r"name it with --factor .* now there are 4\)"):
+    with pytest.raises(ConfigError, match=r"give it with --factor .* now there are 4\)"):
         convert_third_party(source, NAMES, tmp_path / "out")
     convert_third_party(source, NAMES, tmp_path / "out", factor=2.0)
     check_golden(tmp_path / "out")
@@ -184,8 +184,8 @@ def drop(name: str) -> Callable[[Tensors], object]:
 
 Q_PROJ = "model.layers.0.self_attn.q_proj"
 DAMAGES: dict[str, tuple[Callable[[Tensors], object], str]] = {
-    "unknown": (put(f"{Q_PROJ}.lora_mix", torch.ones(2)), "q_proj.lora_mix belongs to no known layout"),
-    "missing": (drop(f"{Q_PROJ}.pref_scaling"), "q_proj has lora_diagonal_weight, .*, which is no known layout"),
+    "unknown": (put(f"{Q_PROJ}.lora_mix", torch.ones(2)), "q_proj.lora_mix does not belong to a known layout"),
+    "missing": (drop(f"{Q_PROJ}.pref_scaling"), "q_proj has lora_diagonal_weight, .*, which is not a known layout"),
     "columns": (put(f"{Q_PROJ}.lora_right_weight", torch.ones(96, 6)), r"has shape \(96, 6\), not \(any, 7\)"),
     "rows": (put(f"{Q_PROJ}.lora_left_weight", torch.ones(96, 7)), r"has shape \(96, 7\), not \(7, any\)"),
     "diagonal": (put(f"{Q_PROJ}.lora_diagonal_weight", torch.ones(4)), r"has shape \(4,\), not \(1, 4\)"),
@@ -214,7 +214,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_leaves_nothing(tmp_path: Pa
 
 
 def test_dimensions_must_be_named_and_counted(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="name the dimensions with --dimension"):
+    with pytest.raises(ConfigError, match="name them with --dimension"):
         convert_third_party(SOURCE, (), tmp_path / "out")
     with pytest.raises(ConfigError, match="has 3 dimensions, but 2 are named: a, b"):
         convert_third_party(SOURCE, ("a", "b"), tmp_path / "out")
@@ -268,7 +268,7 @@ def test_the_command_converts_and_prints_the_largest_difference(
 
 
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
-    "no_folder": (("/no/such/folder", *DIMENSIONS), "is no model: it has no config.json"),
+    "no_folder": (("/no/such/folder", *DIMENSIONS), "is not a model: config.json is missing"),
     "no_adapter": ((str(BASE), *DIMENSIONS), "has no tensors of an adapter"),
     "factor": ((str(SOURCE), *DIMENSIONS, "--factor", "nan"), "--factor is nan, but must be a finite number other than 0"),
     "too_few": ((str(SOURCE), *DIMENSIONS[:4]), "has 3 dimensions, but 2 are named"),

@@ -142,7 +142,7 @@ def test_what_is_written_holds_all_numbers(tmp_path: Path) -> None:
         (list, "needs at least two evaluations"),
         (lambda: [made_up_run("mine")], "two evaluations called mine"),
         (lambda: [made_up_run("b", dimensions=("kind", "short"))], "b and mine cannot be compared.*kind, short"),
-        (lambda: [made_up_run("b", temperatures=(1.1,))], "no temperature at which all"),
+        (lambda: [made_up_run("b", temperatures=(1.1,))], "no temperature in common"),
         (lambda: [msgspec.structs.replace(made_up_run("b"), answers=None)], r"b has no answers\.jsonl"),
     ],
 )

@@ -174,13 +174,13 @@ def test_runs_beside_each_other(
         ),
         ([*GOLDEN, *rewards(), "--reward", "helpful=rule:words"], "the dimension helpful has a reward already"),
         ([*GOLDEN, "--reward", "helpful"], "--reward helpful: write NAME=REWARD"),
-        ([*GOLDEN, *rewards("magic:x")], "magic:x is no reward function"),
+        ([*GOLDEN, *rewards("magic:x")], "magic:x is not a reward function"),
         ([*GOLDEN, *rewards("python:rules.py:nothing")], "rules.py has no function nothing"),
-        ([*GOLDEN, *rewards("python:rules.py:broken")], "rules.py:broken gave nan, which is no finite number"),
+        ([*GOLDEN, *rewards("python:rules.py:broken")], "rules.py:broken gave nan, which is not a finite number"),
         ([*GOLDEN, *rewards(), "--prompts", "nowhere.jsonl"], "nowhere.jsonl cannot be read: no such file"),
-        ([*GOLDEN, *rewards(), "--prompts", "rules.py"], "rules.py, line 2: is no JSON"),
+        ([*GOLDEN, *rewards(), "--prompts", "rules.py"], "rules.py, line 2: is not valid JSON"),
         ([*GOLDEN, *rewards(), "--preferences", "prompts.jsonl"], "--grid and --preferences both choose"),
-        ([*GOLDEN[:-1], 10**9, *rewards()], "points in 3 dimensions, and at most 1,000 are asked"),
+        ([*GOLDEN[:-1], 10**9, *rewards()], "points in 3 dimensions, but at most 1,000 are evaluated"),
         ([*GOLDEN[:-1], 0, *rewards()], "--grid"),
         ([*GOLDEN, *rewards(), "--max-tokens", 600], "the prompt on line 1 has"),
         ([*GOLDEN, *rewards(), "--temperature", 3], "--temperature"),
@@ -192,12 +192,15 @@ def test_runs_beside_each_other(
         ([*GOLDEN, *rewards(), "--reference", "x"], "--reference x"),
         (["--install"], "--install copies into the adapter's folder"),
         ([*GOLDEN, *rewards(), "--out", "adapter"], "adapter exists already; --overwrite replaces it"),
-        ([*GOLDEN, *rewards(), "--out", "adapter", "--overwrite"], "adapter is no evaluation, so it is not replaced"),
+        (
+            [*GOLDEN, *rewards(), "--out", "adapter", "--overwrite"],
+            "adapter is not an evaluation, so it is not replaced",
+        ),
         ([*GOLDEN, *rewards(), "--out", "rules.py"], "rules.py exists already"),
         (["--adapter", "nowhere"], "nowhere is neither a folder nor a hub id"),
         (["--device", "cuda", "--max-batch", 0], "--max-batch"),
         (["compare", "first"], "first: write NAME=DIR"),
-        (["compare", "a=adapter", "b=adapter"], "adapter is no evaluation: it has no evaluation.json"),
+        (["compare", "a=adapter", "b=adapter"], "adapter is not an evaluation: evaluation.json is missing"),
     ],
 )
 def test_what_is_wrong_ends_with_one_line(
@@ -227,12 +230,12 @@ def test_a_judge_that_fails_loses_no_answer(
     broken = [*GOLDEN, "--temperature", 1.2, *rewards(concise="python:rules.py:broken")]
     assert panacea_eval(*broken, "--out", "out", monkeypatch=monkeypatch) == 2
     kept = folder / "out-unfinished.jsonl"
-    assert f"{kept} keeps 9 answers: the same command asks for the others only" in capsys.readouterr().err
+    assert f"{kept} keeps 9 answers: the same command generates only the others" in capsys.readouterr().err
     assert not (folder / "out").exists()
 
     monkeypatch.setattr(Engine, "step", _never)
     assert panacea_eval(*arguments, "--out", "out", monkeypatch=monkeypatch) == 0
-    assert f"{kept} has 9 answers of a run that did not end" in capsys.readouterr().err
+    assert f"{kept} has 9 answers of an interrupted run" in capsys.readouterr().err
     assert not kept.exists()
     for name in ("answers.jsonl", "evaluation.json", "points.csv"):
         assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()

@@ -126,11 +126,11 @@ def test_the_file_goes_when_the_evaluation_is_complete_and_stays_until_then(tmp_
     assert not said, "nothing was answered yet"
     with pytest.raises(ZeroDivisionError):
         fail_after({"a": KeptReply([1, 2], cut_off=True)})
-    assert said == [f"{file} keeps 1 answers: the same command asks for the others only"]
+    assert said == [f"{file} keeps 1 answers: the same command generates only the others"]
     with kept_replies(file, said.append) as kept:
         assert kept["a"] == KeptReply([1, 2], cut_off=True)
         assert file.exists()
-    assert said[1:] == [f"{file} has 1 answers of a run that did not end: they are not asked for again"]
+    assert said[1:] == [f"{file} has 1 answers of an interrupted run: they are not generated again"]
     assert not file.exists()
 
 

@@ -55,10 +55,10 @@ def test_a_single_point_is_a_file_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "names no preference"),
-        ("[]", "names no preference"),
+        ("", "has no preference"),
+        ("[]", "has no preference"),
         ("[[0.5, 0.5], [1, 1]]", "point 2 is the same preference as point 1"),
-        ('[1, 3]\n{"helpful": 1', r"line 2: is no JSON: .* at column"),
+        ('[1, 3]\n{"helpful": 1', r"line 2: is not valid JSON: .* at column"),
         ("[[0.5, 0.5], [1]]", "point 2: preference has 1 weights instead of 2"),
         ('[{"kind": 1}]', "point 1: .*unknown dimension 'kind'.*helpful, concise"),
         ('["bref"]', "point 1: .*presets: brief"),
@@ -66,7 +66,7 @@ def test_a_single_point_is_a_file_too(tmp_path: Path) -> None:
         ("[[NaN, 2]]", r"point 1: preference\.helpful must be between 0"),
         ("[[0, 0]]", "point 1: preference has no weight above 0"),
         ("[null]", "point 1: preference must be an object or an array"),
-        (json.dumps([[i, 1] for i in range(MOST_POINTS + 1)]), "has 1,001 points, and at most 1,000"),
+        (json.dumps([[i, 1] for i in range(MOST_POINTS + 1)]), "has 1,001 points, but at most 1,000"),
     ],
 )
 def test_what_is_no_preference_is_told_by_its_place(tmp_path: Path, content: str, message: str) -> None:

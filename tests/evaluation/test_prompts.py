@@ -44,9 +44,9 @@ def test_a_text_file_has_a_prompt_on_each_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{broken", "line 2: is no JSON: .* at column 2"),
+        ("{broken", "line 2: is not valid JSON: .* at column 2"),
         (b"\xff\xfe", "line 2: is not UTF-8"),
-        ('["How?"]', "line 2: is no JSON object"),
+        ('["How?"]', "line 2: is not a JSON object"),
         ('{"question": "How?"}', "line 2: has neither prompt nor messages"),
         (
             '{"prompt": "How?", "messages": [{"role": "user", "content": "How?"}]}',
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_told_by_line_and_field(tmp_path: Path, line: str | byt
 
 def test_only_the_first_of_many_problems_is_told(tmp_path: Path) -> None:
     path = written(tmp_path, "one\ntwo\nthree\n")
-    with pytest.raises(ConfigError, match=r"line 1: is no JSON.*\(and 2 more such problems\)"):
+    with pytest.raises(ConfigError, match=r"line 1: is not valid JSON.*\(and 2 more such problems\)"):
         read_prompts(path)
 
 

@@ -55,7 +55,7 @@ def test_answers_that_nobody_kept_are_none(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_refused_by_the_name_of_its_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is no evaluation: it has no evaluation\.json"):
+    with pytest.raises(ConfigError, match=r"is not an evaluation: evaluation\.json is missing"):
         read_run(tmp_path / "nowhere")
     whole = tmp_path / "whole"
     whole.mkdir()

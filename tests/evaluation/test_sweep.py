@@ -110,7 +110,7 @@ def test_a_base_without_a_template_takes_single_texts_as_they_are(tmp_path: Path
     said = sweep(config, asked("Plant the bulbs"), [GRID[0]], SweepSettings((0.0,), max_tokens=4))
     assert len(said) == 1
     conversation = Prompt((ChatMessage("system", "Be brief."), ChatMessage("user", "C")), {}, 8)
-    with pytest.raises(ConfigError, match="the prompt on line 8 cannot be asked: the model has no chat template"):
+    with pytest.raises(ConfigError, match="the prompt on line 8 cannot be used: the model has no chat template"):
         sweep(config, [conversation], [GRID[0]], SweepSettings())
 
 
@@ -161,7 +161,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperatures": ()}, "no temperature"),
+        ({"temperatures": ()}, "--temperature is missing"),
         ({"temperatures": (0.7, 0.7)}, r"--temperature 0\.7 is there twice"),
         ({"temperatures": (-1.0,)}, "--temperature must be between 0 and 2"),
         ({"temperatures": (float("nan"),)}, "--temperature must be between 0 and 2"),

@@ -171,7 +171,9 @@ def test_a_model_that_ignores_its_preference_is_warned_about() -> None:
 def test_few_prompts_are_warned_about() -> None:
     assert "There was one prompt" in warnings(made_up(prompts=1))
     assert "There were 3 prompts" in warnings(made_up(prompts=3))
-    assert "The models were not asked the same number of prompts." in warnings(made_up("a"), made_up("b", prompts=20))
+    assert "The models were not evaluated with the same number of prompts." in warnings(
+        made_up("a"), made_up("b", prompts=20)
+    )
 
 
 def test_models_that_were_judged_differently_are_told() -> None:
@@ -201,7 +203,7 @@ def test_a_hypervolume_of_nothing_is_warned_about() -> None:
 
 
 def test_different_preferences_are_warned_about() -> None:
-    assert "were not asked at the same preferences" in warnings(
+    assert "were not evaluated at the same preferences" in warnings(
         made_up("a"), made_up("b", preferences=simplex_grid(3, 2))
     )
 
@@ -289,7 +291,7 @@ def test_models_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ConfigError, match="at least one"):
         render_report([])
     run = made_up("none")
-    with pytest.raises(ConfigError, match="nothing to report of none"):
+    with pytest.raises(ConfigError, match="none cannot be reported"):
         render_report([replace(run, evaluation=replace(run.evaluation, sweeps=()))])
 
 

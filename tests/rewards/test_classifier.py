@@ -134,10 +134,10 @@ def test_a_label_of_certain_probability_keeps_its_distance(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("", "has 3 outputs: say #LABEL behind it, one of rude, polite, 1"),
-        ("#kind", "there is no output kind; there are rude, polite, 1"),
-        ("#3", "there is no output 3; there are rude, polite, 1"),
-        ("#-1", "there is no output -1"),
+        ("", "has 3 outputs: append #LABEL, one of rude, polite, 1"),
+        ("#kind", "has no output kind: choose one of rude, polite, 1"),
+        ("#3", "has no output 3: choose one of rude, polite, 1"),
+        ("#-1", "has no output -1"),
     ],
 )
 def test_a_label_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, label: str, message: str) -> None:
@@ -247,7 +247,7 @@ def test_scores_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["classifier.bias"].fill_(float("nan"))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RewardError, match='gave nan, which is no finite number, for the answer "no" to "egg"'):
+    with pytest.raises(RewardError, match='gave nan, which is not a finite number, for the answer "no" to "egg"'):
         scores(f"model:{folder}", ["egg"], ["no"])
 
 
@@ -345,15 +345,15 @@ def _own_code(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_causal, r"is no trained classifier: it has no tensor score.weight"),
-        (_encoder, r"is no trained classifier: it has no tensor classifier.bias"),
-        (_half_a_head, r"is no trained classifier: it has no tensor classifier.bias"),
+        (_causal, r"is not a trained classifier: the tensor score.weight is missing"),
+        (_encoder, r"is not a trained classifier: the tensor classifier.bias is missing"),
+        (_half_a_head, r"is not a trained classifier: the tensor classifier.bias is missing"),
         (_more_labels, r"is damaged: its classifier.bias is \(1,\), its config says \(2,\)"),
         (_pickled, r"cannot be loaded: .*no file named model.safetensors"),
         (_truncated, r"cannot be loaded: Error while deserializing header"),
         (_no_tokenizer, r"has no tokenizer: none of the files tokenizer.json, vocab.txt"),
         (_adapter, r"is an adapter: merge it"),
-        (_no_config, r"is no model: it has no config.json"),
+        (_no_config, r"is not a model: config.json is missing"),
         (_unknown, r"cannot be loaded: .*model type `clever`"),
         (_picture_model, r"cannot be loaded: Unrecognized configuration class"),
         (_own_code, r"cannot be loaded: .*custom code"),
@@ -377,5 +377,5 @@ def test_a_model_that_cannot_be_had_is_told(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RewardError, match="shall be computed on CUDA, but torch finds no CUDA device"):
+    with pytest.raises(RewardError, match="cannot run on CUDA: torch finds no CUDA device"):
         read_reward(f"model:{bert(tmp_path)}", "cuda")

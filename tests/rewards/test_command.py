@@ -105,10 +105,10 @@ def test_scores_are_heard_while_the_program_goes_on(tmp_path: Path, monkeypatch:
         ("echo 1; echo; echo 2", 'wrote "" on line 2, not a number'),
         ("echo 1; echo good", 'wrote "good" on line 2, not a number'),
         ("echo '0.5 0.7'", 'wrote "0.5 0.7" on line 1, not a number'),
-        ("echo 1; echo nan", 'gave nan, which is no finite number, for the answer "b" to "How?"'),
-        ("echo 1e999", 'gave inf, which is no finite number, for the answer "a" to "How?"'),
-        ("yes 1", "wrote more lines than it got answers, 2"),
-        ("seq 3", "wrote more lines than it got answers, 2"),
+        ("echo 1; echo nan", 'gave nan, which is not a finite number, for the answer "b" to "How?"'),
+        ("echo 1e999", 'gave inf, which is not a finite number, for the answer "a" to "How?"'),
+        ("yes 1", "wrote more lines than the 2 answers it got"),
+        ("seq 3", "wrote more lines than the 2 answers it got"),
         ("cat /dev/zero", 'wrote "\N{REPLACEMENT CHARACTER}'),
         (r"printf '\377\n'", 'wrote "\N{REPLACEMENT CHARACTER}" on line 1, not a number'),
         ("exec >&-; exit 4", "ended with exit code 4 after 0 of 2 scores"),
@@ -200,10 +200,10 @@ def test_a_child_that_stays_behind_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("command:no-such-judge --fast", "there is no program 'no-such-judge'"),
-        ("command:./judge.py", "there is no program './judge.py'"),
+        ("command:no-such-judge --fast", "the program 'no-such-judge' does not exist"),
+        ("command:./judge.py", "the program './judge.py' does not exist"),
         ("command:'unfinished", "cannot be split into words: No closing quotation"),
-        ("command:''", "there is no program"),
+        ("command:''", "the program '' does not exist"),
     ],
 )
 def test_what_cannot_be_started_is_refused_before_anything_is_scored(spec: str, message: str) -> None:

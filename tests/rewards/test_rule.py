@@ -138,7 +138,7 @@ def test_numbers_of_other_types_are_numbers(rules: Path) -> None:
     ],
 )
 def test_what_is_no_finite_number_is_an_error(rules: Path, answer: str) -> None:
-    with pytest.raises(RewardError, match=r"rules.py:gives gave .*no finite number.*to \"How\?\"") as raised:
+    with pytest.raises(RewardError, match=r"rules.py:gives gave .*not a finite number.*to \"How\?\"") as raised:
         scores(f"python:{rules}:gives", "1", answer)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 300 + len(str(rules))
@@ -176,9 +176,9 @@ def test_a_function_of_another_form_is_refused_before_anything_is_scored(rules: 
         ("{folder}:loud", "cannot be imported: ModuleNotFoundError"),
         ("no.such.module:loud", "no.such.module cannot be imported: ModuleNotFoundError: No module named 'no'"),
         ("{folder}/rules.py:quiet", "rules.py has no function quiet"),
-        ("{folder}/rules.py:LIMIT", "has something else than a function called LIMIT"),
-        ("{folder}/rules.py", "names no function: python:FILE.py:function"),
-        ("{folder}/rules.py:", "names no function"),
+        ("{folder}/rules.py:LIMIT", "has no callable named LIMIT"),
+        ("{folder}/rules.py", "does not name a function: write python:FILE.py:function"),
+        ("{folder}/rules.py:", "does not name a function"),
         ("{folder}/wrong.py:loud", r"SyntaxError: .* \(wrong.py, line 2\)"),
         (
             "{folder}/broken.py:loud",
@@ -214,17 +214,19 @@ def test_concise_is_the_papers_formula() -> None:
 
 @pytest.mark.parametrize("spec", ["rule:short", "rule:concise:0", "rule:concise:x", "rule:concise:-3", "rule:words:3"])
 def test_a_rule_that_is_not_built_in_is_refused_with_those_that_are(spec: str) -> None:
-    with pytest.raises(RewardError, match=f"{spec} is no built-in rule: there are rule:words, rule:concise and"):
+    with pytest.raises(RewardError, match=f"{spec} is not a built-in rule: choose rule:words, rule:concise or"):
         read_reward(spec)
 
 
 @pytest.mark.parametrize("spec", ["", "-", "sentiment", "llm:judge", "/path/rules.py"])
 def test_an_unknown_kind_is_refused_with_an_example_of_each(spec: str) -> None:
-    with pytest.raises(RewardError, match=r"is no reward function; .*python:my_rules.py:politeness, .*rule:concise:40"):
+    with pytest.raises(
+        RewardError, match=r"is not a reward function; .*python:my_rules.py:politeness, .*rule:concise:40"
+    ):
         read_reward(spec)
 
 
 @pytest.mark.parametrize("spec", ["python", "python:", "rule: "])
 def test_a_kind_without_more_is_refused(spec: str) -> None:
-    with pytest.raises(RewardError, match=f"{spec} is not all of a reward function; an example: "):
+    with pytest.raises(RewardError, match=f"{spec} is incomplete; an example: "):
         read_reward(spec)

@@ -87,11 +87,11 @@ def changed(line: dict[str, Any], *path: str | int, to: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("{", "line 2: is no JSON: "),
-        ("[1]", "line 2: is no JSON object"),
+        ("{", "line 2: is not valid JSON: "),
+        ("[1]", "line 2: is not a JSON object"),
         (b'{"prompt": "\xff"}', "line 2: is not UTF-8"),
-        ("[" * 100_000, "line 2: is no JSON that can be read"),
-        ({"prompt": "Hello"}, "line 2: has none of the fields answers, better, chosen,"),
+        ("[" * 100_000, "line 2: is JSON that cannot be read"),
+        ({"prompt": "Hello"}, "line 2: needs one of the fields answers, better, chosen,"),
         (changed(SCORED, "prompt", to=3), "line 2: prompt: input should be a valid list"),
         (changed(SCORED, "prompt", to=" "), "line 2: prompt.0.content: is blank"),
         (changed(SCORED, "prompt", to=[]), "line 2: prompt: value should have at least 1 item"),
@@ -126,7 +126,7 @@ def changed(line: dict[str, Any], *path: str | int, to: Any) -> dict[str, Any]:
         (changed(PAIR, "b", to=None), "line 2: b: field required"),
         (changed(PAIR, "better", "helpful", to="c"), "line 2: better.helpful: input should be a valid number"),
         (changed(PAIR, "better", "helpful", to=1.5), "line 2: better.helpful: input should be less than or equal to 1"),
-        (changed(PAIR, "better", "a b", to="a"), "line 2: better.a b: is no name"),
+        (changed(PAIR, "better", "a b", to="a"), "line 2: better.a b: is not a name"),
         (changed(SAFE, "safer_response_id", to=2), "line 2: safer_response_id: input should be 0 or 1"),
         (changed(SAFE, "safer_response_id", to=None), "line 2: safer_response_id: field required"),
         (changed(SHOWN, "preference", to={"concise": -1}), "line 2: preference.concise: input should be greater"),
@@ -164,7 +164,7 @@ def test_the_summary_counts_each_dimension(tmp_path: Path) -> None:
     ]
     assert lines[4].startswith("2 lines in which two dimensions want different answers")
     alike = changed(PAIR, "better", "concise", to="a")
-    assert "In no line" in summarise(read(tmp_path, alike))
+    assert "In no line do two dimensions" in summarise(read(tmp_path, alike))
 
 
 @pytest.fixture(scope="module")

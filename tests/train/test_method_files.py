@@ -164,7 +164,7 @@ def test_bfloat16_on_disk_is_the_rounded_adapter(tmp_path: Path, ids: Tensor) ->
 def test_a_base_that_nobody_named_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="pass base"):
         save_adapter(adapted(), tmp_path)
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="not a folder"):
         save_adapter(adapted(), tmp_path, base=tmp_path / "absent")
 
 

@@ -1,1 +1,1 @@
-"""The Panacea method for peft: adapters, preference sampling, losses, trainer, and the world of the demo model."""
+"""The Panacea method for peft: adapters, losses, trainer, converters, rewards, evaluation and its report."""

@@ -18,7 +18,7 @@ from panacea_train.training_examples import Example, PreferencePair, TokenIds
 SCORING_ROWS = 64
 """Sequences in one forward without gradients."""
 SCORING_TOKENS = 16_384
-"""Tokens in one such forward, padding included: with 128,000 words in a vocabulary their logits may take 12 GB."""
+"""Tokens in one such forward, padding included: with a vocabulary of 128,000 their logits may take 12 GB."""
 
 
 def sequence_logprobs(model: nn.Module, sequences: Sequences) -> Tensor:
@@ -36,8 +36,8 @@ def sequence_logprobs(model: nn.Module, sequences: Sequences) -> Tensor:
 def _head_only_at(model: nn.Module, positions: Tensor) -> Generator[None]:
     """Within this context the logits of `model` are (1, n, vocabulary): those at `positions` of the flattened batch.
 
-    A hook on the head, and not a call of the model without its head, because what some families do to logits after it
-    (soft caps, scaling) then still happens.
+    This is a hook on the head and not a call of the model without its head. So the steps that some families apply to
+    the logits afterwards (soft caps, scaling) still run.
     """
 
     def select(_: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
@@ -52,7 +52,7 @@ def _head_only_at(model: nn.Module, positions: Tensor) -> Generator[None]:
 
 
 def under(model: nn.Module, preference: Tensor | None) -> AbstractContextManager[None]:
-    """`steered`, but nothing for a model without adapter, so that the same trainer trains a base model."""
+    """`steered`, or an empty context for a model without adapter, so that the same trainer trains a base model."""
     return nullcontext() if find_steering(model) is None else steered(model, preference)
 
 
@@ -94,9 +94,9 @@ def _chunks(by_length: NDArray[np.intp], lengths: Sequence[int]) -> Generator[ND
 
 
 def reference_logprobs(model: nn.Module, examples: Sequence[Example], *, progress: bool = True) -> NDArray[np.float32]:
-    """What DPO compares with: log-probabilities of each pair's answers under the bare base, (examples, 2) float32.
+    """The reference of DPO: log-probabilities of each pair's answers under the bare base, (examples, 2) float32.
 
-    `model` is the one to train, so no second model is loaded. Zeros for examples that are no pairs.
+    `model` is the model to train, so no second model is loaded. Examples that are not pairs get zeros.
     """
     result = np.zeros((len(examples), 2), dtype=np.float32)
     pairs = [(index, example) for index, example in enumerate(examples) if isinstance(example, PreferencePair)]

@@ -16,15 +16,15 @@ from panacea_train.training_examples import Candidates, Demonstration, Example, 
 from panacea_train.training_options import Selection
 
 _ORDER, _DRAW = 0, 1
-"""Keep the random numbers of an epoch's order apart from those of a step's draws."""
+"""Separate the random numbers of an epoch's order from those of a step's draws."""
 
 _POOL_BATCHES = 50
-"""Batches that are sorted by length together: enough that padding stays under a few per cent, few enough that which
-examples meet in a batch stays random."""
+"""Number of batches that are sorted by length together. It is large enough to keep padding under a few per cent, and
+small enough that the examples of a batch stay random."""
 
 
 class Sequences(TypedDict):
-    """Prompts with answers, padded on the right. Causal attention never looks there, so no mask is needed.
+    """Prompts with answers, padded on the right. Causal attention never sees the padding, so no mask is needed.
 
     The answers' last tokens are predicted but never read, and so are not in `input_ids`.
     """
@@ -47,7 +47,7 @@ class Batch(Sequences):
     preference: Tensor
     """(rows, m) float32"""
     pair_probabilities: Tensor
-    """(pairs, m) float32; not a number where nobody labelled the pair"""
+    """(pairs, m) float32; NaN for dimensions without a label"""
     pair_reference: Tensor
     """(pairs, 2) float32: log-probabilities of answers a and b under the bare base"""
     sft_weights: Tensor
@@ -66,7 +66,7 @@ def pack(sequences: Sequence[tuple[TokenIds, TokenIds]]) -> Sequences:
     targets: list[TokenIds] = []
     for row, (prompt, answer) in enumerate(sequences):
         if len(prompt) == 0 or len(answer) == 0:
-            raise ValueError("a sequence needs at least one token before the answer, and one in it")
+            raise ValueError("a sequence needs at least one token in its prompt and one in its answer")
         input_ids[row, : len(prompt)] = prompt
         input_ids[row, len(prompt) : len(prompt) + len(answer) - 1] = answer[:-1]
         positions.append(np.arange(len(answer)) + row * longest_row + len(prompt) - 1)
@@ -83,7 +83,7 @@ def pack(sequences: Sequence[tuple[TokenIds, TokenIds]]) -> Sequences:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the batches of a training run are drawn; with the examples it determines each of them."""
+    """How the batches of a training run are drawn. Together with the examples it determines each batch."""
 
     batch_size: int
     dimensions: int
@@ -92,16 +92,16 @@ class Sampling:
     dirichlet_alpha: float
     selection: Selection
     one_preference: bool = False
-    """A batch has one preference for all its examples."""
+    """All examples of a batch share one preference."""
     fixed: tuple[float, ...] | None = None
-    """Nothing is drawn: every example has this preference."""
+    """If set, nothing is drawn and every example has this preference."""
 
 
 class StepBatches(Dataset[Batch]):
     """Item s is the batch of step s: a pure function of the examples, the sampling and s.
 
-    So a resumed run needs no state to go on as if it had never stopped. Examples come in epochs, in a new order each;
-    those left over when an epoch's last batch cannot be filled are skipped.
+    So a resumed run continues exactly without any saved state. Examples come in epochs, each in a new order. Examples
+    that do not fill an epoch's last batch are skipped.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class StepBatches(Dataset[Batch]):
     ) -> None:
         """`reference` (examples, 2) float32: log-probabilities of a pair's answers; anything for other examples."""
         if not examples:
-            raise ConfigError("there are no examples to train on")
+            raise ConfigError("the training file gives no examples: add lines to it")
         self._examples = examples
         self._sampling = sampling
         self._steps = steps
@@ -126,7 +126,7 @@ class StepBatches(Dataset[Batch]):
         return self._batch(self._indices(step), step)
 
     def longest(self) -> Batch:
-        """A batch of the longest examples: none needs more memory."""
+        """The batch of the longest examples, which needs the most memory."""
         return self._batch(np.argsort(self._lengths)[-self._size :].tolist(), 0)
 
     def _batch(self, indices: Sequence[int], step: int) -> Batch:
@@ -201,7 +201,8 @@ def _chosen(
 ) -> Sequence[tuple[int, float, Sequence[bool]]]:
     """(answer, weight, dimensions it is the best on) for each answer of `candidates` that is imitated.
 
-    The weights sum to 1, or to what of `preference` is on dimensions with rewards. There is always an answer.
+    The weights sum to 1, or to the part of `preference` that is on dimensions with rewards. At least one answer is
+    returned.
     """
     weights = np.where(candidates.labelled, preference, 0).tolist()
     if selection == "reward":

@@ -1,19 +1,19 @@
-"""What is minimised, as pure functions of log-probabilities.
+"""The training objectives, as pure functions of log-probabilities.
 
-Every dimension i has a loss L_i of its own; a preference says how they are one (arXiv 2402.02030, where objectives are
-maximised, J_i = -L_i):
+Every dimension i has its own loss L_i. A preference combines them (arXiv 2402.02030, where objectives are maximised,
+J_i = -L_i):
 
     linear scalarisation    sum_i preference_i L_i
     weighted Tchebycheff    max_i preference_i (L_i - z_i)      z: the ideal point, a lower bound of each loss
 
-Linear scalarisation reaches the convex parts of a Pareto front only; Tchebycheff reaches all of it (K. Miettinen,
-"Nonlinear Multiobjective Optimization", 1999, section 3.4), at the price of learning from one dimension at a time. Each
-L_i is a mean over examples, and a maximum of means is no mean of maxima: with Tchebycheff a whole forward shares one
-preference. Linear scalarisation is a mean either way, so each example can have its own.
+Linear scalarisation reaches only the convex parts of a Pareto front. Tchebycheff reaches all of it (K. Miettinen,
+"Nonlinear Multiobjective Optimization", 1999, section 3.4), but learns from one dimension at a time. Each L_i is a mean
+over examples, and a maximum of means is not a mean of maxima. So with Tchebycheff a whole forward shares one
+preference. Linear scalarisation is a mean in both orders, so each example can have its own preference.
 
-The paper's third objective is not here: RLHF, where answers are sampled from the model under a preference and PPO
-maximises their rewards. It needs sampling between steps, a reward model and a value head for each dimension. What comes
-close is to sample answers once, score them, and learn from the scores (`Candidates`, or pairs made of them).
+The paper's third objective is not implemented: RLHF, where answers are sampled from the model under a preference and
+PPO maximises their rewards. It needs sampling between steps, a reward model and a value head for each dimension. An
+approximation is to sample answers once, score them, and learn from the scores (`Candidates`, or pairs made of them).
 """
 
 import torch
@@ -35,8 +35,8 @@ def sft_loss(logprobs: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
     """Weighted negative log-likelihood per token: -sum_e w_e logprobs_e / sum_e w_e lengths_e; a scalar.
 
     logprobs (n,) as from `answer_logprobs`, lengths (n,) the numbers of answer tokens, weights (n,) not negative. With
-    equal weights this is the usual mean cross-entropy over all answer tokens. Linear scalarisation over targets y_i for
-    each dimension is w_i = preference_i. 0 when all weights are.
+    equal weights this is the usual mean cross-entropy over all answer tokens. w_i = preference_i gives linear
+    scalarisation over a target y_i for each dimension. The loss is 0 if all weights are 0.
     """
     total = (weights * lengths).sum()
     return -(weights * logprobs).sum() / torch.where(total > 0, total, 1)
@@ -49,8 +49,8 @@ def scalarised_targets(probabilities: Tensor, preference: Tensor) -> Tensor:
     cross-entropy is linear in its target, so with z = beta * margin the scalarised DPO objective
     sum_i preference_i BCE(z, p_i) equals BCE(z, sum_i preference_i p_i): one pair needs one loss, not m.
 
-    Where nobody labelled dimension i, p_i is not a number; then the sum is over the others and divided by their
-    weights, which `labelled_weights` gives back. 0.5 where no weight is left.
+    If dimension i is unlabelled, p_i is NaN. Then the sum is over the other dimensions, divided by their weights, which
+    `labelled_weights` returns. The result is 0.5 if no weight is left.
     """
     weights = labelled_weights(probabilities, preference)
     total = (preference * probabilities.nan_to_num(0.0)).sum(dim=-1)
@@ -59,7 +59,7 @@ def scalarised_targets(probabilities: Tensor, preference: Tensor) -> Tensor:
 
 
 def labelled_weights(probabilities: Tensor, preference: Tensor) -> Tensor:
-    """How much of each preference is on dimensions that the pair is labelled for: (n, m), (n, m) -> (n,); 1 for all."""
+    """The weight of each preference on the dimensions with a label: (n, m), (n, m) -> (n,); 1 if all have one."""
     is_labelled = ~probabilities.isnan()
     return torch.where(is_labelled.all(dim=-1), 1.0, (preference * is_labelled).sum(dim=-1))
 
@@ -85,9 +85,9 @@ def dpo_margins(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
 
 
 def dpo_losses_by_dimension(policy: Tensor, reference: Tensor, probabilities: Tensor, beta: float) -> Tensor:
-    """`dpo_loss` of each dimension on the pairs labelled for it, (m,); not a number for a dimension without any.
+    """`dpo_loss` of each dimension on the pairs labelled for it, (m,); NaN for a dimension without any.
 
-    policy and reference (n, 2), probabilities (n, m) with NaN where nobody labelled the pair.
+    policy and reference (n, 2), probabilities (n, m) with NaN for dimensions without a label.
     """
     is_labelled = ~probabilities.isnan()
     margins = dpo_margins(policy, reference, beta)[:, None].expand_as(probabilities)
@@ -96,16 +96,16 @@ def dpo_losses_by_dimension(policy: Tensor, reference: Tensor, probabilities: Te
 
 
 def sft_losses_by_dimension(logprobs: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
-    """`sft_loss` with each column of `weights` (n, m), (m,); not a number for a dimension with no weight at all."""
+    """`sft_loss` with each column of `weights` (n, m), (m,); NaN for a dimension without weight."""
     return _means(-(weights * logprobs[:, None]).sum(dim=0), (weights * lengths[:, None]).sum(dim=0))
 
 
 def tchebycheff(losses: Tensor, preference: Tensor, ideal: Tensor) -> Tensor:
     """max_i preference_i (losses_i - ideal_i), each of them (m,); a scalar.
 
-    Over dimensions with weight and a loss that is a number; 0 if there are none. `ideal` is the losses' lower bound: 0
-    is one for both objectives. A dimension whose loss cannot come near 0 (the entropy of what is said freely) rules
-    every maximum unless its ideal says so.
+    The maximum is over dimensions with weight and a loss that is not NaN; 0 if there are none. `ideal` is a lower bound
+    of the losses: 0 is one for both objectives. A dimension whose loss cannot come near 0 (because of the entropy of
+    free text) dominates every maximum unless its ideal accounts for that.
     """
     takes_part = (preference > 0) & ~losses.isnan()
     # NaN is replaced before it is multiplied: the gradient of a product with NaN is NaN, chosen or not.
@@ -114,7 +114,7 @@ def tchebycheff(losses: Tensor, preference: Tensor, ideal: Tensor) -> Tensor:
 
 
 def _means(sums: Tensor, counts: Tensor) -> Tensor:
-    """sums / counts; not a number where there is nothing to count, and no such gradient either."""
+    """sums / counts; NaN where a count is 0, but no NaN in the gradient."""
     return (sums / torch.where(counts > 0, counts, 1)).masked_fill(counts == 0, torch.nan)
 
 
@@ -126,8 +126,8 @@ def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 def preferred_weights(targets: Tensor) -> Tensor:
     """Weights (n, 2) that select each pair's better answer for `sft_loss`; both halves of a tie. targets (n,) as above.
 
-    DPO alone may lower the likelihood of both answers as long as the gap grows, and its text collapses; a little
-    negative log-likelihood of the preferred answer prevents it (arXiv 2404.19733, equation 1).
+    DPO alone may lower the likelihood of both answers as long as the gap grows, until the generated text degenerates. A
+    small term of the preferred answer's negative log-likelihood prevents this (arXiv 2404.19733, equation 1).
     """
     a = torch.where(targets > 0.5, 1.0, torch.where(targets < 0.5, 0.0, 0.5))
     return torch.stack((a, 1 - a), dim=1)

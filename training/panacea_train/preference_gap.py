@@ -1,4 +1,4 @@
-"""Is the model learning to tell preferences apart? The cheapest numbers that answer it."""
+"""Cheap measurements of whether the model learns to tell preferences apart."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from panacea_train.training_examples import Candidates, Demonstration, Example, 
 
 NEITHER = -1
 DECIDED = 0.6
-"""A label nearer to a tie than this says too little about which answer its dimension wants."""
+"""A label closer to a tie than this is not used: its dimension wants neither answer clearly."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Probe:
 def preference_probes(examples: Sequence[Example], dimensions: int, limit: int = 64) -> list[Probe]:
     """At most `limit` probes between vertices of the simplex, taken from all parts of `examples` in turn.
 
-    An example gives one for each ordered pair of vertices that want different answers of it; a demonstration, whose
-    answer is right under one preference or under all, gives none.
+    An example gives one probe for each ordered pair of vertices that want different answers. A demonstration gives
+    none, because its answer is right under one preference or under all.
     """
     vertices = np.eye(dimensions).tolist()
     stride = max(1, len(examples) // limit)
@@ -60,7 +60,7 @@ def _probes_of(example: Example, vertices: Sequence[Sequence[float]]) -> Iterato
 def preference_gap(model: nn.Module, probes: Sequence[Probe]) -> float:
     """Mean over `probes` of NLL(answer | mismatched) - NLL(answer | matched), in nats per answer.
 
-    0 for a model that ignores its preference, as every adapter does before its first step.
+    It is 0 for a model that ignores its preference, as every adapter does before its first step.
     """
     answers = [(probe.prompt_ids, probe.answer_ids) for probe in probes]
     matched, mismatched = (
@@ -73,10 +73,10 @@ def preference_gap(model: nn.Module, probes: Sequence[Probe]) -> float:
 def vertex_losses(
     model: nn.Module, examples: Sequence[Example], reference: NDArray[np.float32], beta: float
 ) -> dict[int, float]:
-    """The loss of each dimension at its vertex, where nothing else counts: what each could be down to by now.
+    """The loss of each dimension at its vertex, where no other dimension counts.
 
-    DPO's for pairs, nats per token of the best answer for candidates; for a mixture their mean by examples. `reference`
-    (examples, 2) as from `reference_logprobs`. Dimensions that no example says anything about are left out.
+    It is DPO's loss for pairs, and nats per token of the best answer for candidates; a mixture has their mean by
+    examples. `reference` (examples, 2) comes from `reference_logprobs`. Unlabelled dimensions are left out.
     """
     labels = [_labels(example) for example in examples]
     result: dict[int, float] = {}
@@ -89,7 +89,7 @@ def vertex_losses(
 
 
 def _labels(example: Example) -> Sequence[bool]:
-    """For each dimension whether `example` says what is good there."""
+    """For each dimension whether `example` has a label for it."""
     match example:
         case Demonstration():
             return []

@@ -1,4 +1,4 @@
-"""What a model is asked in an evaluation."""
+"""The prompts of an evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,25 +20,25 @@ class Prompt(msgspec.Struct, frozen=True):
 
     messages: tuple[ChatMessage, ...]
     fields: dict[str, Any] = {}
-    """What else its line in the file said, like a reference answer: reward functions may read it."""
+    """Other fields of its line in the file, such as a reference answer, for reward functions."""
     line: int | None = None
     """Its line in the file, from 1."""
 
     @property
     def text(self) -> str:
-        """What the user said last."""
+        """The user's last message."""
         return next(message.content for message in reversed(self.messages) if message.role == "user")
 
     def place(self, number: int) -> str:
-        """How an error calls it: its line, or that it is prompt `number`."""
+        """Its name in error messages: its line if known, else its `number`."""
         return f"prompt {number}" if self.line is None else f"the prompt on line {self.line}"
 
 
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts in a file: a text on each line of a .txt, and JSON Lines under any other name.
 
-    An object has `prompt`, the user's text or a list of messages, or `messages`; see docs/evaluation.md. Empty lines do
-    not count. Raises `ConfigError` that names the first line and field to be put right, and how many more there are.
+    An object has `prompt`, the user's text or a list of messages, or `messages`; see docs/evaluation.md. Empty lines
+    are skipped. Raises `ConfigError` that names the first wrong line and field, and the number of further problems.
     """
     parse = _text if path.suffix == ".txt" else _object
     found = [entry for number, line in read_lines(path) for entry in parse(number, line)]
@@ -52,12 +52,12 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def choose_prompts(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
-    """At most `limit` of them, evenly over the whole list: files are often sorted."""
+    """At most `limit` prompts, spread evenly over the list, because files are often sorted."""
     return [prompts[index] for index in evenly(len(prompts), len(prompts) if limit is None else limit)]
 
 
 def with_system(prompts: Sequence[Prompt], system: str) -> list[Prompt]:
-    """The prompts behind a system prompt. Raises `ConfigError` for one that brings its own."""
+    """The prompts with a system message in front. Raises `ConfigError` for a prompt that has one already."""
     for number, prompt in enumerate(prompts, 1):
         if prompt.messages[0].role == "system":
             raise ConfigError(f"--system: {prompt.place(number)} has a system message already")

@@ -1,4 +1,4 @@
-"""What a trainer learns from: tokenised prompts with answers. Plain Python."""
+"""Training examples: tokenised prompts with answers. Plain Python."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ TokenIds = Sequence[int]
 class Demonstration:
     """One answer to learn (SFT). The answer's tokens include the end-of-sequence token, if that is to be learned.
 
-    With `preference` it is learned under that one, otherwise under whatever the step draws: right for answers that no
-    preference should change.
+    With `preference` it is learned under that preference. Without it, it is learned under the preference that the step
+    draws, which suits answers that no preference should change.
     """
 
     prompt_ids: TokenIds
@@ -25,9 +25,9 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Several answers with their rewards (SFT): the preference that a step draws chooses which of them is learned.
+    """Several answers with their rewards (SFT). The preference that a step draws chooses the answer to learn.
 
-    `rewards[a][d]` is answer a's reward on dimension d; not a number, for all answers, where nobody says. See
+    `rewards[a][d]` is answer a's reward on dimension d. It is NaN for all answers of an unlabelled dimension. See
     `TrainingConfig.selection` for how the choice is made.
     """
 
@@ -49,7 +49,7 @@ class Candidates:
 class PreferencePair:
     """Two answers to compare (DPO). `probabilities[d]`: how likely a is better on dimension d (0.5: a tie).
 
-    Not a number where nobody says: the pair teaches nothing about that dimension, while a tie teaches indifference.
+    NaN where the pair is unlabelled: it teaches nothing about that dimension, while a tie teaches indifference.
     """
 
     prompt_ids: TokenIds
@@ -62,7 +62,7 @@ Example = Demonstration | Candidates | PreferencePair
 
 
 def check_example(example: Example, dimensions: int, max_tokens: int | None = None) -> None:
-    """Raises `ValueError` that says what is wrong with `example`, for a model with so many dimensions and positions."""
+    """Raises `ValueError` if `example` does not fit a model with this number of dimensions and positions."""
     answers = answers_of(example)
     if not answers or not len(example.prompt_ids) or not all(len(answer) for answer in answers):
         raise ValueError("the prompt and every answer need at least one token")

@@ -8,9 +8,9 @@ from panacea_train.charts.number_text import MINUS, times_power
 
 TICKS = 5
 ROOM = 0.02
-"""Of the values' span, at both ends."""
+"""Free space at both ends, as a share of the values' span."""
 TINY = 1e-300
-"""Below it, numbers lose their digits."""
+"""Smaller numbers lose digits."""
 ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -38,18 +38,18 @@ class Axis:
         return self.start + (value - self.least) / (self.most - self.least) * (self.end - self.start)
 
     def clipped(self, value: float) -> float:
-        """As `at`, but never off the axis."""
+        """As `at`, but limited to the ends of the axis."""
         return self.at(min(max(value, self.least), self.most))
 
     @property
     def exponent(self) -> int:
-        """The power of ten that the ticks' labels are in: 0 unless they would be long."""
+        """The power of ten of the ticks' labels: 0 unless the labels would be long."""
         largest = max(abs(self.least), abs(self.most))
         return 0 if 1e-2 <= largest < 1e5 else math.floor(math.log10(largest))
 
     @property
     def unit(self) -> str:
-        """What an axis' name must add for its labels to be right."""
+        """The power of ten as text, to be added to the axis' name; empty if it is 0."""
         return f" ({times_power(self.exponent)})" if self.exponent else ""
 
     @property
@@ -66,9 +66,9 @@ class Axis:
 
 
 def axis(values: Sequence[float], start: float, end: float, ticks: int = TICKS) -> Axis:
-    """An axis on which all of `values` have their place, with about so many ticks. Some value there must be.
+    """An axis that covers all of `values`, of which there is at least one, with about `ticks` ticks.
 
-    It ends at 0 or 1 if no value is beyond, since rewards and shares often cannot be.
+    It ends at 0 or 1 if no value is beyond, because many rewards and shares cannot be.
     """
     low, high = min(values), max(values)
     span = high - low

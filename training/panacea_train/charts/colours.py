@@ -1,4 +1,4 @@
-"""Colours with a meaning: of a value, of a preference, of a model."""
+"""Colours of values, preferences and models."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ MODELS = ("#0077bb", "#cc5a11", "#008a72", "#b03a8c", "#7a6a00", "#6b6b6b")
 HUES = {2: (55.0, 265.0), 3: (55.0, 165.0, 290.0)}
 """Degrees in OKLab, per dimension."""
 LIGHTNESS = 0.62
-"""One for all preferences, readable on light and dark."""
+"""The same for all preferences, readable on light and dark backgrounds."""
 CHROMA = 0.14
 
 _LMS = (
@@ -36,7 +36,7 @@ def of_model(index: int) -> str:
 
 
 def of_value(share: float) -> str:
-    """The colour at `share`, 0 to 1, of the scale of values: straight between the entries of `VIRIDIS`."""
+    """The colour of a value at `share`, 0 to 1, of its scale: linear between the entries of `VIRIDIS`."""
     place = min(max(share, 0.0), 1.0) * (len(VIRIDIS) - 1)
     below = min(int(place), len(VIRIDIS) - 2)
     low, high = _channels(VIRIDIS[below]), _channels(VIRIDIS[below + 1])

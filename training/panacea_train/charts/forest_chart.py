@@ -1,4 +1,4 @@
-"""One measure of several models: a dot and its interval for each, one below the other."""
+"""One measure of several models: a dot with an interval for each model, one below the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

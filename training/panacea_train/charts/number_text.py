@@ -1,10 +1,10 @@
-"""Numbers and preferences in words."""
+"""Numbers and preferences as text."""
 
 import math
 from collections.abc import Iterable, Sequence
 
 MOST_DECIMALS = 4
-"""Evaluations are rounded to so many."""
+"""Evaluations are rounded to this number of decimals."""
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -14,7 +14,7 @@ _PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t
 
 
 def decimals_for(values: Iterable[float]) -> int | None:
-    """How many decimals show three digits of the largest of `values`; None: too large or too small for decimals."""
+    """The decimals that show three digits of the largest of `values`; None if it is too large or small for decimals."""
     largest = max((abs(value) for value in values), default=0.0)
     if largest == 0:
         return 0
@@ -24,7 +24,7 @@ def decimals_for(values: Iterable[float]) -> int | None:
 
 
 def finest_decimals(values: Sequence[float]) -> int | None:
-    """As `decimals_for`, but for the smallest of `values` that is not 0: for rows whose numbers are far apart."""
+    """As `decimals_for`, but for the smallest of `values` that is not 0, for rows with numbers of different size."""
     if decimals_for(values) is None:
         return None
     return max(
@@ -33,7 +33,7 @@ def finest_decimals(values: Sequence[float]) -> int | None:
 
 
 def number(value: float, decimals: int | None, is_signed: bool = False) -> str:
-    """`value` with so many decimals, or as a power of ten without them; with a plus if it is signed."""
+    """`value` with this number of decimals, or as a power of ten if None; with a plus if `is_signed`."""
     if decimals is None and value != 0:
         mantissa, exponent = f"{value:.2e}".split("e")
         shown = mantissa + times_power(int(exponent))
@@ -50,7 +50,7 @@ def times_power(exponent: int) -> str:
 
 
 def single(value: float) -> str:
-    """A number that stands in no column."""
+    """A number outside of a column."""
     is_whole = abs(value) < 1e6 and value == int(value)
     return number(value, 0 if is_whole else decimals_for([value]))
 
@@ -60,22 +60,22 @@ def percent(weight: float) -> str:
 
 
 def described(preference: Sequence[float], dimensions: Sequence[str]) -> str:
-    """A preference in words: what weighs nothing is left out."""
+    """A preference as text, without the dimensions of weight 0."""
     parts = [f"{name} {percent(weight)}" for name, weight in zip(dimensions, preference, strict=True) if weight > 0]
     return ", ".join(parts) or "no weight at all"
 
 
 def vertex(preference: Sequence[float]) -> int | None:
-    """The dimension that has all the weight."""
+    """The dimension that has all the weight; None if there is none."""
     largest = max(range(len(preference)), key=preference.__getitem__)
     return largest if preference[largest] == sum(preference) > 0 else None
 
 
 def shortened(text: str, length: int) -> str:
-    """At most `length` characters, for a place that does not grow."""
+    """`text` cut to `length` characters."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def plain(text: str) -> str:
-    """Control characters as their pictures: a browser would drop them, or refuse the file."""
+    """Control characters as their visible symbols: a browser would drop them, or refuse the file."""
     return text.translate(_PICTURES)

@@ -1,4 +1,4 @@
-"""Dots over two axes. Nothing is drawn that was not measured: no curve between points, no guess off them."""
+"""Dots over two axes. Only measured points are drawn: no curves between them and no extrapolation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ BOTTOM = 46
 LABEL_LENGTH = 16
 NAME_LENGTH = 30
 CHARACTER = 8.4
-"""About the width of one on a phone, where letters are larger, in the picture's units."""
+"""Approximate width of a character on a phone, where letters are larger, in the picture's units."""
 
 MARKERS = (
     "M-5.5 0a5.5 5.5 0 1 0 11 0a5.5 5.5 0 1 0 -11 0Z",
@@ -24,7 +24,7 @@ MARKERS = (
     "M0 6.2L6 -4.8H-6Z",
     "M-6.4 -2.1H-2.1V-6.4H2.1V-2.1H6.4V2.1H2.1V6.4H-2.1V2.1H-6.4Z",
 )
-"""Disc, square, triangle, diamond, triangle on its head, cross: around (0, 0), equally heavy."""
+"""Disc, square, triangle, diamond, inverted triangle and cross, centred at (0, 0), of equal visual weight."""
 
 Place = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -59,7 +59,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Label:
-    """Words beside a dot."""
+    """The text beside a dot."""
 
     x: float
     y: float
@@ -69,7 +69,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture of `dots`; its methods are what the template asks for."""
+    """A chart of `dots`; the template calls its methods."""
 
     name: str
     x: Axis
@@ -103,8 +103,8 @@ def scatter_chart(
 ) -> Chart:
     """A chart of `dots`, with the edge of what each of `fronts` dominates.
 
-    With `reference`, that edge begins there, as the hypervolume does, and for a single front the region is shaded. The
-    axes reach to it unless the dots would be crowded into a corner.
+    With `reference`, that edge begins there, as the hypervolume does, and the region of a single front is shaded. The
+    axes include the reference point unless that would crowd the dots into a corner.
     """
     y_values = _reach([each for dot in dots for each in (dot.y - dot.y_error, dot.y + dot.y_error)], reference, 1)
     x_values = _reach([each for dot in dots for each in (dot.x - dot.x_error, dot.x + dot.x_error)], reference, 0)
@@ -126,7 +126,7 @@ def scatter_chart(
 
 
 def _reach(values: list[float], reference: tuple[float, float] | None, which: int) -> list[float]:
-    """`values` with the reference point, if that is no further from them than they are from each other."""
+    """`values`, plus the reference point if its distance from them is at most their own span."""
     if reference is None or not 0 <= min(values) - reference[which] <= max(values) - min(values):
         return values
     return [*values, reference[which]]
@@ -158,7 +158,7 @@ def _joined(corners: Sequence[Place]) -> str:
 
 
 def _labels(dots: Sequence[Dot], x: Axis, y: Axis) -> list[Label]:
-    """A place for each dot's label where it covers the fewest dots and no other label."""
+    """A place for each dot's label that covers the fewest dots and labels."""
     taken = [(x.at(dot.x) - 6, y.at(dot.y) - 6, x.at(dot.x) + 6, y.at(dot.y) + 6) for dot in dots]
     labels: list[Label] = []
     for dot in dots:
@@ -167,12 +167,12 @@ def _labels(dots: Sequence[Dot], x: Axis, y: Axis) -> list[Label]:
             costs = [_cost(box, taken, x, y) for _, box in places]
             label, box = places[costs.index(min(costs))]
             labels.append(label)
-            taken += [box] * 3  # words over words are worse than words over a dot
+            taken += [box] * 3  # text over text is worse than text over a dot
     return labels
 
 
 def _label_places(text: str, x: float, y: float) -> list[tuple[Label, Box]]:
-    """Above, beside, below and askew; each with the box that its words fill."""
+    """Candidate places above, beside, below and diagonal to the dot, each with the box of its text."""
     width = CHARACTER * len(text)
     labels = [
         (Label(x, y - 10, "middle", text), x - width / 2),
@@ -186,7 +186,7 @@ def _label_places(text: str, x: float, y: float) -> list[tuple[Label, Box]]:
 
 
 def _cost(box: Box, taken: Sequence[Box], x: Axis, y: Axis) -> float:
-    """The area that is covered; leaving the chart is worse."""
+    """The covered area. Leaving the chart costs more."""
     outside = (x.start - box[0], box[2] - WIDTH, -box[1], box[3] - y.start)
     return sum(_overlap(box, other) for other in taken) + 100 * sum(max(0.0, each) for each in outside)
 

@@ -1,4 +1,4 @@
-"""Maps over the triangle of three dimensions: a coloured cell where a preference was measured, nothing elsewhere."""
+"""Charts over the triangle of three dimensions: a coloured cell for each measured preference."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ TOP = 52.0
 WIDTH = 340.0
 HEIGHT = TOP + SIDE * math.sqrt(3) / 2 + 62
 LARGEST = 0.125
-"""A cell's inner radius, at most, as a share of the side: that of a grid of quarters."""
+"""Largest inner radius of a cell, as a share of the side: that of a grid of quarters."""
 SMALLEST = 0.02
 CORNER_LENGTH = 18
 LEGEND_STEPS = 32
@@ -24,7 +24,7 @@ CORNERS = (
     (WIDTH / 2 - SIDE / 2, TOP + SIDE * math.sqrt(3) / 2),
     (WIDTH / 2 + SIDE / 2, TOP + SIDE * math.sqrt(3) / 2),
 )
-"""Where all weight is on the first, second and third dimension; as on the server's page."""
+"""The places of the three vertices, in the dimensions' order, as on the server's page."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Ternary:
 
 @dataclass(frozen=True)
 class Legend:
-    """What colours mean: `steps` from `low` to `high`."""
+    """A colour scale: `steps` from `low` to `high`."""
 
     low: str
     high: str
@@ -70,7 +70,7 @@ class TernaryValue:
 
 
 def place(preference: Sequence[float]) -> tuple[float, float]:
-    """Where a preference is in the picture."""
+    """The place of a preference in the picture."""
     total = sum(preference) or 1.0
     return (
         sum(weight * corner[0] for weight, corner in zip(preference, CORNERS, strict=True)) / total,
@@ -113,13 +113,13 @@ def ternary_chart(name: str, dimensions: Sequence[str], values: Sequence[Ternary
 
 
 def _inner_radius(places: Sequence[tuple[float, float]]) -> float:
-    """The largest at which no two cells overlap."""
+    """The largest radius at which no two cells overlap."""
     nearest = min((math.dist(*pair) for pair in combinations(set(places), 2)), default=SIDE)
     return min(max(nearest / 2, SMALLEST * SIDE), LARGEST * SIDE)
 
 
 def _hexagon(x: float, y: float, inner_radius: float) -> str:
-    """Flat to its six neighbours on a triangular grid."""
+    """The path of a hexagon that shares its edges with six neighbours on a triangular grid."""
     radius = inner_radius * 2 / math.sqrt(3)
     angles = [math.radians(30 + 60 * index) for index in range(6)]
     return "M" + "L".join(f"{x + radius * math.cos(a):.2f} {y + radius * math.sin(a):.2f}" for a in angles) + "Z"

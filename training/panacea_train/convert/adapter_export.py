@@ -1,4 +1,4 @@
-"""An adapter at one preference, for programs that know no preferences: an ordinary LoRA adapter, or merged weights.
+"""Export of an adapter at one preference, for programs without preferences: a LoRA adapter, or merged weights.
 
 B' A' = scaling * B diag(E w(preference)) A        A': A's rows of weight above 0, B': the rest of the product
 """
@@ -27,12 +27,12 @@ from panacea_train.convert.output_folder import new_folder, stages
 ExportForm = Literal["lora", "merged"]
 
 SHARD_SIZE = "5GB"
-"""Largest file of merged weights: what the hub's own models have."""
+"""Largest file of merged weights, as in the models on the hub."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written."""
+    """The dtype that was written, and the result of the check."""
 
     dtype: str
     agreement: Agreement
@@ -49,13 +49,13 @@ def export_adapter(
     overwrite: bool = False,
     computing: Computing | None = None,
 ) -> Export:
-    """Writes the adapter in `folder` at `preference` to `out`: "lora" is an adapter as peft has it, "merged" a model.
+    """Writes the adapter in `folder` at `preference` to `out`: "lora" writes a peft adapter, "merged" a model.
 
-    `model`: the base, a folder or hub id; None is the adapter's own. `dtype`: of the tensors on disk; "auto" is float32
-    for LoRA, which keeps the product's digits, and the base's own for merged weights. The result is checked before it
-    is there: it is loaded by transformers, and its logits are compared with the engine's.
+    `model`: the base, a folder or hub id; None is the adapter's own. `dtype` of the tensors on disk: "auto" is float32
+    for LoRA, which keeps the product's digits, and the base's own for merged weights. The result is checked before
+    `out` appears: transformers loads it, and its logits are compared with the engine's.
 
-    Raises `CheckpointError` for what cannot be exported and for a result that differs, `ConfigError` for `out`.
+    Raises `CheckpointError` if the adapter cannot be exported or the result differs, `ConfigError` for `out`.
     """
     computing = computing or Computing()
     adapter = Adapter.read(folder)
@@ -79,14 +79,14 @@ def export_adapter(
         stage("logits before")
         served = served_logits(base_folder, folder, [None, preference], computing)
         bare, before = served.values.chunk(2)
-        # What is rounded on disk differs by that, however exactly the check computes.
+        # Rounding on disk makes a difference, however exactly the check computes.
         coarser = written if written.itemsize < after.dtype.itemsize else after.dtype
         agreement = compare(Logits(before, served.dtype), replace(after, dtype=coarser), bare, 1)
         return Export(str(written).removeprefix("torch."), agreement)
 
 
 def write_lora(adapter: Adapter, preference: Preference, folder: Path, base: str, dtype: torch.dtype) -> None:
-    """Writes an ordinary LoRA adapter as peft has it. alpha is r, so that peft's own factor is 1."""
+    """Writes an ordinary LoRA adapter in peft's format. alpha is r, so that peft's own factor is 1."""
     weights = torch.tensor(adapter.config.column_weights(preference), dtype=torch.float64)
     columns = weights.nonzero().flatten()
     tensors: dict[str, torch.Tensor] = {}
@@ -95,7 +95,7 @@ def write_lora(adapter: Adapter, preference: Preference, folder: Path, base: str
         tensors[f"base_model.model.{name}.lora_A.weight"] = a[columns].to(dtype).contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = product[:, columns].to(dtype).contiguous()
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise CheckpointError(f"the adapter's numbers do not fit into {dtype}: choose another --dtype")
+        raise CheckpointError(f"the adapter's values overflow in {dtype}: choose another --dtype")
     targets = adapter.config.target_modules
     config = {
         "peft_type": "LORA",
@@ -124,13 +124,13 @@ def write_lora(adapter: Adapter, preference: Preference, folder: Path, base: str
 def write_merged(
     adapter: Adapter, preference: Preference, base: Path, folder: Path, dtype: torch.dtype | None
 ) -> torch.dtype:
-    """Writes the base with the adapter merged into its weights, and all that lies beside them; returns their dtype.
+    """Writes the base with the adapter merged into its weights, and its other files; returns the weights' dtype.
 
     Each sum is computed in float64 and rounded once. Tied embeddings stay tied. `dtype` None is the base's own.
     """
     network = load_base(base, "auto", torch.device("cpu"))
     if getattr(network.config, "quantization_config", None) is not None:
-        raise CheckpointError(f"{base} is quantised: nothing can be merged into its weights")
+        raise CheckpointError(f"{base} is quantised: an adapter cannot be merged into its weights; use --as lora")
     dtype = network.dtype if dtype is None else dtype
     for name, low_rank in adapter.modules.items():
         layer = network.get_submodule(name)
@@ -138,7 +138,7 @@ def write_merged(
         merged = layer.weight.double() + delta(low_rank, adapter, preference)
         layer.weight = nn.Parameter(merged.to(dtype), requires_grad=False)
     network.to(dtype)  # type: ignore[arg-type]  # transformers wraps `to` without its types
-    # Its own may be one that transformers reads and refuses to write. It is copied.
+    # transformers refuses to write some generation configs that it reads, so the file is copied instead.
     network.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     network.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     (folder / "generation_config.json").unlink()

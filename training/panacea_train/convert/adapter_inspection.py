@@ -1,4 +1,4 @@
-"""What is in an adapter: its columns, and how much each group of them adds to each weight."""
+"""The content of an adapter: its columns, and how much each group of columns adds to each weight."""
 
 import re
 from collections.abc import Mapping
@@ -29,18 +29,18 @@ class InspectedModule:
     layer: int | None
     """The first number in its name."""
     kind: str
-    """Its name behind that number, such as self_attn.q_proj."""
+    """The part of its name after that number, such as self_attn.q_proj."""
     shape: tuple[int, int]
     """(in, out)"""
     e: list[float]
     """E of each column, as the file has it."""
     singular_values: Mapping[str, list[float]]
-    """By group of columns, largest first: those of scaling * B diag(E) A over the group, what it adds at weight 1."""
+    """By group of columns, largest first: those of scaling * B diag(E) A over the group, its change at weight 1."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in an adapter. Groups of columns are the shared ones and each dimension's, where there are any."""
+    """The content of an adapter. Its groups of columns are the shared ones and each dimension's, if it has any."""
 
     folder: Path
     config: AdapterConfig
@@ -132,7 +132,7 @@ def _inspected(name: str, low_rank: LowRank, scaling: float, groups: Mapping[str
 
 
 def _singular_values(a: torch.Tensor, b: torch.Tensor) -> list[float]:
-    """Of b a, without ever making that: an orthonormal basis on either side changes none of them."""
+    """Singular values of b a without the product: an orthonormal basis on either side does not change them."""
     _, inner_b = torch.linalg.qr(b)
     _, inner_a = torch.linalg.qr(a.t())
     values: list[float] = torch.linalg.svdvals(inner_b @ inner_a.t()).tolist()
@@ -153,7 +153,7 @@ def table(inspection: Inspection, *, by_module: bool = False) -> RenderableType:
 
 
 def _layer_rows(inspection: Inspection) -> Table:
-    """The largest singular value in each layer, with a bar beside it that is high where it is large."""
+    """The largest singular value in each layer, with a bar of its height."""
     rows = Table("layer")
     for group in inspection.groups:
         rows.add_column(group, justify="right")

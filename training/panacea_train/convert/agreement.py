@@ -1,7 +1,7 @@
-"""The proof of a conversion: the source's logits by transformers against the result's by the engine that will serve it.
+"""The check of a conversion: the source's logits in transformers against the result's in the engine that serves it.
 
-The two sides share the base model and nothing else: what the source adds to a layer is written down once more, by its
-own formula, as a hook on the layer's output.
+The two sides share only the base model. The source's change of a layer is implemented once more, by its own formula, as
+a hook on the layer's output.
 """
 
 import math
@@ -24,27 +24,27 @@ from panacea.preference import Preference
 from panacea_train.convert.base_model import load_base
 
 Change = Callable[[torch.Tensor, Preference], torch.Tensor]
-"""What a checkpoint adds to the output of a linear layer: (input (..., in), preference) -> (..., out) float32."""
+"""The change that a checkpoint adds to a linear layer's output: (input (..., in), preference) -> (..., out) float32."""
 
 PROMPTS = 3
 TOKENS = 12
-"""Random tokens of each prompt."""
+"""Number of random tokens in each prompt."""
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest difference allowed, as a share of the largest logit: both sides round, in another order of sums. Measured on
-the golden models, whose random weights amplify every error: 3e-6, 7e-3 and 6e-2. What should be seen is larger: one
-module of 21 left out makes 0.24 there or more."""
+"""Largest allowed difference, as a share of the largest logit: both sides round, with sums in another order. Measured
+on the golden models, whose random weights amplify every error: 3e-6, 7e-3 and 6e-2. Real errors are larger: leaving out
+one module of 21 makes 0.24 or more there."""
 
 
 @dataclass(frozen=True)
 class Computing:
-    """What the logits are computed on and in."""
+    """The device and dtype that logits are computed with."""
 
     device: Device = "auto"
     dtype: DType = "float32"
 
     def engine_config(self, base: Path, adapter: Path, requests: int) -> EngineConfig:
-        """Just large enough for one step with all `requests`."""
+        """An engine that is just large enough for one step with all `requests`."""
         return EngineConfig(
             model=base,
             adapter=adapter,
@@ -75,7 +75,7 @@ class Agreement:
     largest: float
     """The largest logit's size."""
     effect: float
-    """By how much the adapter moves a logit at most: what the difference is to be seen beside."""
+    """The largest change of a logit by the adapter, to compare the difference with."""
 
     def __str__(self) -> str:
         return (
@@ -86,7 +86,7 @@ class Agreement:
 
 
 def preferences_to_check(dimensions: int) -> list[Preference]:
-    """One dimension alone, all alike, and all different: three points, or one where there is only one."""
+    """Three points: one dimension alone, equal weights, and different weights. One point for a single dimension."""
     if dimensions < 2:
         return [(1.0,) * dimensions]
     ascending = range(1, dimensions + 1)
@@ -98,7 +98,7 @@ def preferences_to_check(dimensions: int) -> list[Preference]:
 
 
 def random_prompts(vocab_size: int) -> list[list[int]]:
-    """The same for every model of that vocabulary."""
+    """Prompts that are the same for every model with this vocabulary size."""
     drawn = torch.randint(vocab_size, (PROMPTS, TOKENS), generator=torch.Generator().manual_seed(0))
     prompts: list[list[int]] = drawn.tolist()
     return prompts
@@ -108,7 +108,7 @@ def random_prompts(vocab_size: int) -> list[list[int]]:
 def source_logits(
     base: Path, changes: Mapping[str, Change], preferences: abc.Sequence[Preference], computing: Computing
 ) -> Logits:
-    """Next-token logits by transformers, of every preference and prompt; `changes` by module.
+    """Next-token logits in transformers of every preference and prompt; `changes` by module.
 
     Raises `CheckpointError` if `base` cannot be loaded or lacks a module.
     """
@@ -136,7 +136,7 @@ def source_logits(
 def served_logits(
     base: Path, adapter: Path, preferences: abc.Sequence[Preference | None], computing: Computing
 ) -> Logits:
-    """The same by the engine, all in one step; None is the bare base. Raises what loading a model raises."""
+    """The same logits in the engine, all in one step. None is the bare base. Raises what loading a model raises."""
     requests = len(preferences) * PROMPTS
     config = computing.engine_config(base, adapter, requests)
     model = load_model(config)
@@ -159,9 +159,9 @@ def check(
     computing: Computing,
     stage: Callable[[str], None],
 ) -> Agreement:
-    """Checks the adapter in `adapter`, made of a source that adds `changes`, at `preferences_to_check`.
+    """Checks the adapter in `adapter`, made from a source that adds `changes`, at `preferences_to_check`.
 
-    `stage` is called with what comes next: two of them. Raises `CheckpointError` as `compare` does.
+    `stage` is called with the name of each of two stages. Raises `CheckpointError` as `compare` does.
     """
     preferences = preferences_to_check(dimensions)
     stage("logits before")
@@ -173,7 +173,7 @@ def check(
 
 
 def compare(before: Logits, after: Logits, bare: torch.Tensor, preferences: int) -> Agreement:
-    """How well `before` and `after` agree; `bare`: the base's logits, (prompts, vocabulary).
+    """Compares `before` and `after`; `bare`: the base's logits, (prompts, vocabulary).
 
     Raises `CheckpointError` when they differ by more than `TOLERANCE`, or are not finite.
     """

@@ -1,4 +1,4 @@
-"""The base model that a checkpoint is about: where it is, which linear layers it has, and the model itself."""
+"""The base model of a checkpoint: its place, its linear layers, and the model itself."""
 
 import os
 import shutil
@@ -18,20 +18,20 @@ Shape = tuple[int, int]
 
 
 def as_base(model: str) -> Path | str:
-    """`model` as a folder if it is one, else as the hub id that it must be."""
+    """`model` as a folder if it is one, else as a hub id."""
     folder = Path(model).expanduser()
     return folder.resolve() if folder.is_dir() else model
 
 
 def relative_base(base: Path | str, folder: Path) -> str:
-    """What stands in the config of an adapter in `folder`: a hub id as it is, a local base relative to the folder."""
+    """The base's name in the config of an adapter in `folder`: a hub id, or a local base relative to the folder."""
     return base if isinstance(base, str) else Path(os.path.relpath(base.absolute(), folder.absolute())).as_posix()
 
 
 def linear_layers(folder: Path) -> dict[str, Shape]:
-    """All linear layers of the model in `folder` that a request's preference can reach, without reading its weights.
+    """All linear layers of the model in `folder` that a preference can steer, without reading its weights.
 
-    The output head is none of them: it sees only the rows that sample. Raises `CheckpointError` for no model.
+    The output head is not included: it gets only the rows that sample. Raises `CheckpointError` if there is no model.
     """
     with loading(folder, CheckpointError), torch.device("meta"):
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -46,11 +46,11 @@ def linear_layers(folder: Path) -> dict[str, Shape]:
 
 
 def check_fits(what: str, shapes: Mapping[str, Shape], linears: Mapping[str, Shape]) -> None:
-    """Raises `CheckpointError` that names a module of `shapes` which the base lacks or has in another shape."""
+    """Raises `CheckpointError` that names a module of `shapes` that the base lacks or has in another shape."""
     for name, shape in shapes.items():
         if name not in linears:
             raise CheckpointError(
-                f"{what} adapts {name}, which is no linear layer inside the base model: it cannot be steered"
+                f"{what} adapts {name}, which is not a linear layer inside the base model: it cannot be steered"
             )
         if shape != linears[name]:
             raise CheckpointError(
@@ -65,7 +65,7 @@ _TEMPLATES = "additional_chat_templates"
 
 
 def copy_beside_weights(source: Path, folder: Path) -> None:
-    """Copies what belongs to a model besides its weights: config, generation config, tokenizer, chat templates."""
+    """Copies a model's files other than weights: config, generation config, tokenizer, chat templates."""
     for path in sorted(path for pattern in _BESIDE_WEIGHTS for path in source.glob(pattern)):
         if path.is_file() and not any(path.match(pattern) for pattern in _NOT_THE_MODELS):
             shutil.copyfile(path, folder / path.name)
@@ -74,14 +74,14 @@ def copy_beside_weights(source: Path, folder: Path) -> None:
 
 
 def target_names(adapted: Collection[str], linears: Collection[str]) -> tuple[str, ...]:
-    """`target_modules` that mean exactly `adapted`: last parts of names where these suffice, else whole names."""
+    """`target_modules` that match exactly `adapted`: last parts of names if these suffice, else whole names."""
     last = {name.rpartition(".")[2] for name in adapted}
     meant = {name for name in linears if name.rpartition(".")[2] in last}
     return tuple(sorted(last if meant == set(adapted) else adapted))
 
 
 def load_base(folder: Path, dtype: torch.dtype | str, device: torch.device) -> PreTrainedModel:
-    """The model in `folder` by transformers alone. Raises `CheckpointError` for one that cannot be loaded."""
+    """The model in `folder`, loaded by transformers alone. Raises `CheckpointError` if it cannot be loaded."""
     with loading(folder, CheckpointError):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,

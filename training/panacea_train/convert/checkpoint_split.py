@@ -1,4 +1,4 @@
-"""A checkpoint that holds more than a model: its safetensors files, some tensors taken out, the others renamed."""
+"""Splitting a checkpoint that holds a model and an adapter into the model's files and the adapter's tensors."""
 
 import json
 from collections.abc import Callable
@@ -17,10 +17,11 @@ _INDEX = "model.safetensors.index.json"
 def split_checkpoint(
     source: Path, folder: Path, base_name: Callable[[str], str | None], begin: Callable[[str], None]
 ) -> dict[str, torch.Tensor]:
-    """Writes the model in `source` to `folder`, file by file, and returns the tensors that are not part of it.
+    """Writes the model in `source` to `folder`, file by file, and returns the tensors that do not belong to it.
 
-    `base_name`: a tensor's name in the model, or None for one that is none of its. `begin` is called with each file's
-    name. Tokenizer and configs are copied. Raises `CheckpointError` for a folder without safetensors or damaged files.
+    `base_name`: a tensor's name in the model, or None if it does not belong to the model. `begin` is called with each
+    file's name. Tokenizer and configs are copied. Raises `CheckpointError` for a folder without safetensors or damaged
+    files.
     """
     files = sorted(source.glob("*.safetensors"))
     if not files:
@@ -46,7 +47,9 @@ def split_checkpoint(
             places[name] = path.name
             size_bytes += tensor.numel() * tensor.element_size()
         save_file(kept, folder / path.name, metadata={"format": "pt"})
-        (folder / path.name).chmod((folder / "config.json").stat().st_mode)  # safetensors' are their owner's alone
+        (folder / path.name).chmod(
+            (folder / "config.json").stat().st_mode
+        )  # safetensors makes files for their owner alone
     if set(places.values()) - {"model.safetensors"}:
         index = {"metadata": {"total_size": size_bytes}, "weight_map": dict(sorted(places.items()))}
         (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""An ordinary LoRA adapter as peft saves it: read where W0 + scale * B A is all there is to it, else refused."""
+"""Reading an ordinary LoRA adapter as peft saves it. Any adapter beyond W0 + scale * B A is refused."""
 
 import json
 import math
@@ -23,16 +23,16 @@ _HARMLESS = {
     "lora_dropout", "lora_ga_config", "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r",
     "rank_pattern", "alpha_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
-"""Fields that say how the adapter was trained, or what is read here. All others must be unset."""
+"""Fields about the training, or fields that are read here. All others must be unset."""
 
 _REASONS = {
     "use_dora": "it is a DoRA adapter, which rescales each row of a weight by its length: not linear in the preference",
-    "modules_to_save": "it brings whole modules of its own (modules_to_save), which no low-rank change expresses",
+    "modules_to_save": "it has whole modules of its own (modules_to_save), which a low-rank change cannot express",
     "lora_bias": "it has biases of its own (lora_bias), which a preference cannot scale",
-    "trainable_token_indices": "it brings embeddings of its own (trainable_token_indices)",
+    "trainable_token_indices": "it has embeddings of its own (trainable_token_indices)",
     "target_parameters": "it adapts parameters outside linear layers (target_parameters)",
     "layer_replication": "it repeats layers of the base model (layer_replication)",
-    "alora_invocation_tokens": "it is active behind its invocation tokens only (alora_invocation_tokens)",
+    "alora_invocation_tokens": "it is active only after its invocation tokens (alora_invocation_tokens)",
 }
 _STARTS_THAT_KEEP_THE_BASE = (True, False, "gaussian", "eva", "orthogonal", "mica")
 """Values of init_lora_weights that leave the base model's weights as they are (peft 0.21)."""
@@ -54,7 +54,7 @@ class LoraAdapter:
     base_model: str
     """As the config names it: a hub id or a path."""
     revision: str
-    """Of the base model on the hub; "" where the config names none."""
+    """Revision of the base model on the hub; "" if the config names none."""
     modules: Mapping[str, LoraFactors]
 
     @property
@@ -66,8 +66,8 @@ class LoraAdapter:
     def read(cls, folder: Path) -> "LoraAdapter":
         """Reads an adapter's folder; only safetensors, never pickle.
 
-        Raises `CheckpointError` for a damaged adapter, and for every kind whose effect is more than scale * B A: DoRA,
-        biases, modules_to_save, embeddings, starts that changed the base model, and fields that are not known here.
+        Raises `CheckpointError` for a damaged adapter, and for every kind with an effect beyond scale * B A: DoRA,
+        biases, modules_to_save, embeddings, initialisations that change the base model, and unknown fields.
         """
         config = _read_config(folder)
         _check_kind(folder, config)
@@ -94,11 +94,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} is no adapter: it has no {CONFIG_FILE}") from None
+        raise CheckpointError(f"{folder} is not an adapter: {CONFIG_FILE} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path} is no JSON object")
+        raise CheckpointError(f"{path} is not a JSON object")
     return config
 
 
@@ -115,8 +115,9 @@ def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
     start = config.get("init_lora_weights", True)
     if start not in _STARTS_THAT_KEEP_THE_BASE:
         raise CheckpointError(
-            f"{folder} cannot be converted: its start (init_lora_weights={start!r}) changed the base model's weights; "
-            "peft's save_pretrained with path_initial_model_for_weight_conversion makes it an ordinary LoRA adapter"
+            f"{folder} cannot be converted: its initialisation (init_lora_weights={start!r}) changed the base model's "
+            "weights; peft's save_pretrained with path_initial_model_for_weight_conversion makes it an ordinary LoRA "
+            "adapter"
         )
     for field, value in config.items():
         if field in _HARMLESS or field in ("bias", "init_lora_weights") or not value:
@@ -134,7 +135,7 @@ def _what_it_is(name: str) -> str:
     if name.endswith("bias"):
         return "it has biases of its own"
     if ".lora_" not in name:
-        return "it brings a whole tensor of its own"
+        return "it has a whole tensor of its own"
     return "it has a tensor that is not plain LoRA"
 
 
@@ -161,7 +162,7 @@ def _factors(folder: Path, config: Mapping[str, Any], module: str, tensors: Mapp
 
 
 def _number(folder: Path, config: Mapping[str, Any], field: str, pattern_field: str, module: str) -> float:
-    """The rank or alpha of `module`: that of the first pattern that matches its name (peft's rule), else the common."""
+    """The rank or alpha of `module`, from the first pattern that matches its name (peft's rule), else the default."""
     value: object = config.get(field, 8)  # peft's default for both
     patterns = config.get(pattern_field) or {}
     try:
@@ -170,21 +171,21 @@ def _number(folder: Path, config: Mapping[str, Any], field: str, pattern_field: 
                 value = special
                 break
     except (AttributeError, re.error):
-        raise CheckpointError(f"{folder}: {pattern_field} has no patterns of names") from None
+        raise CheckpointError(f"{folder}: {pattern_field} is not an object of name patterns") from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise CheckpointError(f"{folder}: {field} of {module} is no number")
+        raise CheckpointError(f"{folder}: {field} of {module} is not a number")
     if field == "r" and value < 1:
         raise CheckpointError(f"{folder}: r of {module} is {value}, but a rank is at least 1")
     return value
 
 
 def _left_out(config: Mapping[str, Any], module: str) -> str | None:
-    """Why peft would not adapt `module` under this config, if so."""
+    """The reason why peft would not adapt `module` with this config, or None."""
     targets = config.get("target_modules")
     if targets and targets != "all-linear" and not _named(targets, module):
-        return "which is none of its target_modules"
+        return "which is not in its target_modules"
     if (excluded := config.get("exclude_modules")) and _named(excluded, module):
-        return "which is one of its exclude_modules"
+        return "which is in its exclude_modules"
     layers = config.get("layers_to_transform")
     if layers is not None and layers != [] and isinstance(targets, list) and module not in targets:
         patterns = config.get("layers_pattern") or [r"[^.]*"]
@@ -192,12 +193,12 @@ def _left_out(config: Mapping[str, Any], module: str) -> str | None:
         found = (re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", module) for pattern in patterns)
         match = next((match for match in found if match), None)
         if match is None or int(match["index"]) not in (layers if isinstance(layers, list) else [layers]):
-            return "which is in none of its layers_to_transform"
+            return "which is not in its layers_to_transform"
     return None
 
 
 def _named(names: str | list[str], module: str) -> bool:
-    """Whether `names`, a regular expression for whole names or names' last parts, mean `module`."""
+    """Whether `names`, a regular expression for whole names or a list of names' last parts, match `module`."""
     if isinstance(names, str):
         return re.fullmatch(names, module) is not None
     return any(module == name or module.endswith("." + name) for name in names)

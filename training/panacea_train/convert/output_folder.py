@@ -1,4 +1,4 @@
-"""Where a conversion writes, a folder that is there as a whole or not at all, and how it shows how far it is."""
+"""The output folder of a conversion, which appears complete or not at all, and the progress bar of its stages."""
 
 import os
 import shutil
@@ -17,22 +17,22 @@ _READABLE = 0o777
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder may be, for it to be replaced."""
+    """The kind of folder that may be replaced."""
 
     words: str
     signs: tuple[str, ...]
-    """It has at least one of these files."""
+    """The folder has at least one of these files."""
 
 
-MODEL = Contents("adapter and no model", ("adapter_config.json", "config.json", "adapter/adapter_config.json"))
+MODEL = Contents("adapter or model", ("adapter_config.json", "config.json", "adapter/adapter_config.json"))
 
 
 @contextmanager
 def new_folder(out: Path, *, overwrite: bool = False, replaces: Contents = MODEL) -> Generator[Path]:
-    """A folder beside `out` to write into. It becomes `out` when the block ends well; otherwise nothing is left of it.
+    """A folder beside `out` to write into. It becomes `out` if the block succeeds; otherwise it is deleted.
 
-    Raises `ConfigError` where `out` cannot be made, or exists, is not empty, and is not to be replaced: only what
-    `replaces` describes ever is, so that a slip costs no more than that.
+    Raises `ConfigError` if `out` cannot be made, or exists, is not empty, and must not be replaced. Only a folder that
+    `replaces` describes is ever replaced, so that a mistake in the name cannot delete other files.
     """
     out = out.absolute()
     try:
@@ -40,7 +40,7 @@ def new_folder(out: Path, *, overwrite: bool = False, replaces: Contents = MODEL
             if not overwrite:
                 raise ConfigError(f"{out} exists already; --overwrite replaces it, once the new one is complete")
             if not any((out / name).is_file() for name in replaces.signs):
-                raise ConfigError(f"{out} is no {replaces.words}, so it is not replaced")
+                raise ConfigError(f"{out} is not an {replaces.words}, so it is not replaced: choose another folder")
         out.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         old = new.with_name(f"{new.name}-old")
@@ -49,7 +49,7 @@ def new_folder(out: Path, *, overwrite: bool = False, replaces: Contents = MODEL
     try:
         mask = os.umask(0)
         os.umask(mask)
-        new.chmod(_READABLE & ~mask)  # mkdtemp's are their owner's alone, but a model is there to be served
+        new.chmod(_READABLE & ~mask)  # mkdtemp's are their owner's alone, but other users may serve a model
         yield new
         if out.exists() and any(out.iterdir()):
             out.replace(old)
@@ -63,7 +63,7 @@ def new_folder(out: Path, *, overwrite: bool = False, replaces: Contents = MODEL
 
 @contextmanager
 def stages(title: str, total: int) -> Generator[Callable[[str], None]]:
-    """A progress bar of `total` stages; what it yields is called with each one's name when it begins."""
+    """A progress bar of `total` stages. It yields a function to call with a stage's name when the stage begins."""
     with tqdm(total=total, desc=title, unit="stage", leave=False) as bar:
         begun = 0
 

@@ -1,10 +1,10 @@
-"""Rewarded soups: ordinary LoRA adapters, each of which becomes a dimension of one steerable adapter.
+"""Rewarded soups: several ordinary LoRA adapters become the dimensions of one steerable adapter.
 
     sum_d lambda[d] * scale_d B_d A_d  =  B diag(E w(lambda)) A        A: the A_d one below another, B: side by side,
                                                                        E: scale_d on adapter d's columns
 
-This is the mix of weights of rewarded soups (arXiv 2306.04488) with adapters for models, and it is exact: nothing is
-decomposed or approximated. A module that an adapter leaves alone has zero columns there.
+This is the weight mixing of rewarded soups (arXiv 2306.04488) with adapters instead of models. It is exact: nothing is
+decomposed or approximated. A module that an adapter does not adapt has zero columns there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,7 +90,7 @@ def stack(sources: Sequence[LoraAdapter], space: PreferenceSpace, base: str, lin
 
 
 def mixture(sources: Sequence[LoraAdapter]) -> dict[str, Change]:
-    """What the adapters, mixed by weight, add to each layer, by the formula of LoRA itself."""
+    """The change that the adapters, mixed by weight, add to each layer, by LoRA's own formula."""
 
     def change(name: str) -> Change:
         def add(x: torch.Tensor, preference: Preference) -> torch.Tensor:
@@ -109,21 +109,21 @@ def mixture(sources: Sequence[LoraAdapter]) -> dict[str, Change]:
 
 
 def common_base(sources: Sequence[LoraAdapter]) -> Path | str:
-    """The base that all adapters name. Raises `CheckpointError` if they name none, or different ones."""
+    """The base that all adapters name. Raises `CheckpointError` if one names no base, or they name different ones."""
     bases = [named_base(source) for source in sources]
     for source, base in zip(sources, bases, strict=True):
         if base != bases[0]:
             raise CheckpointError(
-                f"the adapters are of different base models: {sources[0].folder} of {bases[0]}, {source.folder} of "
+                f"the adapters have different base models: {sources[0].folder} has {bases[0]}, {source.folder} has "
                 f"{base}; if these are the same weights, name them with --model"
             )
     return bases[0]
 
 
 def named_base(source: LoraAdapter) -> Path | str:
-    """What an adapter names as its base: a local folder, relative to the adapter's own or to here, or else a hub id."""
+    """The base that an adapter names: a local folder, relative to the adapter's or to the current one, or a hub id."""
     if not source.base_model:
-        raise CheckpointError(f"{source.folder} does not say what its base model is; name it with --model")
+        raise CheckpointError(f"{source.folder} does not name its base model: name it with --model")
     if source.revision not in ("", "main"):
         raise CheckpointError(
             f"{source.folder} is of {source.base_model} at revision {source.revision}: download that, and name its "

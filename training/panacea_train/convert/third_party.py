@@ -1,4 +1,4 @@
-"""Panacea models as other public implementations save them: base and adapter in one checkpoint, in one of two layouts.
+"""Panacea models of other public implementations: base and adapter in one checkpoint, in one of two layouts.
 
 With m dimensions, k shared columns, and `factor` the output multiplier:
 
@@ -39,14 +39,14 @@ _CONFIG_FILES = ("panacea_config.json", "adapter_config.json")
 
 @dataclass(frozen=True)
 class SourceModule:
-    """One module's tensors, whatever their layout."""
+    """One module's tensors, independent of their layout."""
 
     a: torch.Tensor  # (k + p m, in)
     b: torch.Tensor  # (out, k + p m)
     shared: torch.Tensor  # (k,)
     scales: torch.Tensor  # (p,)
     add: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """(x, lambda (m,)) -> what the source itself adds to y, before `factor`."""
+    """(x, lambda (m,)) -> the source's own change of y, before `factor`."""
 
 
 def convert_third_party(
@@ -62,15 +62,15 @@ def convert_third_party(
     """Writes `out`/base and `out`/adapter of the checkpoint in `source`.
 
     `names`: the dimensions in the checkpoint's order; () takes them from its config. `factor`: the output multiplier,
-    where no config tells it. `default`: the default preference; None is equal weights.
+    if no config has it. `default`: the default preference; None is equal weights.
 
-    Raises `ConfigError` for what has to be said, `CheckpointError` for a checkpoint of no known layout or one that the
-    result differs from, `PreferenceError` for names or weights that make no preference space.
+    Raises `ConfigError` for missing arguments, `CheckpointError` for a checkpoint of unknown layout or a result that
+    differs from it, and `PreferenceError` for names or weights that do not make a preference space.
     """
     config = _read_config(source)
     names = tuple(names) or tuple(config.get("objective_names") or ())
     if not names:
-        raise ConfigError("name the dimensions with --dimension, in the checkpoint's order: it does not name them")
+        raise ConfigError("the checkpoint does not name its dimensions: name them with --dimension, in its order")
     count = config.get("panacea_pref_dim", config.get("pref_dim"))
     if count not in (None, len(names)):
         raise ConfigError(f"the checkpoint has {count} dimensions, but {len(names)} are named: {', '.join(names)}")
@@ -128,7 +128,7 @@ def _base_name(name: str) -> str | None:
 
 def _read_config(source: Path) -> dict[str, Any]:
     if not (source / "config.json").is_file():
-        raise CheckpointError(f"{source} is no model: it has no config.json")
+        raise CheckpointError(f"{source} is not a model: config.json is missing")
     for path in (source / name for name in _CONFIG_FILES):
         if path.is_file():
             try:
@@ -136,7 +136,7 @@ def _read_config(source: Path) -> dict[str, Any]:
             except (OSError, ValueError, RecursionError) as error:
                 raise CheckpointError(f"{path} cannot be read: {error}") from None
             if not isinstance(content, dict):
-                raise CheckpointError(f"{path} is no JSON object")
+                raise CheckpointError(f"{path} is not a JSON object")
             return content
     return {}
 
@@ -148,10 +148,10 @@ def _factor(config: Mapping[str, Any], modules: Mapping[str, SourceModule]) -> f
             try:
                 return float(config[scaling]) / float(config[rank])
             except (TypeError, ValueError, ZeroDivisionError):
-                raise CheckpointError(f"{scaling} / {rank} of the checkpoint's config is no number") from None
+                raise CheckpointError(f"{scaling} / {rank} of the checkpoint's config is not a number") from None
     ranks = sorted({len(module.shared) for module in modules.values()})
     raise ConfigError(
-        "nothing in the checkpoint tells its output multiplier, alpha / r: name it with --factor "
+        "the checkpoint does not say its output multiplier, alpha / r: give it with --factor "
         f"(r is the number of shared columns at the start of training; now there are {', '.join(map(str, ranks))})"
     )
 
@@ -162,7 +162,7 @@ def _modules(source: Path, tensors: Mapping[str, torch.Tensor], m: int) -> dict[
         match = _ADAPTER_TENSOR.fullmatch(name)
         assert match is not None
         if match["part"] not in _DEEPSPEED_PARTS | _BLOCK_PARTS | {_PLACEHOLDER}:
-            raise CheckpointError(f"{source}: {name} belongs to no known layout")
+            raise CheckpointError(f"{source}: {name} does not belong to a known layout")
         if not (tensor.is_floating_point() and bool(torch.isfinite(tensor.float()).all())):
             raise CheckpointError(f"{source}: {name} has values that are not finite numbers")
         parts.setdefault(match["module"], {})[match["part"]] = tensor
@@ -177,7 +177,7 @@ def _module(where: str, found: Mapping[str, torch.Tensor], m: int) -> SourceModu
         return _deepspeed_module(where, found, m)
     if names == _BLOCK_PARTS:
         return _block_module(where, found, m)
-    raise CheckpointError(f"{where} has {', '.join(sorted(names))}, which is no known layout")
+    raise CheckpointError(f"{where} has {', '.join(sorted(names))}, which is not a known layout")
 
 
 def _deepspeed_module(where: str, found: Mapping[str, torch.Tensor], m: int) -> SourceModule:

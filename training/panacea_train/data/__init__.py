@@ -1,4 +1,4 @@
-"""Training files: read, checked and counted (without any model), and then turned into a model's tokens."""
+"""Training files: reading, checking and counting (without a model), and encoding for a model."""
 
 from panacea_train.data.data_summary import summarise
 from panacea_train.data.json_lines import Problem

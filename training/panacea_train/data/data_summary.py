@@ -1,4 +1,4 @@
-"""How much a training file says about each dimension."""
+"""Counts of a training file's labels for each dimension."""
 
 import math
 from collections.abc import Iterator
@@ -37,9 +37,9 @@ def _row(name: str, width: int, judged: list[Scored | Compared], dimensions: tup
 
 def _remarks(contested: int, file: TrainingFile) -> Iterator[str]:
     if contested or any(isinstance(record, Shown) and record.preference for _, record in file.records):
-        yield f"{contested:,} lines in which two dimensions want different answers: they teach what steering means."
+        yield f"{contested:,} lines in which two dimensions want different answers: they teach the model to steer."
         return
     yield (
-        "In no line two dimensions want different answers. That is right for pairs that are labelled for one dimension "
-        "each;\nwhere lines are labelled for all of them, nothing here can teach a model to steer."
+        "In no line do two dimensions want different answers. That is right for pairs that are labelled for one "
+        "dimension each.\nIf lines are labelled for all dimensions, this file cannot teach a model to steer."
     )

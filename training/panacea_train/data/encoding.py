@@ -1,4 +1,4 @@
-"""Conversations as the tokens that a server will see and should answer with."""
+"""Conversations as tokens: the prompts that a server sees and the answers it should give."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from panacea_train.data.tokenizer_template import chat_template_of, refusal_reas
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A prompt's tokens, and what is needed to encode an answer to it."""
+    """A prompt's tokens, with the data that an answer's encoding needs."""
 
     ids: list[int]
     messages: Sequence[ChatMessage]
@@ -23,12 +23,12 @@ class EncodedPrompt:
 class ConversationEncoder:
     """Encodes prompts up to where the answer begins, and answers up to the token that ends them.
 
-    A prompt is the model's chat template with its generation prompt, exactly what a server feeds to the model. An
-    answer is what the template writes when the same conversation goes on with it, so that its end of turn is the
-    template's; it is encoded by itself, because a server too appends tokens to a prompt that is already encoded. Where
-    a template rewrites what came before (some strip the thoughts of earlier turns), the answer's own text is taken.
+    A prompt is the model's chat template with its generation prompt, exactly as a server feeds it to the model. An
+    answer is the text that the template adds for it, so that its end of turn is the template's. The answer is encoded
+    alone, because a server also appends tokens to an encoded prompt. Some templates rewrite earlier turns, for example
+    by removing their thoughts. Then the answer's own text is taken.
 
-    A model without template gets the text of a single message as it is.
+    A model without a template gets the text of a single message unchanged.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int] = ()) -> None:
@@ -39,7 +39,10 @@ class ConversationEncoder:
         self._tokenizer = tokenizer
         own = cast(int | None, tokenizer.eos_token_id)
         if own is None and not stop_ids:
-            raise ConfigError("neither the tokenizer nor the model says which token ends an answer")
+            raise ConfigError(
+                "neither the tokenizer nor the model names a token that ends an answer: set eos_token in "
+                "tokenizer_config.json"
+            )
         self._stop_ids = {*stop_ids, *(() if own is None else (own,))}
         self._end = own if own is not None else min(stop_ids)
         self._template = chat_template_of(tokenizer)
@@ -50,12 +53,12 @@ class ConversationEncoder:
             text = _rendered(self._template, messages, generation_prompt=True)
             return EncodedPrompt(self._ids(text), messages, text)
         if len(messages) > 1:
-            raise ValueError("the model has no chat template, so a prompt must be one text")
+            raise ValueError("the model has no chat template: a prompt must be a single text")
         text = messages[0].content
         return EncodedPrompt(list(self._tokenizer(text)["input_ids"]), messages, text)
 
     def answer(self, prompt: EncodedPrompt, answer: str) -> list[int]:
-        """The tokens of `answer` to `prompt`, the last of which ends it."""
+        """The tokens of `answer` to `prompt`, including the token that ends it."""
         text = answer
         if self._template is not None:
             conversation = [*prompt.messages, ChatMessage("assistant", answer)]
@@ -64,7 +67,7 @@ class ConversationEncoder:
                 text = whole.removeprefix(prompt.text)
         ids = self._ids(text)
         last = next((place for place in reversed(range(len(ids))) if ids[place] in self._stop_ids), None)
-        # What a template writes after the end of a turn (a line break, usually) nobody generates.
+        # Text that a template writes after the end of a turn (usually a line break) is never generated.
         if last is None or str(self._tokenizer.decode(ids[last + 1 :])).strip():
             return [*ids, self._end]
         return ids[: last + 1]

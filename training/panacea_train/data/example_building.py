@@ -1,4 +1,4 @@
-"""From a file's records to what the trainer learns from."""
+"""Building training examples from a file's records."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ def to_examples(
 
     | record | SFT | DPO |
     |---|---|---|
-    | scored answers | candidates, of which a preference chooses | every two of them that differ on a dimension |
+    | scored answers | candidates; a preference chooses one | every two answers that differ on a dimension |
     | a pair | two candidates | the pair |
     | an answer to imitate | a demonstration | a demonstration |
 

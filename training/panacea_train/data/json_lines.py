@@ -1,4 +1,4 @@
-"""JSON Lines: a file's objects, and what is wrong with its lines, by line and field."""
+"""JSON Lines: reading a file's objects, and reporting problems by line and field."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from panacea.errors import ConfigError
 
 SHOWN_CHARACTERS = 64
-"""Of a field's name, which may be anything."""
+"""Most characters of a field's name in a message: the name may be any text."""
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """Something that has to be put right in the file. `field` is "" for the line as a whole."""
+    """A problem in the file. `field` is "" for the line as a whole."""
 
     line: int
     field: str
@@ -27,7 +27,7 @@ class Problem:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not empty, each with its number (from 1). Raises `ConfigError` if it cannot be read."""
+    """The lines that are not empty, each with its number from 1. Raises `ConfigError` if the file cannot be read."""
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -38,26 +38,26 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_object(number: int, line: bytes) -> dict[str, Any] | Problem:
-    """The JSON object that is line `number`."""
+    """The JSON object in line `number`."""
     try:
         content: Any = json.loads(line)
     except UnicodeDecodeError:
         return Problem(number, "", "is not UTF-8")
     except json.JSONDecodeError as error:
-        return Problem(number, "", f"is no JSON: {error.msg.lower()} at column {error.colno}")
+        return Problem(number, "", f"is not valid JSON: {error.msg.lower()} at column {error.colno}")
     except (RecursionError, ValueError):  # an integer of more than 4300 digits is a ValueError
-        return Problem(number, "", "is no JSON that can be read")
-    return content if isinstance(content, dict) else Problem(number, "", "is no JSON object")
+        return Problem(number, "", "is JSON that cannot be read")
+    return content if isinstance(content, dict) else Problem(number, "", "is not a JSON object")
 
 
 def problems_of(number: int, error: ValidationError) -> list[Problem]:
-    """What pydantic has found in the object that is line `number`."""
+    """The problems that pydantic found in the object of line `number`."""
     details = error.errors(include_input=False, include_url=False, include_context=False)
     return [Problem(number, field_path(entry["loc"]), _words(entry["msg"])) for entry in details]
 
 
 def field_path(location: Sequence[int | str]) -> str:
-    """How a message names the field at `location`."""
+    """The name of the field at `location` in messages."""
     return ascii(".".join(map(str, location)))[1:-1][:SHOWN_CHARACTERS]
 
 

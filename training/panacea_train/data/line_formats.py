@@ -1,4 +1,4 @@
-"""The formats of a line in a training file; docs/training.md shows each of them."""
+"""The formats of a line in a training file; docs/training.md shows each one."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from panacea_train.data.training_records import Compared, Record, Scored, Shown
 
 
 class _Strict(BaseModel):
-    """Fields have the types they are declared with; one that is not known is an error, but for `id` and `metadata`."""
+    """Strict types, and unknown fields are errors. `id` and `metadata` are allowed everywhere."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -51,7 +51,7 @@ _Prompt = Annotated[list[_Message], BeforeValidator(_as_messages), Field(min_len
 
 
 def _as_text(value: object) -> object:
-    """The text of an answer that is written as a conversation of one message, as TRL's data sets do it."""
+    """The text of an answer that is written as a conversation of one message, as in TRL's data sets."""
     match value:
         case [{"role": "assistant", "content": content}]:
             return content
@@ -63,7 +63,7 @@ _Answer = Annotated[str, BeforeValidator(_as_text), AfterValidator(_some_text)]
 
 
 def _as_probability(value: object) -> object:
-    """How likely the first answer is better."""
+    """The probability that the first answer is better."""
     return {"a": 1.0, "b": 0.0, "tie": 0.5}.get(value, value) if isinstance(value, str) else value
 
 
@@ -88,7 +88,7 @@ class ScoredLine(_Strict):
 
 
 class PairLine(_Strict):
-    """Two answers, and for each dimension which is better: "a", "b", "tie" or the probability that a is."""
+    """Two answers, and the better one for each dimension: "a", "b", "tie" or the probability of a."""
 
     prompt: _Prompt
     a: _Answer
@@ -100,7 +100,7 @@ class PairLine(_Strict):
 
 
 class ChosenLine(_Strict):
-    """A pair as preference data sets have it, with the one dimension that it was labelled for."""
+    """A pair in the format of preference data sets, with the one dimension of its label."""
 
     prompt: _Prompt
     chosen: _Answer
@@ -112,7 +112,7 @@ class ChosenLine(_Strict):
 
 
 class SafeRLHFLine(BaseModel):
-    """A pair with the columns of PKU-SafeRLHF, as BeaverTails' comparisons have them too. It has many more columns."""
+    """A pair with the columns of PKU-SafeRLHF and of BeaverTails' comparisons. Further columns are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -128,7 +128,7 @@ class SafeRLHFLine(BaseModel):
 
 
 class ShownLine(_Strict):
-    """One answer to imitate, under the preference that is given or under any."""
+    """One answer to imitate, under the given preference or under all."""
 
     prompt: _Prompt
     answer: _Answer
@@ -139,7 +139,7 @@ class ShownLine(_Strict):
 
 
 class PromptLine(BaseModel):
-    """What a model is asked in an evaluation. What else the line says is for reward functions."""
+    """A prompt of an evaluation. Other fields of the line are for reward functions."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -151,13 +151,13 @@ class PromptLine(BaseModel):
         """Raises `ValueError` unless there is exactly one."""
         match self.prompt, self.messages:
             case None, None:
-                raise ValueError("has neither prompt nor messages: what is the model asked?")
+                raise ValueError("has neither prompt nor messages: add one of them")
             case list(prompt), None:
                 return _messages(prompt)
             case None, list(messages):
                 return _messages(messages)
             case _:
-                raise ValueError("has both prompt and messages, of which one must go")
+                raise ValueError("has both prompt and messages: remove one of them")
 
 
 DataLine = ScoredLine | PairLine | ChosenLine | SafeRLHFLine | ShownLine
@@ -174,11 +174,11 @@ _TELLING_FIELDS: Mapping[str, type[DataLine]] = {
 
 
 def format_of(line: Mapping[str, Any]) -> type[DataLine]:
-    """The format that a line's fields point to. Raises `ValueError` when none does."""
+    """The format of a line, from its fields. Raises `ValueError` if no field determines it."""
     for field, format_ in _TELLING_FIELDS.items():
         if field in line:
             return format_
-    raise ValueError(f"has none of the fields {', '.join(_TELLING_FIELDS)}, one of which says what the line is")
+    raise ValueError(f"needs one of the fields {', '.join(_TELLING_FIELDS)}, which determine the line's format")
 
 
 def _messages(prompt: list[_Message]) -> list[ChatMessage]:

@@ -1,4 +1,4 @@
-"""Reading a training file, and saying what is wrong with it by line and field."""
+"""Reading a training file, and reporting its problems by line and field."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from panacea_train.data.training_records import Compared, Record, Scored, Shown,
 
 @dataclass(frozen=True)
 class TrainingFile:
-    """A file's records, each with the number of its line (from 1), and all that is wrong with the others."""
+    """A file's records, each with the number of its line from 1, and the problems of the other lines."""
 
     path: Path
     dimensions: tuple[str, ...]
-    """As asked for; else all that the file names, in the order of their first appearance."""
+    """The requested dimensions; else all that the file names, in the order of their first appearance."""
     records: tuple[tuple[int, Record], ...]
     problems: tuple[Problem, ...]
-    """In the order of the lines. A file with any is not for training."""
+    """In the order of the lines. A file with problems cannot be trained on."""
 
 
 def read_training_file(path: Path, dimensions: Sequence[str] = ()) -> TrainingFile:
-    """Reads a JSON Lines file; empty lines do not count. Without `dimensions` the file's own are taken.
+    """Reads a JSON Lines file and skips empty lines. Without `dimensions` the file's own are used.
 
     Raises `ConfigError` when the file cannot be read or has no lines.
     """
@@ -60,7 +60,7 @@ def _parse(number: int, line: bytes) -> Record | list[Problem]:
 
 
 def _disagreements(number: int, record: Record, dimensions: tuple[str, ...]) -> Iterator[Problem]:
-    """What is wrong with `record` in a file of these dimensions."""
+    """The problems of `record` in a file with these dimensions."""
     listed = f"dimensions: {', '.join(dimensions)}"
     match record:
         case Scored():
@@ -82,7 +82,7 @@ def _disagreements(number: int, record: Record, dimensions: tuple[str, ...]) -> 
 def _unknown(number: int, field: str, names: Iterable[str], known: tuple[str, ...]) -> Iterator[Problem]:
     for name in names:
         if not NAME_PATTERN.fullmatch(name):
-            words = "is no name: up to 64 letters, digits, '_', '.' and '-', a letter or digit first"
+            words = "is not a name: use up to 64 letters, digits, '_', '.' and '-', a letter or digit first"
             yield Problem(number, field_path((field, name)), words)
         elif name not in known:
             yield Problem(number, field_path((field, name)), f"is not among the dimensions: {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""What one line of a training file says, whatever format it is written in. Plain Python."""
+"""The content of one line of a training file, independent of its format. Plain Python."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from panacea.text.chat_template import ChatMessage
 
 @dataclass(frozen=True)
 class Scored:
-    """Answers to one prompt, with each one's score on every dimension. Only differences and order matter."""
+    """Answers to one prompt, with their scores on every dimension. Only differences and order matter."""
 
     prompt: Sequence[ChatMessage]
     answers: Sequence[str]
@@ -19,7 +19,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Compared:
-    """Two answers to one prompt. `better`: how likely the first is the better one (0.5: a tie), on some dimensions."""
+    """Two answers to one prompt. `better`: the probability that the first is better (0.5: a tie), by dimension."""
 
     prompt: Sequence[ChatMessage]
     answers: tuple[str, str]
@@ -44,7 +44,7 @@ def answers_of(record: Record) -> Sequence[str]:
 
 
 def dimensions_of(record: Record) -> Iterator[str]:
-    """The dimensions that `record` names; some may come twice."""
+    """The dimensions that `record` names, possibly repeated."""
     match record:
         case Scored():
             for scores in record.scores:
@@ -56,7 +56,7 @@ def dimensions_of(record: Record) -> Iterator[str]:
 
 
 def scores_of(record: Scored | Compared, dimension: str) -> list[float]:
-    """Each answer's score on `dimension`; not a number where the record says nothing of it."""
+    """Each answer's score on `dimension`; NaN if the record has none."""
     if isinstance(record, Scored):
         return [scores[dimension] for scores in record.scores]
     first = record.better.get(dimension, math.nan)

@@ -1,4 +1,4 @@
-"""What a sweep's answers are worth."""
+"""The rewards of a sweep's answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -14,19 +14,19 @@ class Scorer(Protocol):
     """Judges answers on all dimensions of an adapter."""
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Answered]:
-        """`answers[i]` was given to `prompts[i]`. Raises `RewardError`."""
+        """`answers[i]` answers `prompts[i]`. Raises `RewardError`."""
         ...
 
 
 class RewardScorer:
-    """A reward function for each dimension. Dimensions may share one: it scores once."""
+    """A reward function for each dimension. A function that several dimensions share scores once."""
 
     def __init__(self, rewards: Mapping[str, Reward]) -> None:
         """`rewards` by dimension, in the adapter's order."""
         self._rewards = dict(rewards)
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Answered]:
-        """A progress bar shows how far each reward is. Nobody tells whether answers are faithful."""
+        """Shows a progress bar for each reward. Rewards do not judge whether answers are faithful."""
         rewards = list(self._rewards.values())
         columns: list[list[float]] = []
         for index, name in enumerate(self._rewards):
@@ -39,7 +39,7 @@ class RewardScorer:
 
 
 def _scores(reward: Reward, name: str, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-    """Whatever a reward function gives, what comes out is a finite number for each answer."""
+    """Checks that a reward function returns a finite number for each answer."""
     with tqdm(total=len(answers), desc=f"Scoring {name}", unit="answer", leave=False) as bar:
 
         def report(more: int) -> None:

@@ -1,4 +1,4 @@
-"""Several models beside each other: one reference point for all, and intervals of their differences."""
+"""A comparison of several models: one reference point for all, and intervals of their differences."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ MEASURES = ("hypervolume", "inner_product", "sparsity", "spacing")
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """By how much one model's measure is above another's."""
+    """The measure of one model, `of`, minus that of another, `minus`."""
 
     temperature: float
     measure: str
@@ -37,27 +37,29 @@ class Difference(msgspec.Struct, frozen=True):
     minus: str
     difference: float
     interval: Interval
-    """Where it holds 0, the difference may be chance."""
+    """If it contains 0, the difference may be chance."""
     paired: bool
-    """Both were asked the same prompts, and both were resampled with the same ones. Else each has its own."""
+    """Both models had the same prompts, and both were resampled with the same ones. Else each has its own."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Evaluations whose hypervolumes begin at the same point."""
+    """Evaluations with a common reference point."""
 
     dimensions: tuple[str, ...]
     reference_point: tuple[float, ...]
     evaluations: dict[str, Evaluation]
     """By the models' names."""
     differences: tuple[Difference, ...]
-    """Of all pairs, at every temperature that both have. Inner products only where both were asked at the same
-    preferences: elsewhere they say nothing about each other."""
+    """Of all pairs, at every temperature that both have. Inner products are compared only if both models were evaluated
+    at the same preferences."""
 
 
 def with_common_reference(
     runs: Sequence[EvaluationRun], reference_point: Sequence[float] | None = None, resamples: int = RESAMPLES
 ) -> list[EvaluationRun]:
-    """The runs, summed up again from their answers above one point: by default the worst reward of any single answer.
+    """The runs with all measures computed again from their answers above one point.
+
+    By default that point is the worst reward of any single answer on each dimension.
 
     Raises `ConfigError` for runs that cannot be compared.
     """
@@ -77,7 +79,7 @@ def with_common_reference(
 
 
 def compare_runs(runs: Sequence[EvaluationRun], resamples: int = RESAMPLES) -> Comparison:
-    """What `runs`, from `with_common_reference`, are beside each other."""
+    """The comparison of `runs`, which come from `with_common_reference`."""
     return Comparison(
         runs[0].evaluation.dimensions,
         runs[0].evaluation.reference_point,
@@ -117,7 +119,7 @@ def _check(runs: Sequence[EvaluationRun]) -> None:
             )
     common = set.intersection(*({sweep.temperature for sweep in run.evaluation.sweeps} for run in runs))
     if not common:
-        raise ConfigError("there is no temperature at which all of them were asked")
+        raise ConfigError("the evaluations have no temperature in common: evaluate them again at one")
 
 
 def _worst(run: EvaluationRun) -> list[float]:

@@ -1,4 +1,4 @@
-"""One model's evaluation as a folder: what was measured, a row for each point, and every answer."""
+"""One model's evaluation as a folder: the measures, a row for each point, and every answer."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -16,28 +16,28 @@ POINTS_FILE = "points.csv"
 
 
 class AnswerRecord(Answered, frozen=True, kw_only=True, omit_defaults=True):
-    """One answer, as a line of answers.jsonl. Its rewards are as they were scored, not rounded."""
+    """One answer, as a line of answers.jsonl. Its rewards are not rounded."""
 
     temperature: float
     preference: tuple[float, ...]
     """A point of the temperature's sweep."""
     prompt_index: int
-    """From 0, in the order in which the prompts were asked."""
+    """From 0, in the order of the prompts."""
     prompt: str
-    """What the user said last."""
+    """The user's last message."""
     sample: int
     """From 0."""
     cut_off: bool = False
-    """It was as long as answers may be, and did not end."""
+    """It reached the token limit before it ended."""
 
 
 class EvaluationRun(msgspec.Struct, frozen=True):
-    """An evaluation and the name that it goes by beside others."""
+    """An evaluation with its name in a comparison."""
 
     name: str
     evaluation: Evaluation
     answers: tuple[AnswerRecord, ...] | None = None
-    """None: nobody kept them."""
+    """None: they were not kept."""
 
     def sweep_answers(self, sweep: EvaluationSweep) -> list[list[list[AnswerRecord]]]:
         """The answers of one of the evaluation's sweeps: [point][prompt][sample], points in the sweep's order.
@@ -70,13 +70,13 @@ class EvaluationRun(msgspec.Struct, frozen=True):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """What was asked, in its order; nothing if nobody kept the answers."""
+        """The prompts in order; empty if the answers were not kept."""
         asked = {record.prompt_index: record.prompt for record in self.answers or ()}
         return tuple(asked[index] for index in sorted(asked))
 
 
 def write_run(run: EvaluationRun, folder: Path) -> None:
-    """Writes evaluation.json, points.csv and, if there are answers, answers.jsonl into `folder`, which is there."""
+    """Writes evaluation.json, points.csv and, if there are answers, answers.jsonl into the existing `folder`."""
     save_evaluation(run.evaluation, folder / EVALUATION_FILE)
     with (folder / POINTS_FILE).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(_rows(run.evaluation))
@@ -85,7 +85,7 @@ def write_run(run: EvaluationRun, folder: Path) -> None:
 
 
 def install_run(run: EvaluationRun, adapter: Path) -> None:
-    """Writes evaluation.json beside the adapter in this folder, in place of one that is there.
+    """Writes evaluation.json beside the adapter in this folder and replaces an existing one.
 
     Raises `ConfigError` where it cannot be written.
     """
@@ -98,12 +98,12 @@ def install_run(run: EvaluationRun, adapter: Path) -> None:
 
 
 def read_run(folder: Path, name: str | None = None) -> EvaluationRun:
-    """The run that `write_run` wrote, called as its folder unless `name` says otherwise; answers are None without file.
+    """The run that `write_run` wrote. Its default name is the folder's. Its answers are None if their file is missing.
 
-    Raises `ConfigError` naming the file for one that is not there or not as it should be.
+    Raises `ConfigError` that names a missing or damaged file.
     """
     if not (folder / EVALUATION_FILE).is_file():
-        raise ConfigError(f"{folder} is no evaluation: it has no {EVALUATION_FILE}; panacea eval --out writes one")
+        raise ConfigError(f"{folder} is not an evaluation: {EVALUATION_FILE} is missing; panacea eval --out writes one")
     file = folder / EVALUATION_FILE
     try:
         evaluation = load_evaluation(file)

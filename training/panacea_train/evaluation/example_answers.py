@@ -1,4 +1,4 @@
-"""Some of a sweep's answers, to be read by people."""
+"""A selection of a sweep's answers for people to read."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from panacea_train.prompts import evenly
 
 PROMPTS = 3
 POINTS = 15
-"""Beyond so many the file and the report would be longer than anybody reads."""
+"""More points would make the file and the report too long to read."""
 
 
 def choose_examples(
@@ -16,7 +16,8 @@ def choose_examples(
 ) -> tuple[EvaluationExample, ...]:
     """The first sample of `answers[point][prompt][sample]` for a few prompts and points.
 
-    Prompts evenly over their list; of the points all vertices, where steering shows most, and others evenly.
+    The prompts are spread evenly over the list. The points are all vertices, where steering shows most, and others that
+    are spread evenly.
     """
     vertices = [i for i, weights in enumerate(preferences) if max(weights) == sum(weights)]
     others = [i for i in range(len(preferences)) if i not in vertices]

@@ -1,4 +1,4 @@
-"""Replies of an evaluation that has not come to its end, in a file: the next one does not ask for them again."""
+"""Replies of an interrupted evaluation, in a file, so that the next run does not generate them again."""
 
 import struct
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -31,10 +31,10 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class KeptReplies:
-    """Replies by their keys, see `reply_keys`; with a file, each of them is in it as soon as it is complete."""
+    """Replies by their keys, see `reply_keys`. With a file, each reply is written to it as soon as it is complete."""
 
     def __init__(self, file: Path | None = None) -> None:
-        """`file` need not be there. Raises `ConfigError` if it is and cannot be read."""
+        """`file` need not exist. Raises `ConfigError` if it exists and cannot be read."""
         self._file = file
         try:
             self._replies = {line.key: KeptReply(line.token_ids, line.cut_off) for line in _lines(file)}
@@ -65,15 +65,15 @@ class KeptReplies:
 
 @contextmanager
 def kept_replies(file: Path, say: Callable[[str], None]) -> Generator[KeptReplies]:
-    """The replies in `file`. Where the block ends well it goes away; otherwise `say` hears that it stays, and why."""
+    """The replies in `file`, which is deleted if the block succeeds. Else `say` gets a line that says why it stays."""
     kept = KeptReplies(file)
     if kept:
-        say(f"{file} has {len(kept):,} answers of a run that did not end: they are not asked for again")
+        say(f"{file} has {len(kept):,} answers of an interrupted run: they are not generated again")
     try:
         yield kept
     except BaseException:
         if kept:
-            say(f"{file} keeps {len(kept):,} answers: the same command asks for the others only")
+            say(f"{file} keeps {len(kept):,} answers: the same command generates only the others")
         raise
     file.unlink(missing_ok=True)
 
@@ -95,7 +95,7 @@ def reply_keys(model: LoadedModel, requests: Sequence[Request]) -> list[str]:
 
 
 def _lines(file: Path | None) -> Iterator[_Line]:
-    """Those that are whole: a run that was killed may have left half of one."""
+    """The complete lines: a killed run may have left half of one."""
     if file is None or not file.exists():
         return
     decoder = msgspec.json.Decoder(_Line)

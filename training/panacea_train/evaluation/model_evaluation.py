@@ -1,4 +1,4 @@
-"""An evaluation from beginning to end: asked, scored and summed up."""
+"""A whole evaluation: generating the answers, scoring them, and computing the measures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,10 +31,10 @@ def evaluate(
     notes: Mapping[str, str] | None = None,
     kept: KeptReplies | None = None,
 ) -> EvaluationRun:
-    """Asks the model all prompts at all preferences, scores its answers, and sums them up.
+    """Generates answers to all prompts at all preferences, scores them, and computes the measures.
 
-    `reference_point`: where hypervolumes begin, a reward for each dimension; None is the worst reward that any single
-    answer had. `notes` say in words how it was measured. What `kept` has is not asked for again.
+    `reference_point`: where hypervolumes begin, a reward for each dimension. None is the worst reward of any single
+    answer. `notes` say in words how it was measured. Replies in `kept` are not generated again.
     Raises what `sweep` and `scorer` raise.
     """
     said = sweep(config, prompts, preferences, settings, kept)
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def worst_rewards(records: Sequence[AnswerRecord]) -> tuple[float, ...]:
-    """On each dimension the least that any single answer was worth."""
+    """The lowest reward of any single answer on each dimension."""
     return tuple(min(column) for column in zip(*(record.rewards for record in records), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Which preferences are asked: a grid over the simplex, or a list of one's own."""
+"""Which preferences are evaluated: a grid over the simplex, or a list from a file."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from panacea.preference import Preference, PreferenceSpace
 from panacea_train.pareto import simplex_grid
 
 MOST_POINTS = 1000
-"""More are hardly meant: 1000 points and 100 prompts are 100,000 answers."""
+"""A larger number is probably a mistake: 1000 points and 100 prompts are 100,000 answers."""
 
 
 def grid_of(space: PreferenceSpace, divisions: int) -> list[Preference]:
@@ -20,8 +20,8 @@ def grid_of(space: PreferenceSpace, divisions: int) -> list[Preference]:
     count = comb(divisions + dimensions - 1, dimensions - 1)
     if count > MOST_POINTS:
         raise ConfigError(
-            f"--grid {divisions} is {count:,} points in {dimensions} dimensions, and at most {MOST_POINTS:,} are "
-            "asked: choose a coarser grid, or name the points with --preferences"
+            f"--grid {divisions} is {count:,} points in {dimensions} dimensions, but at most {MOST_POINTS:,} are "
+            "evaluated: choose a coarser grid, or list the points with --preferences"
         )
     return simplex_grid(dimensions, divisions)
 
@@ -49,9 +49,11 @@ def read_preferences(path: Path, space: PreferenceSpace) -> list[Preference]:
             raise ConfigError(f"--preferences {path}, {place} is the same preference as {chosen[preference]}")
         chosen[preference] = place
     if not chosen:
-        raise ConfigError(f"--preferences {path} names no preference")
+        raise ConfigError(f"--preferences {path} has no preference: write at least one point")
     if len(chosen) > MOST_POINTS:
-        raise ConfigError(f"--preferences {path} has {len(chosen):,} points, and at most {MOST_POINTS:,} are asked")
+        raise ConfigError(
+            f"--preferences {path} has {len(chosen):,} points, but at most {MOST_POINTS:,} are evaluated: shorten it"
+        )
     return list(chosen)
 
 
@@ -69,7 +71,7 @@ def _points(path: Path, text: str) -> list[tuple[str, Any]]:
             for number, line in enumerate(text.splitlines(), 1)
             if line.strip()
         ]
-    # A list of numbers is a file of one line, and so is anything else that is no list.
+    # A list of numbers is a file of one line, and so is any other value that is not a list.
     if not isinstance(whole, list) or any(isinstance(entry, int | float) for entry in whole):
         return [("line 1", whole)]
     return [(f"point {number}", entry) for number, entry in enumerate(whole, 1)]
@@ -79,7 +81,7 @@ def _parsed(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        reason = f"is no JSON: {error.msg.lower()} at column {error.colno}"
+        reason = f"is not valid JSON: {error.msg.lower()} at column {error.colno}"
     except (RecursionError, ValueError):
-        reason = "is no JSON that can be read"
+        reason = "is JSON that cannot be read"
     raise ConfigError(f"--preferences {path}, line {number}: {reason}") from None

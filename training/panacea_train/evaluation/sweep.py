@@ -1,4 +1,4 @@
-"""A model, asked the same prompts at every preference."""
+"""A sweep: a model answers the same prompts at every preference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ from panacea_train.prompts import Prompt
 class SweepSettings:
     """How each prompt is answered, at each preference.
 
-    Raises `ConfigError` when built from numbers that mean nothing.
+    Raises `ConfigError` if a number is out of range.
     """
 
     temperatures: tuple[float, ...] = (0.7,)
-    """0 is greedy, which is asked once, however many `samples` there are."""
+    """0 is greedy: one answer per prompt, whatever `samples` says."""
     samples: int = 1
     max_tokens: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.temperatures:
-            raise ConfigError("there is no temperature to ask at")
+            raise ConfigError("--temperature is missing: give at least one")
         for index, temperature in enumerate(self.temperatures):
             if not 0 <= temperature <= MAX_TEMPERATURE:
                 raise ConfigError(f"--temperature must be between 0 and {MAX_TEMPERATURE:g}")
@@ -55,14 +55,14 @@ MAX_TEMPERATURE = 2.0
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """One answer, and to what."""
+    """One answer, with the point, prompt and sample that it belongs to."""
 
     temperature: float
     point: int
     prompt: int
     sample: int
     text: str
-    """Special tokens are no text, as in the server's answers."""
+    """Without special tokens, as in the server's answers."""
     tokens: int
     cut_off: bool
 
@@ -152,7 +152,7 @@ def _encoded(encoder: ConversationEncoder, prompt: Prompt, number: int) -> list[
     try:
         return encoder.prompt(prompt.messages).ids
     except ValueError as error:
-        raise ConfigError(f"{prompt.place(number)} cannot be asked: {error}") from None
+        raise ConfigError(f"{prompt.place(number)} cannot be used: {error}") from None
 
 
 def _check_lengths(

@@ -1,4 +1,4 @@
-"""Answers, summed up: the measures of a sweep, with intervals that say how much of each is chance."""
+"""The measures of a sweep's answers, with intervals that say how much of each measure is chance."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,20 +25,20 @@ CONFIDENCE = 0.95
 DISTINCT_SHARE = 0.01
 """Points whose mean rewards differ by less than this share of the single answers' range count as one."""
 RESAMPLED_DIRECTIONS = 1 << 14
-"""Of a resample's hypervolume, where it is not exact: 4 ms, off by 1 % or less, which is little beside chance."""
+"""Directions of a resample's hypervolume if it is not exact: 4 ms, off by 1 % or less, which is small beside chance."""
 
 Means = NDArray[np.float64]
 """Mean rewards, (points, dimensions)."""
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """One answer of a sweep and what it was worth."""
+    """One answer of a sweep with its rewards."""
 
     text: str
     rewards: tuple[float, ...]
     words: int
     sentences: int = 0
-    """Of which somebody told whether they are faithful."""
+    """Sentences that were judged faithful or not."""
     faithful_sentences: int = 0
 
 
@@ -54,10 +54,10 @@ def summarise(
     answers: SweepAnswers,
     resamples: int = RESAMPLES,
 ) -> EvaluationSweep:
-    """The sweep that `answers[point][prompt][sample]` amount to, for the points `preferences`.
+    """The sweep of `answers[point][prompt][sample]` at the points `preferences`.
 
-    Intervals are the percentile bootstrap's: prompts are drawn with replacement, the same ones for all points, and
-    every measure is computed again, `resamples` times from one seed. One prompt alone has intervals without width.
+    Intervals come from the percentile bootstrap. Prompts are drawn with replacement, the same ones for all points, and
+    every measure is computed again, `resamples` times from one seed. With one prompt the intervals have no width.
     """
     rewards = prompt_rewards(answers)
     means: Means = rewards.mean(1)
@@ -98,7 +98,7 @@ def summarise(
 
 
 def prompt_rewards(answers: SweepAnswers) -> NDArray[np.float64]:
-    """Mean rewards of each prompt, (points, prompts, dimensions): its samples are no independent observations."""
+    """Mean rewards of each prompt, (points, prompts, dimensions). The samples of a prompt are not independent."""
     rewards = np.asarray([[[a.rewards for a in samples] for samples in prompts] for prompts in answers], np.float64)
     means: NDArray[np.float64] = rewards.mean(2)
     return means
@@ -122,19 +122,19 @@ def drawn_prompts(prompts: int, resamples: int, seed: int = 0) -> NDArray[np.int
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The middle 95 % of what a measure was in the resamples."""
+    """The middle 95 % of a measure's values in the resamples."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, (tail, 1 - tail)).tolist()
     return rounded(low), rounded(high)
 
 
 def rounded(value: float) -> float:
-    """To four decimals, or to four digits where these say more: rewards may have any unit."""
+    """Rounded to four decimals, or to four digits if those are more precise: rewards may have any unit."""
     return round(value, max(4, 3 - math.floor(math.log10(abs(value))))) if value else 0.0
 
 
 def _steps(answers: SweepAnswers) -> NDArray[np.float64]:
-    """Differences of mean rewards that count, for each dimension: a hundredth of how far single answers lie apart."""
+    """The smallest difference of mean rewards that counts, for each dimension: a hundredth of single answers' range."""
     every = np.asarray([a.rewards for prompts in answers for samples in prompts for a in samples], np.float64)
     steps: NDArray[np.float64] = DISTINCT_SHARE * np.ptp(every, axis=0)
     return steps

@@ -1,7 +1,7 @@
-"""How the singular values that are trained relate to the E of the file, which has one for each column.
+"""The relation between the trained singular values and the E of the file, which has one for each column.
 
-In the paper each of the k shared columns has a singular value of its own, and the preference columns of one matrix have
-a single learned scalar s between them. So k + 1 values are trained, in this order, and E repeats s.
+In the paper each of the k shared columns has its own singular value, and all preference columns of one matrix share one
+learned scalar s. So k + 1 values are trained, in this order, and E repeats s.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ def trained_rows(preference_columns: Sequence[int]) -> Tensor:
 
 
 def expand(trained: Tensor, preference_columns: Sequence[int]) -> Tensor:
-    """(k + 1, 1) -> E (r, 1). An E that is complete already comes back as it is."""
+    """(k + 1, 1) -> E (r, 1). A complete E is returned unchanged."""
     if trained.shape[0] == len(preference_columns):
         return trained
     return trained[trained_rows(preference_columns).to(trained.device)]
 
 
 def contract(e: Tensor, preference_columns: Sequence[int]) -> Tensor | None:
-    """E (r, 1) -> (k + 1, 1); None if its preference columns differ, so that no single scalar stands for them."""
+    """E (r, 1) -> (k + 1, 1); None if its preference columns differ, so that one scalar cannot represent them."""
     rows = trained_rows(preference_columns).to(e.device)
     trained = e.new_empty(int(rows.max()) + 1, 1)
     trained[rows] = e

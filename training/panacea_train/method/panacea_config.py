@@ -1,4 +1,4 @@
-"""What a Panacea adapter is, as peft's config object; on disk it is `panacea.model.adapter_config`."""
+"""The config of a Panacea adapter as a peft config; `panacea.model.adapter_config` is its form on disk."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ PEFT_TYPE = "PANACEA"
 
 PAPER_SHARED_COLUMNS = 8
 PAPER_SCALING = 512.0
-"""Divided by the number of shared columns it is the factor in front of B diag(E w) A (arXiv 2402.02030)."""
+"""Divided by the number of shared columns, it is the factor of B diag(E w) A (arXiv 2402.02030)."""
 
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The matrices that the paper adapts, under the names that Llama, Mistral, Qwen2, Qwen3, Gemma and others give them."""
@@ -26,37 +26,37 @@ ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 class PanaceaConfig(PeftConfig):
     """A Panacea adapter: W(preference) = W0 + scaling * B diag(E * w(preference)) A (arXiv 2402.02030).
 
-    Either say how many columns all preferences share (`shared_columns`, the paper's k = 8; after them every dimension
-    gets one column of its own), or list the `preference_columns` yourself. Everything else follows.
+    Give either the number of columns that all preferences share (`shared_columns`, the paper's k = 8), or the list
+    `preference_columns`. With `shared_columns`, every dimension gets one column after them.
 
-    Raises `ConfigError` for values that contradict each other, and `PreferenceError` for dimensions or weights that
-    make no preference space.
+    Raises `ConfigError` for contradicting values, and `PreferenceError` for dimensions or weights that do not make a
+    preference space.
     """
 
     format_version: int = FORMAT_VERSION
     r: int | None = None
-    """Number of all columns; follows from the columns."""
+    """Number of all columns; derived from the columns."""
     scaling: float | None = None
-    """The factor in front of the product, already divided; None is the paper's 512 / k."""
+    """The factor of the product, already divided; None is the paper's 512 / k."""
     target_modules: Sequence[str] | str | None = None
-    """The linear layers to adapt, as peft has it: last parts of their names, or a regular expression for whole names,
-    or "all-linear". None is all attention and MLP matrices of Llama-like models."""
+    """The linear layers to adapt, as in peft: last parts of their names, a regular expression for whole names, or
+    "all-linear". None is all attention and MLP matrices of Llama-like models."""
     preference_columns: Sequence[int] | None = None
     """For each column -1 (shared) or the index of its dimension."""
     preference_dimensions: Sequence[Mapping[str, str] | Dimension | str] = ()
-    """The dimensions: names, `Dimension`s, or {"name", "description"}; kept as the last."""
+    """The dimensions: names, `Dimension`s, or {"name", "description"}; stored in the last form."""
     default_preference: Sequence[float] = ()
-    """Used where nobody sets a preference; () is equal weights."""
+    """Used if no preference is set; () is equal weights."""
     presets: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
     example_prompts: Sequence[str] = ()
 
-    # From here on nothing is written to the file.
+    # The fields below are not written to the file.
     shared_columns: int | None = None
     initializer_std: float = 0.02
     """Standard deviation of A's and B's first values (paper: 0.02); E starts at 0."""
     one_scale_per_matrix: bool = True
     """Train the paper's one scalar s for all preference columns of a matrix; False: a singular value for each column.
-    Turns to False by itself for an adapter from disk whose preference columns differ."""
+    Set to False automatically for an adapter from disk whose preference columns differ."""
     relative_base: bool = False
     """Write a local `base_model_name_or_path` relative to the adapter's folder."""
 
@@ -90,13 +90,11 @@ class PanaceaConfig(PeftConfig):
             raise ConfigError(f"r is {self.r}, but there are {len(columns)} columns")
         self.shared_columns, self.r = shared, len(columns)
         if len(columns) - shared <= 1:
-            # There is nothing to share: a single preference column has a singular value of its own anyway.
+            # A single preference column has its own singular value anyway.
             self.one_scale_per_matrix = False
         if self.scaling is None:
             if shared == 0:
-                raise ConfigError(
-                    "without shared columns the scaling must be given (the paper's is 512 / their number)"
-                )
+                raise ConfigError("without shared columns the scaling must be set (the paper's is 512 / their number)")
             self.scaling = PAPER_SCALING / shared
 
     @property
@@ -107,7 +105,7 @@ class PanaceaConfig(PeftConfig):
 
     @property
     def space(self) -> PreferenceSpace:
-        """The preference space. Raises `PreferenceError` when names or weights make none."""
+        """The preference space. Raises `PreferenceError` if names or weights do not make one."""
         return PreferenceSpace(
             dimensions=tuple(_as_dimension(entry) for entry in self.preference_dimensions),
             default=tuple(self.default_preference),
@@ -116,22 +114,22 @@ class PanaceaConfig(PeftConfig):
         )
 
     def on_disk(self, base_model: str) -> AdapterConfig:
-        """The part of this config that is written, with `base_model` as it shall stand there.
+        """The part of this config that is written, with `base_model` as the base's name.
 
-        Raises `CheckpointError` and `PreferenceError` for what a server would refuse.
+        Raises `CheckpointError` and `PreferenceError` if a server would refuse it.
         """
         assert self.scaling is not None
         assert self.target_modules is not None
         targets = self.target_modules
         if not isinstance(targets, str):
-            # peft may have made it a set, whose order differs from run to run.
+            # peft may have made it a set, whose order varies between runs.
             targets = tuple(sorted(targets) if isinstance(targets, set) else targets)
         return AdapterConfig(base_model, self.scaling, targets, tuple(self.columns), self.space)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Writes `adapter_config.json` with the format's keys and no others.
+        """Writes `adapter_config.json` with exactly the format's keys.
 
-        `kwargs` are peft's (`auto_mapping_dict`): the format has no place for them.
+        `kwargs` are peft's (`auto_mapping_dict`); the format does not have them.
         """
         folder = Path(save_directory)
         base = self.base_model_name_or_path
@@ -144,7 +142,7 @@ class PanaceaConfig(PeftConfig):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], subfolder: str | None = None, **kwargs: Any
     ) -> "PanaceaConfig":
         """Reads `adapter_config.json` from a folder or from the hub. A relative base path becomes absolute, so that it
-        means the same wherever the process runs, and is made relative again when saved.
+        does not depend on the working directory, and becomes relative again when saved.
 
         Raises `CheckpointError` for a local file that a server would refuse.
         """

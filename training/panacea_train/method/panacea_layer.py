@@ -15,11 +15,11 @@ from panacea_train.method import columns
 from panacea_train.method.panacea_config import PanaceaConfig
 
 PreferenceLike = Tensor | Sequence[float] | Mapping[str, float]
-"""A tensor (m,) or (batch, m) as it is, or weights as a request may name them (checked and normalised)."""
+"""A tensor (m,) or (batch, m), used unchanged, or weights in a request's form, which are checked and normalised."""
 
 
 class AdapterSteering:
-    """The preference under which a model runs now. One object for all its layers; `steered` writes into it."""
+    """The current preference of a model. All its layers share one object; `steered` writes into it."""
 
     def __init__(self, config: PanaceaConfig) -> None:
         assert config.scaling is not None
@@ -36,9 +36,9 @@ class AdapterSteering:
     def weights_for(self, preference: PreferenceLike) -> Tensor:
         """scaling * w(preference) of design.md section 1, (1 or batch, 1, r) float32.
 
-        A row of zeros, which is no preference, stands for the bare base and gives zeros for the shared columns too.
+        A row of zeros is not a preference. It means the bare base and gives zeros for the shared columns too.
 
-        Raises `PreferenceError` when the shape does not fit, or for weights that a request could not name.
+        Raises `PreferenceError` if the shape does not fit, or for weights that are not valid in a request.
         """
         if not isinstance(preference, Tensor):
             preference = torch.tensor(self.space.resolve(preference))
@@ -53,7 +53,7 @@ class AdapterSteering:
         return (self._scaling * table[:, self._table_columns.to(table.device)])[:, None, :]
 
     def weights_on(self, device: torch.device) -> Tensor | None:
-        """What `weights_for` gave for the current preference, on `device`; None for the bare base."""
+        """The result of `weights_for` for the current preference, on `device`; None for the bare base."""
         if self._weights is not None and self._weights.device != device:
             self._weights = self._weights.to(device)
         return self._weights
@@ -66,12 +66,12 @@ class AdapterSteering:
 
     @contextmanager
     def under(self, preference: PreferenceLike | None) -> Generator[None]:
-        """Every forward inside runs under `preference`; None is the bare base."""
+        """Every forward in this context runs under `preference`; None is the bare base."""
         with self._holding(None if preference is None else self.weights_for(preference)):
             yield
 
     def bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, which from now on always runs under the preference that holds now."""
+        """`function` as a function that always runs under the preference that is current now."""
         weights = self._weights
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,7 @@ class PanaceaLinear(nn.Module, BaseTunerLayer):
     """y = x W0^T + ((x A^T) * w) B^T with w = scaling * E * w(preference), one preference for each row of the batch.
 
     `lora_A` (r, in), `lora_B` (out, r) and `lora_E`: (r, 1), or (k + 1, 1) while the preference columns share one
-    singular value (`columns.py`). Each is a dict only because peft wants the adapter's name there.
+    singular value (`columns.py`). Each is a dict only because peft needs the adapter's name as its key.
     """
 
     adapter_layer_names = ("lora_A", "lora_B", "lora_E")
@@ -120,7 +120,7 @@ class PanaceaLinear(nn.Module, BaseTunerLayer):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) -> (batch, tokens, out), in the base layer's dtype.
 
-        Raises `PreferenceError` when there are several preferences, but not one for each row of the batch.
+        Raises `PreferenceError` if there are several preferences, but not one for each row of the batch.
         """
         weights = self.steering.weights_on(x.device)
         if weights is None or self._disable_adapters or not self._active_adapter:
@@ -131,8 +131,8 @@ class PanaceaLinear(nn.Module, BaseTunerLayer):
         a, b, e = self._factors()
         h = F.linear(x if x.dtype == a.dtype else x.to(a.dtype), a)
         h = h * (weights * e).to(h.dtype)
-        # Two dimensions, so that the product can be added in place: F.linear's own result is a view when it has three,
-        # and a separate sum would read and write all of y once more.
+        # Two dimensions, so that the product can be added in place: F.linear's result is a view if it has three, and a
+        # separate sum would read and write all of y once more.
         y: Tensor = self.base_layer(x.reshape(-1, x.shape[-1]))
         h = h.reshape(-1, h.shape[-1])
         y = y.addmm_(h, b.t()) if y.dtype == h.dtype == b.dtype else y + F.linear(h, b).to(y.dtype)
@@ -154,9 +154,9 @@ class PanaceaLinear(nn.Module, BaseTunerLayer):
         return self.lora_A[name], self.lora_B[name], e if rows is None else e[rows]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Not possible: a weight has room for one preference. See `PanaceaModel.merge_and_unload`."""
+        """Not possible: a merged weight has one preference. See `PanaceaModel.merge_and_unload`."""
         raise NotImplementedError("a Panacea adapter merges for one preference: model.merge_and_unload(preference)")
 
     def unmerge(self) -> None:
-        """Not possible, because nothing is ever merged in place."""
+        """Not possible, because adapters are never merged in place."""
         raise NotImplementedError("a Panacea adapter is never merged in place")

@@ -1,4 +1,4 @@
-"""The Panacea tuner: puts the layers into a model, and takes care of what peft saves and loads."""
+"""The Panacea tuner: it puts the layers into a model, and converts the tensors that peft saves and loads."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from panacea_train.method.panacea_layer import AdapterSteering, PanaceaLinear, P
 from panacea_train.method.recomputation import remembered
 
 PEFT_PREFIX = "base_model.model."
-"""peft writes every tensor's name with this in front, whether or not a `PeftModel` is around the model."""
+"""The prefix of every tensor's name in peft's files, with or without a `PeftModel` around the model."""
 
 
 class PanaceaModel(BaseTuner):
     """A model with a Panacea adapter; `get_peft_model` and `PeftModel.from_pretrained` make one.
 
-    Without more it runs under the adapter's default preference; `steered` sets another.
+    It runs under the adapter's default preference; `steered` sets another.
     """
 
     prefix = "lora_"
@@ -35,7 +35,7 @@ class PanaceaModel(BaseTuner):
 
     def _check_new_adapter_config(self, config: PeftConfig) -> None:
         if len(self.peft_config) > 1:
-            raise ConfigError("a model takes one Panacea adapter; what others switch adapters for, a preference does")
+            raise ConfigError("a model takes one Panacea adapter: set another preference instead of another adapter")
 
     def _create_and_replace(
         self,
@@ -56,7 +56,7 @@ class PanaceaModel(BaseTuner):
     def merge_and_unload(  # type: ignore[override]  # a merge without a preference has no meaning
         self, preference: PreferenceLike
     ) -> nn.Module:
-        """The base model with the adapter merged into its weights for one preference (m,), and no adapter any more.
+        """The base model with the adapter merged into its weights for one preference (m,), without the adapter.
 
         The sum is computed in float64 and rounded once to the weight's dtype.
         """
@@ -76,7 +76,7 @@ class PanaceaModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
-        """What is saved: as trained, but for E, of which the file has one value for each column."""
+        """The tensors to save: as trained, except that E gets one value for each column."""
         assert isinstance(config, PanaceaConfig)
         tensors = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
         suffix = f".lora_E.{adapter_name}"
@@ -89,7 +89,7 @@ class PanaceaModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The inverse. peft only warns of missing tensors and drops what it does not know; here both are errors.
+        """The inverse. peft only warns of missing tensors and drops unknown ones; here both are errors.
 
         Raises `CheckpointError` that names the tensor: missing, unknown, of a wrong shape, or not finite.
         """
@@ -126,7 +126,8 @@ class PanaceaModel(BaseTuner):
 def _with_trained_singular_values(
     tensors: dict[str, Tensor], layers: dict[str, PanaceaLinear], adapter_name: str, config: PanaceaConfig
 ) -> dict[str, Tensor]:
-    """`tensors` with each E as `layers` train it. If one scalar per matrix cannot express it, the layers give way."""
+    """`tensors` with each E in the form that `layers` train. If one scalar per matrix cannot express it, the layers
+    change to one value per column."""
     steering = next(iter(layers.values())).steering
     if steering.trained_rows is None:
         return tensors
@@ -159,10 +160,10 @@ def steered(model: nn.Module, preference: PreferenceLike | None) -> Generator[No
             model.generate(...)
 
     `preference` is a tensor (m,) or (batch, m) float32, one row for each row of the model's input and a row of zeros
-    for the bare base; or weights as a request may name them, for the whole batch; or None: the bare base, exactly.
+    for the bare base; or weights in a request's form, for the whole batch; or None: exactly the bare base.
 
-    With gradient checkpointing the backward pass may come after the context: what it computes again runs under the
-    preference that held when it was computed first.
+    With gradient checkpointing the backward pass may run after the context. Its recomputation runs under the preference
+    of the first computation.
 
     Raises `PreferenceError` for weights that do not fit, `ConfigError` for a model without a Panacea adapter.
     """

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: what a backward pass computes again runs under the preference of its forward pass."""
+"""Gradient checkpointing: the recomputation in a backward pass runs under the preference of its forward pass."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from torch import nn
 from panacea_train.method.panacea_layer import AdapterSteering
 
 _CHECKPOINT = "_gradient_checkpointing_func"
-"""Where transformers keeps, in each module that it may compute again, the function that does so."""
+"""The attribute of a module in which transformers keeps the function that recomputes it."""
 
 
 @contextmanager
 def remembered(model: nn.Module, steering: AdapterSteering) -> Generator[None]:
-    """Parts of `model` that run inside and are computed again later are so under the preference that holds inside.
+    """Parts of `model` that run in this context are later recomputed under the preference of this context.
 
-    The backward pass comes when the context of the forward pass has ended, or inside another one. So what is handed
-    over to be computed again (`torch.utils.checkpoint`, reentrant or not) takes its preference along.
+    The backward pass runs after the forward pass's context has ended, or in another context. So a function that is
+    passed on for recomputation (`torch.utils.checkpoint`, reentrant or not) keeps its preference.
     """
     modules = [module for module in model.modules() if hasattr(module, _CHECKPOINT)]
     before = [getattr(module, _CHECKPOINT) for module in modules]

@@ -8,7 +8,7 @@ from panacea_train.charts.number_text import decimals_for, described, number, ve
 from panacea_train.report.shown_sweep import Measured
 
 FOLD = 420
-"""Longer answers are folded, in characters."""
+"""Answers longer than this are folded, in characters."""
 KEPT = 280
 
 
@@ -23,7 +23,7 @@ class ShownAnswer:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One preference and what each model said; None where a model was not asked."""
+    """The answers of all models at one preference; None for a model without one."""
 
     preference: str
     answers: Sequence[ShownAnswer | None]
@@ -31,7 +31,7 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class PromptAnswers:
-    """One prompt: what was said at the vertices, and elsewhere."""
+    """The answers to one prompt, at the vertices and at other preferences."""
 
     prompt: str
     temperature: float
@@ -40,7 +40,7 @@ class PromptAnswers:
 
 
 def exchanges(runs: Sequence[Measured]) -> list[PromptAnswers]:
-    """The examples of those prompts that every model has examples of."""
+    """The example answers to the prompts for which every model has examples."""
     by_run = [{(each.prompt, each.temperature): each for each in run.evaluation.examples} for run in runs]
     dimensions = runs[0].evaluation.dimensions
     return [

@@ -1,4 +1,4 @@
-"""By how much models differ from the first of them, as a table."""
+"""The differences between the first model and the others, as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from panacea_train.evaluation.comparison import Difference
 
 @dataclass(frozen=True)
 class DifferenceCell:
-    """What a model has more than the first one."""
+    """A model's measure minus the first model's."""
 
     value: str
     interval: str
     is_clear: bool
-    """The interval does not hold 0."""
+    """The interval does not contain 0."""
 
 
 @dataclass(frozen=True)
 class DifferenceTable:
-    """Rows are measures; columns are all models but the first. None: nothing was computed."""
+    """Rows are measures, columns are all models but the first. None if a difference was not computed."""
 
     rows: Sequence[tuple[str, Sequence[DifferenceCell | None]]]
     is_paired: bool
 
 
 def difference_table(differences: Sequence[Difference], names: Sequence[str], temperature: float) -> DifferenceTable:
-    """Those of `names` from the first of them; without rows where there are none."""
+    """The differences of `names[1:]` from `names[0]`; without rows if there are none."""
     first, *others = names
     found: dict[tuple[str, str], tuple[float, Interval]] = {}
     is_paired = True

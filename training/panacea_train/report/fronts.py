@@ -1,4 +1,4 @@
-"""The fronts: two rewards at a time; with two dimensions, everything over the weight as well."""
+"""The fronts, two rewards at a time. With two dimensions, also all quantities over the weight."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,31 +12,30 @@ from panacea_train.charts.scatter_chart import Chart, Dot, scatter_chart
 from panacea_train.report.shown_sweep import Quantity, ShownSweep, quantities, reward
 
 MOST_PAIRS = 6
-"""Charts that still fit on a page; all pairs of four dimensions."""
+"""Most charts on a page: all pairs of four dimensions."""
 MOST_LABELLED = 2
-"""Models whose vertices have labels; more labels would hide the dots."""
+"""Number of models with labels at their vertices. More labels would hide the dots."""
 
 
 @dataclass(frozen=True)
 class Fronts:
-    """Charts, and in words which were left out."""
+    """The charts, and a sentence on the ones that are left out."""
 
     charts: Sequence[Chart]
     choice: str
     colours_mean: str
-    """model, preference, or share: what tells dots apart."""
+    """The meaning of a dot's colour: model, preference, or share."""
 
 
 def fronts(shown: Sequence[ShownSweep]) -> Fronts:
-    """For every pair of dimensions a chart of the rewards, or for the pairs that conflict most."""
+    """A chart of the rewards for every pair of dimensions, or for the pairs that conflict most."""
     dimensions = shown[0].evaluation.dimensions
     pairs = list(combinations(range(len(dimensions)), 2))
     chosen = sorted(sorted(pairs, key=lambda pair: _agreement(shown[0], pair))[:MOST_PAIRS])
     meaning = "model" if len(shown) > 1 else "preference" if len(dimensions) in colours.HUES else "share"
     choice = (
-        f"{len(dimensions)} dimensions make {len(pairs)} pairs. Drawn are the {MOST_PAIRS} that pull most against one "
-        f"another: whose rewards{' of ' + shown[0].name if len(shown) > 1 else ''} have the lowest correlation over "
-        "the points."
+        f"{len(dimensions)} dimensions make {len(pairs)} pairs. Drawn are the {MOST_PAIRS} that conflict most: their "
+        f"rewards{' of ' + shown[0].name if len(shown) > 1 else ''} have the lowest correlation over the points."
     )
     return Fronts(
         [_front(shown, *pair, meaning) for pair in chosen], choice if len(pairs) > MOST_PAIRS else "", meaning
@@ -44,12 +43,12 @@ def fronts(shown: Sequence[ShownSweep]) -> Fronts:
 
 
 def over_weight(shown: Sequence[ShownSweep]) -> list[Chart]:
-    """For two dimensions: each reward over its own weight, and what else was measured over the first one's."""
+    """For two dimensions: each reward over its own weight, and other quantities over the first dimension's weight."""
     return [_over_weight(shown, quantity) for quantity in quantities(shown)]
 
 
 def _agreement(shown: ShownSweep, pair: tuple[int, int]) -> float:
-    """Correlation of two rewards over the points; 1 where either is always the same, because then nothing conflicts."""
+    """Correlation of two rewards over the points; 1 if either is constant, because then they cannot conflict."""
     one, other = (np.asarray([point.rewards[each] for point in shown.sweep.points]) for each in pair)
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return 1.0
@@ -81,7 +80,7 @@ def _over_weight(shown: Sequence[ShownSweep], quantity: Quantity) -> Chart:
 
 
 def _dots(shown: ShownSweep, across: Quantity, up: Quantity, pair: tuple[int, int] | None, meaning: str) -> list[Dot]:
-    """Without `pair` no dot has a label."""
+    """The dots of one model. They have labels only with `pair`."""
     dots: list[Dot] = []
     for point in shown.sweep.points:
         corner = vertex(point.preference)

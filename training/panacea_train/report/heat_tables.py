@@ -1,4 +1,4 @@
-"""More than three dimensions: a table with coloured cells, a row per preference."""
+"""Tables with coloured cells, for more than three dimensions: a row per preference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatTable:
-    """One model's values; every column has a scale of its own, the same for all models."""
+    """One model's values. Every column has its own scale, the same for all models."""
 
     index: int
     """Of its model."""

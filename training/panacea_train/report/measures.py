@@ -1,4 +1,4 @@
-"""The measures of a sweep with what they mean, and warnings where they mean little."""
+"""The measures of a sweep with their meaning, and warnings about measures that mean little."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ WHY_BOTH = (
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that sums a sweep up."""
+    """One number that describes a sweep."""
 
     name: str
     meaning: str
@@ -45,7 +45,7 @@ def rows(shown: Sequence[ShownSweep]) -> list[MeasureRow]:
 
 
 def warnings(shown: Sequence[ShownSweep]) -> list[str]:
-    """Where a number must not be read as it stands."""
+    """Warnings about numbers that need care."""
     found = [
         f"{each.name}: {text}" if len(shown) > 1 else text[0].upper() + text[1:]
         for each in shown
@@ -54,13 +54,13 @@ def warnings(shown: Sequence[ShownSweep]) -> list[str]:
     asked = {tuple(point.preference for point in each.sweep.points) for each in shown}
     if len(asked) > 1:
         found.append(
-            "The models were not asked at the same preferences: their inner products, sparsity and spacing cannot be "
-            "compared; the hypervolume can, though more points reach further."
+            "The models were not evaluated at the same preferences. Their inner products, sparsity and spacing cannot "
+            "be compared. The hypervolume can, though more points reach further."
         )
     if len({each.evaluation.prompts for each in shown}) > 1:
-        found.append("The models were not asked the same number of prompts.")
+        found.append("The models were not evaluated with the same number of prompts.")
     if len({each.evaluation.notes.get("rewards") for each in shown}) > 1:
-        found.append("The models were not judged by the same rewards: their numbers mean different things.")
+        found.append("The models were not judged by the same rewards: their numbers cannot be compared.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else."""
+"""The report: one self-contained HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class ReportSection:
-    """All that there is at one temperature. What does not fit the number of dimensions is empty."""
+    """The content at one temperature. Parts that do not suit the number of dimensions are empty."""
 
     anchor: str
     temperature: str
@@ -44,11 +44,11 @@ class ReportSection:
     maps: Sequence[RewardMap]
     heat_tables: Sequence[HeatTable]
     columns: Sequence[tuple[Quantity, int | None]]
-    """Of the table of all numbers, with their decimals."""
+    """The columns of the table of all numbers, with their decimals."""
 
 
 def write_report(runs: Sequence[Measured], path: Path, differences: Sequence[Difference] = ()) -> None:
-    """Writes a report of one model, or a comparison of several, to `path`; `differences` goes by the models' names.
+    """Writes a report of one model, or a comparison of several, to `path`. `differences` names models by `name`.
 
     Raises `ConfigError` if models cannot be compared, or the file cannot be written.
     """
@@ -104,11 +104,11 @@ def _check(runs: Sequence[Measured]) -> None:
                 "points; compute both with the same one"
             )
         if not run.evaluation.sweeps or not all(sweep.points for sweep in run.evaluation.sweeps):
-            raise ConfigError(f"there is nothing to report of {run.name}: its evaluation has no points")
+            raise ConfigError(f"{run.name} cannot be reported: its evaluation has no points; evaluate it again")
 
 
 def _sections(runs: Sequence[Measured], differences: Sequence[Difference]) -> list[ReportSection]:
-    """One for each temperature at which some model was asked."""
+    """One for each temperature at which a model was evaluated."""
     temperatures = list(dict.fromkeys(sweep.temperature for run in runs for sweep in run.evaluation.sweeps))
     return [_section(index, temperature, runs, differences) for index, temperature in enumerate(temperatures)]
 
@@ -145,5 +145,5 @@ def _section(
 
 
 def _plain(value: Any) -> Any:
-    """Markup stays as it is; everything else is escaped after this."""
+    """Replaces control characters in plain text; markup stays as it is. Escaping follows."""
     return number_text.plain(value) if type(value) is str else value

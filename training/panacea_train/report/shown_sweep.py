@@ -1,4 +1,4 @@
-"""What a report shows of each model at one temperature."""
+"""The part of an evaluation that a report shows at one temperature."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from panacea_train.charts.number_text import decimals_for, described, number
 
 
 class Measured(Protocol):
-    """A model, or what else has a front: an average over seeds, a mixture of several."""
+    """Anything with a name and an evaluation, such as a model or an average over seeds."""
 
     @property
     def name(self) -> str: ...
@@ -29,7 +29,7 @@ class ShownSweep:
     sweep: EvaluationSweep
 
     def point_title(self, point: EvaluationPoint, is_named: bool) -> str:
-        """All that was measured at a point, in words; with the model's name where there are several."""
+        """The measurements at a point as text, with the model's name if `is_named`."""
         rewards = ", ".join(
             f"{name} {number(reward, decimals_for([reward, error]))} ± {number(error, decimals_for([reward, error]))}"
             for name, reward, error in zip(
@@ -43,14 +43,14 @@ class ShownSweep:
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that every point has a value of."""
+    """A value that every point has."""
 
     name: str
     of: Callable[[EvaluationPoint], float]
     error: Callable[[EvaluationPoint], float]
-    """Standard error; 0 where none was computed."""
+    """Standard error; 0 if none was computed."""
     dimension: int | None = None
-    """Whose reward it is."""
+    """The dimension of a reward; None for other quantities."""
 
     def decimals(self, shown: Sequence[ShownSweep]) -> int | None:
         return decimals_for(self.of(point) for each in shown for point in each.sweep.points)
@@ -66,7 +66,7 @@ def reward(dimensions: Sequence[str], index: int) -> Quantity:
 
 
 def quantities(shown: Sequence[ShownSweep]) -> list[Quantity]:
-    """The rewards, the length, and faithfulness if somebody told it of every point."""
+    """The rewards, the length, and faithfulness if it was judged at every point."""
     dimensions = shown[0].evaluation.dimensions
     rewards = [reward(dimensions, index) for index in range(len(dimensions))]
     words = Quantity("words per answer", lambda point: point.mean_words, lambda _: 0.0)

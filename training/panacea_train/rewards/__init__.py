@@ -1,4 +1,4 @@
-"""Reward functions: what an answer is worth on one dimension."""
+"""Reward functions: they score an answer on one dimension."""
 
 from panacea_train.rewards.reward import Reward, RewardError
 from panacea_train.rewards.reward_spec import read_reward

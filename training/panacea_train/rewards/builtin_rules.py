@@ -1,4 +1,4 @@
-"""Rewards that come with Panacea, for those who only want to look."""
+"""Rewards that come with Panacea, for a first look."""
 
 from panacea_train.rewards.reward import RewardError
 from panacea_train.rewards.rule_reward import Rule
@@ -16,13 +16,11 @@ def read_builtin(name: str, rule: str) -> Rule:
         return Rule(name, lambda prompt, answer: concise(answer))
     if kind == "concise" and limit.isascii() and limit.isdigit() and int(limit):
         return Rule(name, lambda prompt, answer: concise(answer, int(limit)))
-    raise RewardError(
-        f"{name} is no built-in rule: there are rule:words, rule:concise and rule:concise:{CONCISE_WORDS}"
-    )
+    raise RewardError(f"{name} is not a built-in rule: choose rule:words, rule:concise or rule:concise:{CONCISE_WORDS}")
 
 
 def words(_prompt: str, answer: str) -> float:
-    """How many words the answer has."""
+    """The number of words in the answer."""
     return float(len(answer.split()))
 
 
@@ -32,6 +30,6 @@ def concise(answer: str, limit: int = CONCISE_WORDS, ceiling: float = CONCISE_CE
         R                        up to c words
         R + 1 - words / c        beyond
 
-    where c is `limit` and R is `ceiling`. An empty answer is as concise as can be.
+    where c is `limit` and R is `ceiling`. An empty answer has the highest reward.
     """
     return ceiling + min(0.0, 1 - len(answer.split()) / limit)

@@ -28,7 +28,7 @@ TOKENS = 16_384
 """Tokens in one forward, padding included."""
 
 _NO_LIMIT = 10**9
-"""Tokenizers that know no limit of their model say 10^30."""
+"""Tokenizers without a limit have 10^30."""
 
 
 class Classifier:
@@ -38,14 +38,14 @@ class Classifier:
         several labels, each true or not                the label's logit, log p / (1 - p) of its sigmoid
         several labels, one of them true                logit_i - log sum_{j != i} exp(logit_j), the same of its softmax
 
-    A reward model's single output is such a number too: the difference of two is the log-odds that the one answer is
-    preferred (Bradley-Terry). Unlike a probability it does not lose what lies close to 0 and 1, and unlike one of
-    several logits it means something by itself: adding a number to all of them changes no probability. Which of the
-    three a model is, its config says, as in transformers' own text classification pipeline.
+    A reward model's single output is such a number too: the difference of two is the log-odds that one answer is
+    preferred (Bradley-Terry). Unlike a probability, log-odds keep their digits close to 0 and 1. Unlike one of several
+    logits, they have a meaning alone: adding a number to all logits does not change any probability. The model's config
+    says which of the three cases holds, as in transformers' own text classification pipeline.
     """
 
     def __init__(self, name: str, network: PreTrainedModel, encoder: InputEncoder, output: int, device: str) -> None:
-        """`name` is what errors call it; `output` is the one to read. `network` waits on the CPU until it scores."""
+        """`name` is for errors; `output` is the output to read. `network` stays on the CPU until it scores."""
         self._name = name
         self._network = network
         self._encoder = encoder
@@ -55,9 +55,9 @@ class Classifier:
         self._threads = torch.get_num_threads()
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
-        """Raises `RewardError` for conversations that the model cannot read, and for failures of the model.
+        """Raises `RewardError` if the model cannot read a conversation, or fails.
 
-        Warns of the answers that the model did not read from their conversation's beginning.
+        Warns if the beginning of a conversation was cut off.
         """
         inputs = [self._encoder.encode(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
         if any(one.is_cut for one in inputs):
@@ -79,9 +79,9 @@ class Classifier:
 
     @contextmanager
     def _ready(self) -> Generator[None]:
-        """The network on its device, and its failures told; afterwards the next one finds the GPU free."""
+        """Moves the network to its device and turns its failures into `RewardError`; frees the GPU afterwards."""
         threads = torch.get_num_threads()
-        # An engine that ran meanwhile may have chosen fewer, for a smaller model.
+        # An engine may have set fewer threads for a smaller model since.
         torch.set_num_threads(self._threads)
         try:
             self._network.to(self._device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
@@ -100,7 +100,7 @@ class Classifier:
         config = self._network.config.get_text_config()
         pad = config.pad_token_id
         if pad is None:
-            # Decoders read the last token that is not padding. Any that no row ends with tells them which that is.
+            # Decoders read the last token that is not padding. Any token that no row ends with can mark the padding.
             last = {row.ids[-1] for row in rows}
             pad = next(token for token in count() if token not in last)
         batch = {
@@ -127,20 +127,20 @@ class Classifier:
 
 
 def read_classifier(name: str, place: str, device: Device = "auto", *, answer_alone: bool) -> Classifier:
-    """The model at `place`, a folder or hub id, with #LABEL for one of several outputs: a label's name or index.
+    """The model at `place`, a folder or hub id. #LABEL selects one of several outputs, by a label's name or index.
 
-    It computes in float32 on a CPU, and as its weights are stored on a GPU. No code that came with it is run. Raises
-    `RewardError` for what is no trained classifier, `ConfigError` for a hub id that cannot be had.
+    It computes in float32 on a CPU, and in its weights' dtype on a GPU. No code of the model's repository is run.
+    Raises `RewardError` if it is not a trained classifier, `ConfigError` if a hub id cannot be downloaded.
     """
     where, _, label = place.rpartition("#") if "#" in place else (place, "", "")
     if device == "cuda" and not torch.cuda.is_available():
-        raise RewardError(f"{name} shall be computed on CUDA, but torch finds no CUDA device")
+        raise RewardError(f"{name} cannot run on CUDA: torch finds no CUDA device; choose another device")
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     folder = local_folder(where)
     if (folder / "adapter_config.json").is_file():
         raise RewardError(f"{name} is an adapter: merge it into its base model first (peft's merge_and_unload)")
     if not (folder / "config.json").is_file():
-        raise RewardError(f"{name} is no model: it has no config.json")
+        raise RewardError(f"{name} is not a model: config.json is missing")
     with loading(name, RewardError):
         network = _load_network(name, folder, torch.float32 if chosen == "cpu" else "auto")
         tokenizer = _load_tokenizer(name, folder)
@@ -161,9 +161,9 @@ def _load_network(name: str, folder: Path, dtype: torch.dtype | str) -> PreTrain
     )
     network: PreTrainedModel
     network, report = loaded
-    # transformers initialises what is missing at random, and so would be every score.
+    # transformers initialises missing tensors at random, which would make every score random.
     if report["missing_keys"]:
-        raise RewardError(f"{name} is no trained classifier: it has no tensor {min(report['missing_keys'])}")
+        raise RewardError(f"{name} is not a trained classifier: the tensor {min(report['missing_keys'])} is missing")
     for tensor, stored, expected in sorted(report["mismatched_keys"]):
         raise RewardError(f"{name} is damaged: its {tensor} is {tuple(stored)}, its config says {tuple(expected)}")
     network.train(mode=False)
@@ -175,7 +175,7 @@ def _load_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
     )
-    # Without these transformers makes some tokenizers up, to which every word is unknown.
+    # Without these files transformers makes up some tokenizers, for which every word is unknown.
     files = {"tokenizer.json", *type(tokenizer).vocab_files_names.values()}
     if not any((folder / file).is_file() for file in files):
         raise RewardError(f"{name} has no tokenizer: none of the files {', '.join(sorted(files))}")
@@ -185,7 +185,7 @@ def _load_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _find_output(name: str, network: PreTrainedModel, label: str) -> int:
-    # transformers makes up labels where a config has none, one for each output
+    # transformers makes up one label for each output if a config has none
     labels: dict[Any, str] = {int(index): text for index, text in (network.config.id2label or {}).items()}
     names = [labels[index] for index in sorted(labels)]
     if not label and len(names) == 1:
@@ -196,16 +196,16 @@ def _find_output(name: str, network: PreTrainedModel, label: str) -> int:
         return int(label)
     listed = ", ".join(names)
     if not label:
-        raise RewardError(f"{name} has {len(names)} outputs: say #LABEL behind it, one of {listed}")
-    raise RewardError(f"{name}: there is no output {label}; there are {listed}")
+        raise RewardError(f"{name} has {len(names)} outputs: append #LABEL, one of {listed}")
+    raise RewardError(f"{name} has no output {label}: choose one of {listed}")
 
 
 def _most_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """What the model reads at most, by its tokenizer and by its positions; None if neither says."""
+    """The most tokens that the model reads, by its tokenizer and its positions; None if neither has a limit."""
     limits = [tokenizer.model_max_length]
     positions = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its relatives count positions from behind the padding token's index.
+        # RoBERTa and its relatives count positions from the padding token's index on.
         tables = [
             module
             for path, module in network.named_modules()
@@ -219,8 +219,8 @@ def _most_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 def _chunks(inputs: Sequence[ModelInput]) -> Generator[list[int]]:
-    """Indices of `inputs` in parts for one forward each, of similar lengths; the longest come first, so that memory
-    that does not suffice is noticed at once."""
+    """Indices of `inputs` in parts for one forward each, of similar lengths. The longest come first, so that too little
+    memory is noticed at once."""
     chunk: list[int] = []
     for index in sorted(range(len(inputs)), key=lambda index: -len(inputs[index].ids)):
         if chunk and (len(chunk) == ROWS or (len(chunk) + 1) * len(inputs[chunk[0]].ids) > TOKENS):

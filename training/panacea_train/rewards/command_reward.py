@@ -16,36 +16,36 @@ from panacea_train.prompts import Prompt
 from panacea_train.rewards.reward import RewardError, ScoreProgress, excerpt, finite
 
 SILENCE_S = 600.0
-"""A program that neither reads, nor writes, nor complains for so long hangs."""
+"""A program that neither reads nor writes for this long is considered stuck."""
 
 _TICK_S = 0.1
 _CHUNK_BYTES = 1 << 16
 _NUMBER_BYTES = 1000
-"""Longer than any number that a program may want to write."""
+"""Longer than any number."""
 _WORDS_BYTES = 4096
 _WORDS_CHARS = 200
 
 
 class CommandReward:
-    """A program that is run once, and not by a shell. It gets a line of JSON for each answer on its standard input:
+    """A program that is run once, without a shell. It gets a line of JSON for each answer on its standard input:
 
         {"prompt": "...", "messages": [{"role": "user", "content": "..."}], "answer": "...", "fields": {}}
 
-    and writes a number for each, in the same order and each on a line of its own, on its standard output. It may read
-    everything first or answer line by line. `prompt` is what the user said last; `fields` is what else the prompt's
-    line said.
+    It writes a number for each answer on its standard output, in the same order, one per line. It may read everything
+    first or answer line by line. `prompt` is the user's last message; `fields` are the other fields of the prompt's
+    line.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], silence_s: float = SILENCE_S) -> None:
-        """`name` is what errors call it."""
+        """`name` is its name in errors."""
         self._name = name
         self._arguments = arguments
         self._silence_s = silence_s
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
-        """Raises `RewardError` with the program's last words on standard error if it fails, is silent for longer than
-        `silence_s`, or writes anything else than a finite number for each answer. No failure, and no Ctrl-C, leaves it
-        or its children running.
+        """Raises `RewardError` with the last line of standard error if the program fails, is silent for longer than
+        `silence_s`, or does not write a finite number for each answer. The program and its children never keep running,
+        not even after Ctrl-C.
         """
         if not answers:
             return []
@@ -53,7 +53,7 @@ class CommandReward:
 
         def take(line: str) -> None:
             if len(scores) == len(answers):
-                raise RewardError(f"{self._name} wrote more lines than it got answers, {len(answers)}")
+                raise RewardError(f"{self._name} wrote more lines than the {len(answers)} answers it got")
             place = len(scores)
             try:
                 number = float(line)
@@ -93,8 +93,8 @@ class CommandReward:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                start_new_session=True,  # so that its children can be ended with it
-                # Scores that lie in a buffer for minutes look like silence.
+                start_new_session=True,  # so that its children can be killed with it
+                # Buffered scores would look like silence.
                 env={"PYTHONUNBUFFERED": "1", **os.environ},
             )
         except OSError as error:
@@ -102,13 +102,13 @@ class CommandReward:
 
 
 def read_command(name: str, line: str) -> CommandReward:
-    """The command in `line`, in a shell's notation for words. Raises `RewardError` if there is no such program."""
+    """The command in `line`, in a shell's notation. Raises `RewardError` if there is no such program."""
     try:
         arguments = shlex.split(line)
     except ValueError as error:
         raise RewardError(f"{name} cannot be split into words: {error}") from None
     if not arguments or shutil.which(arguments[0]) is None:
-        raise RewardError(f"{name}: there is no program {arguments[0] if arguments else line!r}")
+        raise RewardError(f"{name}: the program {arguments[0] if arguments else line!r} does not exist")
     return CommandReward(name, arguments)
 
 
@@ -117,7 +117,7 @@ class _SilenceError(Exception):
 
 
 class _Talk:
-    """Both directions of a talk with a process at once, so that neither can wait for the other."""
+    """Reads from and writes to a process at the same time, so that neither side can block the other."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", lines: Iterator[bytes], take: Callable[[str], None]) -> None:
         self._process = process
@@ -134,7 +134,7 @@ class _Talk:
         return f"; its last words: {excerpt(lines[-1], _WORDS_CHARS)}" if lines else ""
 
     def until_it_ended(self, silence_s: float) -> int:
-        """Its exit code, when everything that it wrote was taken. Raises `_SilenceError`."""
+        """Its exit code, after all its output was read. Raises `_SilenceError`."""
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
         assert stdin is not None
         assert stdout is not None
@@ -149,7 +149,7 @@ class _Talk:
                 os.set_blocking(pipe.fileno(), False)
                 selector.register(pipe, event, handle)
             while True:
-                # Asked before the pipes are, so that what it wrote at last is in them.
+                # Polled before the pipes are read, so that they contain its last output.
                 code = self._process.poll()
                 ready = selector.select(_TICK_S if code is None else 0)
                 for key, _ in ready:
@@ -174,7 +174,7 @@ class _Talk:
                 return False
         try:
             self._unsent = self._unsent[os.write(fd, self._unsent[:_CHUNK_BYTES]) :]
-        except BrokenPipeError:  # it has read enough; whether that is wrong, its scores will tell
+        except BrokenPipeError:  # it stopped reading; the number of its scores shows whether that is an error
             return False
         return True
 
@@ -200,7 +200,7 @@ def _line(prompt: Prompt, answer: str) -> bytes:
 
 def _end(process: "subprocess.Popen[bytes]", *, with_children: bool) -> None:
     if with_children:
-        # They are in its group, also when it is gone itself.
+        # Children are in its process group, even after it has ended.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     for pipe in (process.stdin, process.stdout, process.stderr):

@@ -1,4 +1,4 @@
-"""What a classifier reads of a conversation, as tokens."""
+"""The token sequence that a classifier reads of a conversation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ class ModelInput:
 
     ids: list[int]
     types: list[int] | None
-    """Which of two texts each token belongs to, for models that are told."""
+    """Which of two texts each token belongs to, for models that use it."""
     is_cut: bool
-    """The conversation is longer than what the model reads."""
+    """The conversation is longer than the model's limit."""
 
 
 class InputEncoder:
-    """Encodes what a model was trained to read: with a chat template the whole conversation; without one a pair of
-    texts, prompt and answer, in the tokenizer's own form; or the answer alone.
+    """Encodes the input that a model was trained on. With a chat template this is the whole conversation. Without one
+    it is a pair of texts, prompt and answer, in the tokenizer's own form, or the answer alone.
 
-    Of what is too long the beginning is left out: first the prompt's, then the answer's. The tokens that a tokenizer
-    puts around its texts stay.
+    A sequence that is too long loses its beginning: first the prompt's, then the answer's. The tokens that a tokenizer
+    adds around its texts stay.
     """
 
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase, limit: int | None, *, answer_alone: bool) -> None:
-        """`name` is what errors call the model, which reads up to `limit` tokens."""
+        """`name` is the model's name in errors; it reads up to `limit` tokens."""
         self._name = name
         self._tokenizer = tokenizer
         self._limit = limit
@@ -40,17 +40,17 @@ class InputEncoder:
         self._answer_alone = answer_alone
 
     def encode(self, prompt: Prompt, answer: str) -> ModelInput:
-        """Raises `RewardError` for conversations that the model has no form for."""
+        """Raises `RewardError` for conversations that the model cannot read."""
         if self._answer_alone:
             encoded = self._tokenizer([answer], verbose=False)
         elif self._template is not None:
             return self._cut(self._conversation(self._template, prompt, answer), None, None)
         elif len(prompt.messages) > 1:
             raise RewardError(
-                f"{self._name} has no chat template, so it reads a question and an answer, and no conversation of "
+                f"{self._name} has no chat template, so it reads a question and an answer, but not a conversation of "
                 f'{len(prompt.messages)} messages like the one that ends with "{excerpt(prompt.text)}"'
             )
-        else:  # as a list of one pair: else transformers takes a pair with an empty answer for a single text
+        else:  # as a list of one pair: otherwise transformers treats a pair with an empty answer as a single text
             encoded = self._tokenizer([prompt.text], [answer], verbose=False)
         types = encoded.get("token_type_ids")
         result = self._cut(encoded["input_ids"][0], types and types[0], encoded.sequence_ids(0))
@@ -70,7 +70,7 @@ class InputEncoder:
         return ids
 
     def _cut(self, ids: list[int], types: list[int] | None, texts: Sequence[int | None] | None) -> ModelInput:
-        """`texts`: which text each token comes from, None for those around them; None for a rendered conversation."""
+        """`texts`: the text of each token, None for tokens around them; None for a rendered conversation."""
         excess = 0 if self._limit is None else len(ids) - self._limit
         if excess <= 0:
             return ModelInput(ids, types, is_cut=False)

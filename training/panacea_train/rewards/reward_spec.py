@@ -1,4 +1,4 @@
-"""Reward functions as they are named on a command line."""
+"""Reward functions by their names on the command line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from panacea_train.rewards.rule_reward import read_rule
 
 @dataclass(frozen=True)
 class RewardKind:
-    """One way to say where scores come from."""
+    """One kind of reward function."""
 
     read: Callable[[str, str, Device], Reward]
-    """From the whole spec, which errors name, what stands behind its kind, and the device for models."""
+    """Takes the whole spec, for errors, the part after its kind, and the device for models."""
     example: str
 
 
@@ -35,24 +35,24 @@ KINDS: Mapping[str, RewardKind] = {
 
 
 def read_reward(spec: str, device: Device = "auto") -> Reward:
-    """The reward function that `spec` names, ready to score: what can be wrong with it is found out here.
+    """The reward function that `spec` names, ready to score. Errors in it are found here.
 
-    `spec` is KIND:..., see `KINDS`; with a - in front, less is better: every score changes its sign.
-    `device` is where models compute. Raises `RewardError`, and `ConfigError` for a hub id that cannot be had.
+    `spec` is KIND:..., see `KINDS`. With a - in front, less is better: every score changes its sign. `device` is for
+    models. Raises `RewardError`, and `ConfigError` if a hub id cannot be downloaded.
     """
     if spec.startswith("-"):
         return _Negated(read_reward(spec[1:], device))
     name, _, rest = spec.partition(":")
     if name not in KINDS:
         examples = ", ".join(kind.example for kind in KINDS.values())
-        raise RewardError(f"{spec or 'an empty text'} is no reward function; examples of each kind: {examples}")
+        raise RewardError(f"{spec or 'an empty text'} is not a reward function; examples of each kind: {examples}")
     if not rest.strip():
-        raise RewardError(f"{spec} is not all of a reward function; an example: {KINDS[name].example}")
+        raise RewardError(f"{spec} is incomplete; an example: {KINDS[name].example}")
     return KINDS[name].read(spec, rest, device)
 
 
 class _Negated:
-    """Less is better."""
+    """A reward with its sign changed: less is better."""
 
     def __init__(self, reward: Reward) -> None:
         self._reward = reward

@@ -22,18 +22,18 @@ FORMS = "NAME(prompt: str, answer: str) -> float or NAME(prompt: str, answer: st
 class Rule:
     """A function `f(prompt, answer)` or `f(prompt, answer, line)`.
 
-    `prompt` is what the user said last, and `line` the whole `Prompt`: its `messages`, and its `fields`, which hold
-    what else its line in the prompts' file said. A function gets `line` if it has a third parameter without a default.
+    `prompt` is the user's last message. `line` is the whole `Prompt`: its `messages`, and its `fields` with the other
+    fields of its line in the prompts' file. A function gets `line` if it has a third parameter without a default.
     """
 
     def __init__(self, name: str, function: Callable[..., object]) -> None:
-        """`name` is what errors call it. Raises `RewardError` for a function of another form."""
+        """`name` is its name in errors. Raises `RewardError` for a function with other parameters."""
         self._name = name
         self._function = function
         self._takes_line = _takes_line(name, function)
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], report: ScoreProgress) -> list[float]:
-        """One call for each answer. Raises `RewardError` with what the function raised, or gave instead of a number."""
+        """One call for each answer. Raises `RewardError` if the function raises, or does not return a number."""
         scores: list[float] = []
         for prompt, answer in zip(prompts, answers, strict=True):
             try:
@@ -49,27 +49,29 @@ def read_rule(name: str, place: str) -> Rule:
     """The rule at `place`, which is FILE.py:function or package.module:function. Raises `RewardError`."""
     module_name, _, function_name = place.rpartition(":")
     if not (module_name and function_name):
-        raise RewardError(f"{name} names no function: python:FILE.py:function or python:package.module:function")
+        raise RewardError(
+            f"{name} does not name a function: write python:FILE.py:function or python:package.module:function"
+        )
     try:
         module = _from_file(Path(module_name).expanduser()) if module_name.endswith(".py") else _imported(module_name)
     except (Exception, SystemExit) as error:
         raise RewardError(f"{name}: {module_name} cannot be imported: {_told(error)}") from None
     function: Any = getattr(module, function_name, None)
     if not callable(function):
-        found = "has no function" if function is None else "has something else than a function called"
+        found = "has no function" if function is None else "has no callable named"
         raise RewardError(f"{name}: {module_name} {found} {function_name}")
     return Rule(name, function)
 
 
 def _imported(name: str) -> ModuleType:
     here = str(Path.cwd())
-    if here not in sys.path:  # unlike `python`, an installed command does not look for modules where it was started
+    if here not in sys.path:  # unlike `python`, an installed command does not import from the current folder
         sys.path.append(here)
     return import_module(name)
 
 
 def _from_file(file: Path) -> ModuleType:
-    """The module in `file`, which may import its neighbours; run once however many of its functions are asked for."""
+    """The module in `file`, which may import its neighbours. It is run once, even if several functions are used."""
     if not file.is_file():
         raise FileNotFoundError("no such file")
     name = f"panacea_reward_{sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
@@ -104,7 +106,7 @@ def _takes_line(name: str, function: Callable[..., object]) -> bool:
 
 
 def _told(error: BaseException) -> str:
-    """Type, message and the innermost line of code that is not a library's, in one line."""
+    """One line with the type, the message, and the innermost line of the user's code."""
     text = f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     return f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text
