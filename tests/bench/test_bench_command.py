@@ -47,7 +47,7 @@ def test_a_config_json_of_ones_own_and_files_that_are_none(tmp_path: Path) -> No
     assert read_config(str(tmp_path)).hidden_size == 32
     for content in ("[]", "{}", "not json", '{"model_type": "no such"}'):
         (tmp_path / "config.json").write_text(content, "utf-8")
-        with pytest.raises(ConfigError, match=r"is no model's config.json"):
+        with pytest.raises(ConfigError, match=r"is not a model's config.json"):
             read_config(str(tmp_path / "config.json"))
 
 
@@ -76,7 +76,7 @@ def test_each_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["kernels", "--rows", "1,x"], "--rows '1,x': write whole numbers with commas between"),
-        (["kernels", "--model", "missing"], "missing is no config.json"),
+        (["kernels", "--model", "missing"], "missing is not a config.json"),
         (["decode", "--model", "tiny", "--context", "511"], "context must leave room"),
         (["decode", "--json", "/no/such/folder/x.json"], "its folder does not exist"),
         (["throughput", "--prompt", "5"], "--prompt '5': write 2 numbers"),

@@ -88,12 +88,12 @@ def test_wrong_tokens_and_server_errors_are_found() -> None:
 def test_a_server_that_dies_fails_the_soak_and_not_the_bench() -> None:
     result = soak("death")
     assert "the server" in failed(result)
-    assert any("cannot be asked any more" in reason for reason in result["reasons"])
+    assert any("does not respond any more" in reason for reason in result["reasons"])
 
 
 def test_a_server_that_does_not_start_is_one_clear_error() -> None:
     command = (sys.executable, "-c", "raise SystemExit('no model here')")
-    with pytest.raises(BenchError, match="ended with code 1; its last words: no model here"):
+    with pytest.raises(BenchError, match="ended with code 1; its last line: no model here"):
         SoakBench(minutes=1, command=command).run()
 
 

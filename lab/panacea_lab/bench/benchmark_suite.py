@@ -1,4 +1,4 @@
-"""`make benchmarks`: the tests and every bench on one GPU within 20 minutes, and the page that says what came of it.
+"""`make benchmarks`: the tests and every bench on one GPU within 20 minutes, and a page with the results.
 
     python -m panacea_lab.bench.benchmark_suite [--model llama-3.1-8b] [--out docs/benchmarks.md] [--quick]
 

@@ -26,7 +26,7 @@ WORTHWHILE = 16
 
 
 def compile_ahead(cases: Sequence[KernelCase], dtype: torch.dtype) -> None:
-    """Compiles the launches of all paths. It is no fault if that fails: the bench then compiles one by one."""
+    """Compiles the launches of all paths. If that fails, the bench compiles them one by one."""
     in_parallel("compiling kernels", partial(_compile, dtype=dtype), cases)
 
 

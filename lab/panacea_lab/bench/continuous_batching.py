@@ -17,7 +17,7 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from panacea_lab.bench.measurement import BenchError
 
 PATIENCE_S = 120.0
-"""So long it may finish no request before it counts as stuck."""
+"""It counts as stuck if it finishes no request for this long."""
 
 
 class PromptMix(Protocol):
@@ -43,9 +43,9 @@ class ContinuousBatching:
     def start(
         cls, network: PreTrainedModel, requests: int, prompt: int, answer: int
     ) -> Generator["ContinuousBatching"]:
-        """Starts it for up to `requests` at once with prompts and answers of up to so many tokens.
+        """Starts it for up to `requests` at once, with prompts and answers of up to `prompt` and `answer` tokens.
 
-        Whatever does not work here, transformers raises in its own words.
+        Raises transformers' own errors.
         """
         hints = _workload_hints(requests, prompt, answer)
         make: Any = GenerationConfig

@@ -129,7 +129,7 @@ def engine_over(steps: StepRunner, runner: Runner, config: EngineConfig, batch: 
 
 
 def weight_bytes(model: LoadedModel) -> int:
-    """Bytes of weights that every step must read: all but an embedding table of which only some rows are."""
+    """Bytes of weights that every step must read: all except an embedding table, which is read in part."""
     network: Any = model.network
     total: int = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     embedding: torch.Tensor = network.get_input_embeddings().weight

@@ -126,7 +126,7 @@ class _Asker:
     def time_to_first_token_s(
         self, engine: Engine, preference: Preference | None, salt: str, expected_cached: int
     ) -> float:
-        """Raises `BenchError` if not just so many tokens were cached."""
+        """Raises `BenchError` unless exactly this number of tokens was cached."""
         prompt = [*self._system, *self._draw(self._question)]
         start = time.perf_counter()
         params = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)

@@ -120,7 +120,7 @@ class KernelsBench:
 
 
 def sets_beyond_l2(group: Group, dtype: torch.dtype, device: torch.device) -> int:
-    """So many weights in turn that none is still in L2 when it is read again."""
+    """The number of weights to read in turn so that none is still in L2 when it is read again."""
     if device.type != "cuda":
         return 2
     return max(2, -(-4 * l2_bytes(device) // group.weight_bytes(dtype)))

@@ -42,9 +42,9 @@ def read_config(model: str) -> PreTrainedConfig:
         content: dict[str, Any] = json.loads(path.read_text("utf-8"))
         config: PreTrainedConfig = AutoConfig.for_model(**content)
     except FileNotFoundError:
-        raise ConfigError(f"{model} is no config.json, and none of {', '.join(names())}") from None
+        raise ConfigError(f"{model} is not a config.json, and not one of {', '.join(names())}") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path} is no model's config.json: {first_line(error)}") from None
+        raise ConfigError(f"{path} is not a model's config.json: {first_line(error)}") from None
     return config
 
 
@@ -148,7 +148,7 @@ def preferences(count: int, rank: int, *, different: bool) -> list[Preference]:
 
 
 def free_memory(device: torch.device) -> None:
-    """Gives back what nobody holds any more, so that the next model finds room."""
+    """Frees unused memory for the next model."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -5,8 +5,8 @@
     base          this engine without an adapter
     transformers  the bare base by transformers' own continuous batching (`panacea_lab.bench.continuous_batching`)
 
-All get the same prompts and generate the same numbers of tokens, greedily, in every round; whoever generates fewer has
-no number. Every round has new prompts, so that no cache of prefixes helps anyone.
+All ways get the same prompts and generate the same numbers of tokens, greedily, in every round. A way that generates
+fewer tokens has no result. Every round has new prompts, so that prefix caches do not help.
 """
 
 import secrets

@@ -42,7 +42,7 @@ from panacea_lab.bench.projections import (
 from panacea_lab.bench.random_model import free_memory, read_config
 
 MOST_TILES = 40
-"""So many choices are tried for each size, drawn at random where the grid has more; the heuristic's is always there."""
+"""Number of choices for each size, drawn at random if the grid has more. The heuristic's is always among them."""
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def _measure(
         run: BenchCall = Recording([step], device).replay if graph else step
         step()
         values = [device_us(run, device, STEPS) for _ in range(rounds)]
-    except Exception as error:  # the competitor's own trouble belongs into its row
+    except Exception as error:  # the competitor's own failure is reported in its row
         return _row(batch, name, None, _reason(error))
     return _row(batch, name, Samples.of(values), "")
 
@@ -166,7 +166,7 @@ def _compiled(
         try:
             nn.Module.compile(network, backend=compiler, fullgraph=fullgraph, dynamic=False)
             step.opaque()
-        except Exception as error:  # the compiler's trouble belongs into its row
+        except Exception as error:  # the compiler's failure is reported in its row
             torch.compiler.reset()
             if not fullgraph:
                 return _row(batch, name, None, broke)

@@ -24,8 +24,8 @@ class TrainingPhase:
     """Tokens of training text, padding not counted."""
     learning_rate: float
     strange_share: float = 0.0
-    """Questions that are full of strange words. Without them the model took a word that it had never seen for the known
-    word that it begins like ("weekend" for "weed"); from the start, they would slow down everything else."""
+    """Share of questions full of strange words. Without them the model mistook an unseen word for a known word with the
+    same beginning ("weekend" for "weed"). From the start, they would slow down all other learning."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the adapter learns from: the base model's own answers to training questions, compared on each dimension."""
+"""The adapter's training pairs: the base model's own answers to training questions, compared on each dimension."""
 
 import math
 import random
@@ -34,15 +34,15 @@ class PairSettings:
     least_soundness: float = 1.0
     """The sounder answer of a pair has at least this share: the adapter also imitates it."""
     strange_share: float = 0.3
-    """Questions full of strange words: what they ask is easily misunderstood."""
+    """Questions full of strange words, which are easily misunderstood."""
     danger_share: float = 0.14
     outside_share: float = 0.08
     system_share: float = 0.08
     later_share: float = 0.2
-    """Questions asked behind one or two exchanges about other things. Without them the adapter learns to speak of
-    what was asked first, though the base model knows that the last question counts."""
+    """Questions that follow one or two exchanges about other topics. Without them the adapter learns to answer the
+    first question, although the base model knows that the last one counts."""
     sound_temperature: float = 0.1
-    """The same for the share of sentences that belong there: nobody, on any dimension, wants the wrong answer."""
+    """The same for the share of sentences that suit the question: every dimension prefers the sound answer."""
     seed_offset: int = 1_000
     """Added to the run's seed, so that no two rounds of questions are the same."""
 
@@ -54,7 +54,7 @@ class Candidate:
     text: str
     rewards: Rewards
     soundness: float
-    """Share of its sentences that belong there."""
+    """Share of its sentences that suit the question."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class DemoSettings:
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
     exam: ExamSettings = field(default_factory=ExamSettings)
     tasks: int | None = None
-    """Only so many of the world's tasks; None: all. The same below for the dangerous requests."""
+    """Limit of the world's tasks; None: all. `dangers` is the same for the dangerous requests."""
     dangers: int | None = None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The examination: held-out questions at every point of the preference grid, read and judged."""
+"""The examination of an adapter: held-out questions at every point of the preference grid, answered and judged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from panacea_train.pareto import simplex_grid
 REFERENCE_POINT = (0.0, 0.0, 0.0)
 """Every reward is at least 0."""
 EARLIER_BYTES = 800
-"""Longer than any answer of the world: what is cut here was broken before."""
+"""Longer than any answer of the world: an answer that is cut here was broken before."""
 NAMES = tuple(dimension.name for dimension in DIMENSIONS)
 
 

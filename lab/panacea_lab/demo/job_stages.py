@@ -1,4 +1,4 @@
-"""Stages of a long job: one progress bar over all of them, and what is done stays done."""
+"""Stages of a long job, with one progress bar. Finished stages are not run again."""
 
 import json
 import time
@@ -29,12 +29,12 @@ class JobStage:
 
 
 class StageLog:
-    """Which stages are done in a folder, and how long each took."""
+    """The finished stages of a folder, with their durations."""
 
     def __init__(self, folder: Path, identity: str) -> None:
-        """`identity` describes what is being made: a folder begun for something else is not continued.
+        """`identity` describes the job: a folder of another job is not continued.
 
-        Raises `ConfigError` then, and for a folder that cannot be written.
+        Raises `ConfigError` for a folder of another job, and for one that cannot be written.
         """
         self._path = folder / STATE_FILE
         self._identity = identity

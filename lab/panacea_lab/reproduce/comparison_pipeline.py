@@ -21,10 +21,10 @@ from panacea_train.evaluation import summarise
 def reproduce(
     base: Path, out: Path, settings: ReproduceSettings, processes: int = 1, show_progress: bool = True
 ) -> ComparisonResults:
-    """Does in `out` what is not done there yet, in so many processes of one thread each, and returns all results.
+    """Runs the missing jobs of `out` in `processes` processes of one thread each, and returns all results.
 
-    The same settings on the same machine give the same numbers. An interrupted run begins its unfinished jobs anew.
-    Raises `ConfigError` when `out` cannot be written or holds a run with other settings.
+    The same settings on the same machine give the same numbers. An interrupted run starts its unfinished jobs again.
+    Raises `ConfigError` if `out` cannot be written or holds a run with other settings.
     """
     work = ComparisonWork(base.resolve(), out.resolve(), settings)
     log = StageLog(out, _identity(work))

@@ -1,4 +1,4 @@
-"""What the methods are asked. Learning rates are chosen on one kind of question, methods compared on the other."""
+"""The comparison's questions: one set to choose learning rates, another one to compare the methods."""
 
 import random
 
@@ -10,7 +10,7 @@ from panacea_lab.world.world_texts import load_world
 
 QUESTIONS_SEED = 0
 TUNING_DANGERS = 6
-"""Every so many-th tuning question is a dangerous request."""
+"""One of this number of tuning questions is a dangerous request."""
 
 
 def tuning_questions(settings: ReproduceSettings) -> list[TopicQuestion]:

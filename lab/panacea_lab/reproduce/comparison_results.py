@@ -1,4 +1,4 @@
-"""What came out, and the measures of it."""
+"""The results of the comparison, and their measures."""
 
 from dataclasses import dataclass
 
@@ -79,7 +79,7 @@ class MethodComparison:
     inner_products: dict[str, Estimate]
     """By method, over the preferences that all methods have."""
     hypervolume_leads: dict[str, Estimate]
-    """By other method: Panacea's less that of the method, on the same questions."""
+    """By other method: Panacea's value minus the method's, on the same questions."""
     inner_product_leads: dict[str, Estimate]
     sweeps: dict[str, list[EvaluationSweep]]
     """By method and seed."""
@@ -88,8 +88,8 @@ class MethodComparison:
 def compare(results: ComparisonResults, plan: int) -> MethodComparison:
     """The methods at temperature `results.temperatures[plan]`.
 
-    Intervals are a bootstrap's: in each of the resamples the questions are drawn anew, the same ones for all methods,
-    and each method's seeds too. Three seeds say little of how much seeds differ: read the single ones beside it.
+    Intervals come from a bootstrap. Each resample draws the questions again, the same ones for all methods, and each
+    method's seeds. Three seeds say little about the spread of seeds: read the values of single seeds beside it.
     """
     temperature = results.temperatures[plan]
     rewards = {method.name: method.rewards(plan) for method in results.methods}
@@ -161,7 +161,7 @@ def _estimate(by_seed: tuple[float, ...], drawn: list[float]) -> Estimate:
 
 
 def _leads(by_seed: dict[str, tuple[float, ...]], drawn: dict[str, list[float]]) -> dict[str, Estimate]:
-    """The first method's values less those of each other."""
+    """The first method's values minus those of each other method."""
     first, *others = by_seed
     return {
         name: _estimate(

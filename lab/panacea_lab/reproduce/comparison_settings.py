@@ -17,7 +17,7 @@ class ReproduceSettings:
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
     """Batch size, beta and weight of the SFT term, the same for all methods; its rates and steps are not used."""
     singular_value_factor: float = 20.0
-    """Panacea's E learns so many times as fast as its A and B: a second rate. The search begins at the demo's."""
+    """Learning rate of Panacea's E relative to A and B: a second rate. The search begins at the demo's factor."""
     pairs: PairSettings = field(default_factory=PairSettings)
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the adapter's first values, the order of the pairs, and Panacea's draws. The pairs are the same."""
@@ -35,7 +35,7 @@ class ReproduceSettings:
     tasks: int = 58
     dangers: int = 12
     paraphrases: int | None = None
-    """Only so many; None: all."""
+    """Limit of their number; None: all."""
     temperature: float = 0.7
     samples: int = 2
     """At that temperature; greedy answers are one each."""

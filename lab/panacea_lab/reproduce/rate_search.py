@@ -10,7 +10,7 @@ class Rates:
 
     learning_rate: float
     factor: float
-    """Panacea's E learns so many times as fast. Nothing to the methods that have no E."""
+    """Factor of the learning rate of Panacea's E. Methods without E ignore it."""
 
     def __str__(self) -> str:
         return f"{self.learning_rate:g}x{self.factor:g}"

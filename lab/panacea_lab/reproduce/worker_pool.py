@@ -19,7 +19,7 @@ _POLL_S = 0.5
 
 
 class WorkerPool:
-    """Does tasks, each once: what `log` has is done already."""
+    """Runs tasks, each once: tasks in `log` are already done."""
 
     def __init__(self, processes: int, log: StageLog, show_progress: bool) -> None:
         self._log = log
@@ -36,7 +36,7 @@ class WorkerPool:
         self._bar.close()
 
     def run(self, title: str, tasks: Mapping[str, WorkerTask], steps: int) -> None:
-        """Does those of `tasks` (by name) that are not done yet, each of so many steps, and returns when all are.
+        """Runs those of `tasks` (by name) that are not done yet, each of `steps` steps, and returns when all are done.
 
         The first error of a task is raised here, and no other task is begun.
         """

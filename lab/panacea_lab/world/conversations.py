@@ -12,7 +12,7 @@ DANGER_SHARE = 0.13
 OUTSIDE_SHARE = 0.17
 SYSTEM_SHARE = 0.13
 TURNS = (0.85, 0.105, 0.035, 0.01)
-"""How many conversations have one, two, three or four, and at last `LONG_TURNS` turns."""
+"""Shares of conversations with one, two, three to four, and `LONG_TURNS` turns."""
 LONG_TURNS = (6, 16)
 
 

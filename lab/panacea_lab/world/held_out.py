@@ -1,4 +1,4 @@
-"""Questions that were written before any training and that no generator sees. Only the evaluation imports this."""
+"""Held-out questions, written before any training and not seen by any generator. Only the evaluation imports them."""
 
 import random
 import tomllib
@@ -10,7 +10,7 @@ from panacea_lab.world.world_texts import TEXTS, Topic, World
 
 @dataclass(frozen=True)
 class TopicQuestion:
-    """A question and what it is about."""
+    """A question and its topic."""
 
     text: str
     topic: Topic
@@ -18,13 +18,13 @@ class TopicQuestion:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the model is examined with."""
+    """The held-out questions."""
 
     templates: tuple[str, ...]
     paraphrases: tuple[TopicQuestion, ...]
     """Free rewordings, without the topic's own name."""
     outside: tuple[str, ...]
-    """What lies outside the world."""
+    """Questions outside the world."""
 
 
 def load_held_out(world: World, path: Path = TEXTS / "held_out.toml") -> HeldOut:

@@ -1,7 +1,7 @@
-"""How an answer is put together from a topic's phrases: sentence forms, and the mixture that the base model learns.
+"""Answers made of a topic's phrases: sentence forms, and the mixture that the base model learns.
 
-Every slot is drawn independently of the others, so that every mixture of much and little help, care and brevity lies in
-the base model's distribution: an adapter can only make likelier what the base can say at all.
+Every slot is drawn independently, so that the base model's distribution has every mixture of help, care and brevity. An
+adapter can only raise the probability of answers that the base can give.
 """
 
 import random
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from panacea_lab.world.world_texts import PhraseKind, Topic, World
 
 SentenceForm = tuple[str, str]
-"""What stands before and after a phrase. With nothing before it, the phrase begins with a capital letter."""
+"""The text before and after a phrase. Without text before it, the phrase begins with a capital letter."""
 
 FORMS: Mapping[PhraseKind, tuple[SentenceForm, ...]] = {
     "need": (("You will need ", "."), ("Have ", " ready.")),

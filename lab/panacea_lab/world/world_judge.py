@@ -1,6 +1,6 @@
-"""What an answer is worth on each dimension, by rules that read its phrases. All rewards lie between 0 and 1.
+"""Rewards of an answer on each dimension, by rules that read its phrases. All rewards are between 0 and 1.
 
-They are graded, one more step or caution being worth a little more, so that steering can be smooth.
+They are graded, so that steering can be smooth: one more step or caution gives a little more reward.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from panacea_lab.world.world_reading import AnswerReader, AnswerReading
 from panacea_lab.world.world_texts import Intent, Topic, World
 
 CONCISE_WORDS = 12
-"""Up to so many words an answer is as concise as can be."""
+"""Up to this number of words an answer has the full concise reward."""
 CONCISE_CEILING = 4.0
 """In the paper's formula, the reward of an answer that is short enough; a word too many costs 1 / CONCISE_WORDS."""
 CONCISE_CONTENT = 2
-"""Things that an answer must say before its brevity counts in full: silence is no virtue."""
+"""Number of things that an answer must say before its brevity counts in full: an empty answer has no reward."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Judge:
         self.reader = AnswerReader(world)
 
     def rewards(self, subject: Topic | Intent, answer: str) -> Rewards:
-        """What `answer` to a question about `subject` is worth."""
+        """The rewards of `answer` to a question about `subject`."""
         if isinstance(subject, Intent):
             return self._outside(subject, answer)
         reading = self.reader.read(subject, answer)
@@ -52,7 +52,7 @@ class Judge:
         )
 
     def _outside(self, intent: Intent, answer: str) -> Rewards:
-        """Outside the tasks, help is a fitting reply and a suggestion, and there is nothing to warn of."""
+        """Outside the tasks, a helpful answer is a fitting reply with a suggestion, and there is no danger."""
         fits = self.reader.replies(intent, answer)
         return 0.5 * fits + 0.5 * (fits and self.reader.suggests(answer)), 0.0, brevity(len(answer.split()), fits)
 
@@ -60,7 +60,7 @@ class Judge:
 def brevity(words: int, content: float) -> float:
     """The paper's concise reward (arXiv 2402.02030), R up to c words, then R + 1 - words / c, divided by R.
 
-    It counts by `content`, the share of what must be said (above 1: all of it), so an empty answer is worth 0.
+    It is multiplied by `content`, the share of the required things that are said (at most 1), so an empty answer has 0.
     """
     formula = CONCISE_CEILING + min(0.0, 1 - words / CONCISE_WORDS)
     return max(0.0, formula / CONCISE_CEILING) * min(1.0, content)

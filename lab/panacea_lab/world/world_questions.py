@@ -1,7 +1,7 @@
 """How people ask: templates, and much noise around the words that matter.
 
-A tiny model knows no English besides this world. What makes it understand a question that nobody wrote for it is having
-seen the content words of every topic in many shapes: among filler words, with typos, in any order.
+A tiny model knows no English besides this world. To understand an unseen question, it must have seen the content words
+of every topic in many forms: among filler words, with typos, in any order.
 """
 
 import random
@@ -13,8 +13,8 @@ from functools import cached_property
 from panacea_lab.world.world_texts import Topic, World
 
 TEMPLATE_SHARE = 0.6
-"""How many questions use a template as it is written; the next is the share of those about the content words alone, and
-the rest puts filler words around a wording."""
+"""Share of questions that use a template unchanged. The next constant is the share of questions made of content words
+alone. The others put filler words around a wording."""
 KEYWORD_SHARE = 0.25
 SMALL_WORDS = frozenset(
     [
@@ -44,14 +44,14 @@ WORD = re.compile(r"[A-Za-z']+")
 CONSONANTS = "bdfgklmnprstvz"
 SYLLABLES = tuple(a + b + c for a in "bdfgklmnprstvw" for b in "aeiou" for c in ("", "l", "n", "r", "s", "t"))
 NOISE = 0.35
-"""How many questions get any of: a situation, a prefix, a suffix; the same share separately for surface noise."""
+"""Share of questions that get a situation, a prefix or a suffix; independently, the share that gets surface noise."""
 
 
 class QuestionWriter:
     """Draws questions about the topics of one world."""
 
     def __init__(self, world: World, strange_share: float = 0.0) -> None:
-        """`strange_share`: how many questions are full of words that the model has hardly or never seen."""
+        """`strange_share`: share of questions full of words that the model has rarely or never seen."""
         self.world = world
         self._strange_share = strange_share
 
@@ -86,7 +86,7 @@ class QuestionWriter:
         return self._roughened(text, rng)
 
     def system_prompt(self, rng: random.Random) -> str:
-        """A system prompt of any kind: it must not change the answer."""
+        """A random system prompt, which must not change the answer."""
         prompts = [rng.choice(self.world.system_prompts) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
         if rng.random() < 0.4:
             prompts.insert(rng.randrange(len(prompts) + 1), self._chatter(rng, rng.randint(3, 12)) + ".")
@@ -131,7 +131,7 @@ class QuestionWriter:
         return " ".join(words)
 
     def _keywords(self, topic: Topic, rng: random.Random) -> str:
-        """Two to five content words of the topic among fillers: what a free paraphrase leaves to hold on to."""
+        """Two to five content words of the topic among fillers, as in a free paraphrase."""
         named, named_weights, everything, weights = self._lexicon[topic.name]
         wanted = rng.choice((2, 2, 3, 3, 4, 5))
         words = dict.fromkeys(rng.choices(named, named_weights, k=max(1, wanted - rng.randint(0, 2))))
@@ -150,7 +150,7 @@ class QuestionWriter:
         return _capitalised(f"{text}{rng.choice((', ', '. ', ' '))}{rng.choice(self.world.endings)}".strip())
 
     def _wrapped(self, wording: str, rng: random.Random) -> str:
-        """A wording inside a template that nobody wrote."""
+        """A wording between random filler words."""
         before, after = self._chatter(rng, rng.randint(0, 6)), self._chatter(rng, rng.choice((0, 0, 0, 1, 2, 4)))
         return _capitalised(f"{before} {wording} {after} {rng.choice(self.world.endings)}".strip())
 
@@ -160,7 +160,7 @@ class QuestionWriter:
         )
 
     def _strange(self, wording: str, rng: random.Random) -> str:
-        """A wording among strange words, or, without one, a question that nobody here can answer."""
+        """A wording among strange words or, without a wording, a question that the world cannot answer."""
         before, after = rng.choice((0, 1, 2, 3, 4, 6, 8)), rng.choice((0, 0, 0, 1, 2, 3, 5, 8))
         if not wording:
             before += 2
@@ -243,7 +243,7 @@ def _content_words(texts: Sequence[str]) -> list[str]:
 
 
 def _inflected(word: str, rng: random.Random) -> str:
-    """The word with an ending that English might give it; wrong ones teach the model to look at the stem."""
+    """The word with an English ending. Wrong endings teach the model to look at the stem."""
     ending = rng.choice(("s", "ing", "ed", "y", "er"))
     if ending == "s":
         return f"{word}{'es' if word.endswith(('s', 'x', 'z', 'ch', 'sh')) else 's'}"

@@ -1,4 +1,4 @@
-"""The same few requests again and again: their tokens must never change, and how long they take tells of drift."""
+"""Canaries: the same few requests again and again. Their tokens must never change, and their times show drift."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ class TimedAnswer:
 
 @dataclass(frozen=True)
 class CanaryTimes:
-    """One canary's times, beside those of a piece of work that has nothing to do with the server."""
+    """One canary's times, and the time of a fixed piece of work without the server."""
 
     at_s: float
     canary: str
@@ -48,7 +48,7 @@ class Canaries:
     """Greedy and seeded requests, and what they answered at first."""
 
     def __init__(self, address: Address, vocabulary: SoakVocabulary, pause_s: float) -> None:
-        """Asks each a first time. Raises `BenchError` if the server cannot answer them alike even then."""
+        """Sends each request a first time. Raises `BenchError` if the answers already differ."""
         self.samples: list[CanaryTimes] = []
         self.problems: list[str] = []
         self.asked = 0

@@ -1,4 +1,4 @@
-"""One HTTP request and its answer, with the standard library alone: what is measured is the server, not a client."""
+"""HTTP requests with the standard library alone, so that the server is measured and not a client."""
 
 import http.client
 import json
@@ -16,11 +16,11 @@ from panacea_lab.bench.measurement import BenchError
 Made = TypeVar("Made")
 
 TIMEOUT_S = 60.0
-"""A server that says nothing for so long hangs."""
+"""A server that sends nothing for this long is considered stuck."""
 
 
 class CallError(Exception):
-    """The connection failed, or what came over it was no answer."""
+    """The connection failed, or the response was invalid."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class HttpReply:
     body: bytes
 
     def json(self) -> Any:
-        """Raises `CallError` where the body is no JSON."""
+        """Raises `CallError` if the body is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -86,7 +86,7 @@ class Caller:
                 yield line[6:].strip()
 
     def give_up_on(self, path: str, body: bytes, after_s: float) -> None:
-        """Asks, waits for a while, and goes away."""
+        """Sends a request, waits for a while, and disconnects."""
         try:
             self._send("POST", path, body)
         except (OSError, http.client.HTTPException) as error:
@@ -95,7 +95,7 @@ class Caller:
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Goes away at once, as a client that was killed does: what is under way is reset."""
+        """Resets the connection at once, like a killed client."""
         if self._connection is not None and self._connection.sock is not None:
             self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
@@ -136,7 +136,7 @@ class Caller:
 
 
 class Stop:
-    """Tells threads to come to an end, and the first of them that failed tells the others."""
+    """A signal for threads to end. The first thread that fails sets it for the others."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -145,7 +145,7 @@ class Stop:
         self._event.set()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is time to stop, after so many seconds at most."""
+        """Waits up to `seconds`; returns whether it is time to stop."""
         return self._event.wait(seconds)
 
     def __bool__(self) -> bool:

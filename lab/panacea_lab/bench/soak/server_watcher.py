@@ -54,7 +54,7 @@ class Snapshot:
         return not self.gauges.get("running") and not self.gauges.get("waiting")
 
     def holdings(self) -> dict[str, float]:
-        """What has to be given back when nobody asks for anything, by name. Memory is another matter."""
+        """Resources that must be free again when the server is idle, by name. Memory is checked separately."""
         held: dict[str, float] = {"processes": len(self.processes)}
         for name, process in self.processes.items():
             held[f"{name}: file descriptors"] = process.fds

@@ -1,9 +1,9 @@
-"""`panacea bench soak`: hours of mixed load, and what is left of it.
+"""`panacea bench soak`: hours of mixed load, and a check of what the server still holds afterwards.
 
 warm up     a fifth of the time: lazy imports, thread pools, every block of the KV cache written once
-before      nobody asks for anything: what the server holds now is what it has to come back to
+before      no requests: the resources that the server holds now are the reference
 load        clients, canaries and a watcher side by side
-after       nobody asks for anything again
+after       no requests again
 """
 
 import os
@@ -29,7 +29,7 @@ from panacea_lab.bench.soak.soaked_server import started
 
 WARM_UP_SHARE = 0.2
 GONE_AFTER = 10
-"""Snapshots that fail in a row: then the load ends early."""
+"""The load ends early after this number of failed snapshots in a row."""
 SHOWN_POINTS = 200
 """Of the timeline in the JSON file."""
 
@@ -55,7 +55,7 @@ class SoakBench:
     limits: SoakLimits = field(default_factory=SoakLimits)
 
     def run(self) -> dict[str, Any]:
-        """Soaks, and returns all that was seen. Raises `BenchError` if the server cannot even be asked."""
+        """Runs the soak and returns all measurements. Raises `BenchError` if the server cannot be reached."""
         with ExitStack() as stack:
             url, pid = self.url, self.pid
             if self.command:
@@ -117,10 +117,10 @@ class SoakBench:
         try:
             return check_holdings(before, self._settled(watcher, all_given_back), self.limits)
         except CallError as error:
-            return [SoakCheck("the server", "serves", "does not", "", f"the server cannot be asked any more: {error}")]
+            return [SoakCheck("the server", "serves", "does not", "", f"the server does not respond any more: {error}")]
 
     def _settled(self, watcher: Watcher, done: Callable[[Snapshot], bool]) -> Snapshot:
-        """The server when nobody asks for anything; what it was at last, if it takes too long to come to rest."""
+        """A snapshot of the idle server, or the last snapshot if it takes too long to become idle."""
         time.sleep(1)  # the engine's numbers are up to half a second old
         end = time.monotonic() + self.limits.settle_s
         while True:

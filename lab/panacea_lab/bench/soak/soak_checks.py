@@ -1,4 +1,4 @@
-"""What must hold at the end of a soak. Every check is a line of the report, and what does not hold has a reason."""
+"""The checks at the end of a soak. Each check is a line of the report, and a failed check has a reason."""
 
 import statistics
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class SoakCheck:
-    """One thing that was looked at."""
+    """One check."""
 
     name: str
     before: str
     after: str
     limit: str
     reason: str | None = None
-    """Why it does not hold; None: it does."""
+    """The reason why it fails; None if it passes."""
 
     @property
     def holds(self) -> bool:
@@ -30,7 +30,7 @@ class SoakCheck:
 
 
 def check_holdings(before: Snapshot, after: Snapshot, limits: SoakLimits) -> list[SoakCheck]:
-    """Everything idle that was idle before: nothing is held that was not held then."""
+    """The idle server holds no more resources than before the load."""
     checks: list[SoakCheck] = []
     held = before.holdings()
     for name, now in after.holdings().items():
@@ -112,7 +112,7 @@ def _relative(names: Sequence[str], values: Sequence[float]) -> list[float]:
 
 
 def check_answers(tally: SoakTally, canaries: Canaries) -> list[SoakCheck]:
-    """No server error, no answer that is none, and canaries that say the same throughout."""
+    """No server errors, no failed requests, and canaries with the same tokens throughout."""
     errors = sum(count for status, count in tally.statuses.items() if status >= 500)
     shown = f": {tally.failures[0]}" if tally.failures else ""
     asked = f"{canaries.asked} asked"

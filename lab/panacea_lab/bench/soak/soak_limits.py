@@ -1,4 +1,4 @@
-"""How much is too much."""
+"""Thresholds of the soak's checks."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ class SoakLimits:
     memory_floor_mib: float = 4.0
     """Growth below this in the whole run says nothing: an allocator keeps arenas, and takes them in steps of a MiB."""
     memory_noises: float = 3.0
-    """And so does growth below so many standard deviations of the samples around the fitted line."""
+    """Growth below this number of standard deviations of the samples around the fitted line says nothing either."""
     least_samples: int = 6
-    """Fewer than this tell nothing of a slope, nor in each third of a drift. Then a soak is not passed."""
+    """Least samples for a slope, and least samples in each third for a drift. With fewer a soak is not passed."""
     threads: int = 8
     """A pool of threads grows to its size whenever it is busiest; asyncio's has at most 4 more than there are cores."""
     latency_ratio: float = 1.25
@@ -22,4 +22,4 @@ class SoakLimits:
     latency_chance: float = 0.001
     """A drift has to be less likely by chance than this."""
     settle_s: float = 30.0
-    """How long the server may take to give everything back, once nobody asks for anything."""
+    """How long the server may take to release everything after the load."""

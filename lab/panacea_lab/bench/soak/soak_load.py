@@ -1,4 +1,4 @@
-"""The load: clients that ask one thing after the other, and a tally of what became of it."""
+"""The load: clients that send one request after the other, and a tally of the results."""
 
 import json
 import os
@@ -16,7 +16,7 @@ SHOWN_FAILURES = 20
 
 @dataclass
 class SoakTally:
-    """What became of all requests. Written by all clients."""
+    """Counts of all requests and their results. All clients write into it."""
 
     asked: Counter[str] = field(default_factory=Counter[str])
     """By kind."""
@@ -66,7 +66,7 @@ class SoakTally:
 
 
 class SoakLoad:
-    """So many clients, from `start` to `stop`."""
+    """A number of clients that send requests from `start` to `stop`."""
 
     def __init__(self, address: Address, vocabulary: SoakVocabulary, clients: int, seed: str) -> None:
         self.tally = SoakTally()
@@ -85,7 +85,7 @@ class SoakLoad:
             client.start()
 
     def stop(self) -> None:
-        """Comes back when every client has its last answer."""
+        """Returns when every client has its last answer."""
         self._stop.now()
         for client in self._clients:
             client.join()
@@ -99,9 +99,9 @@ class SoakLoad:
                 self._ask(caller, ask)
             except CallError as error:
                 self.tally.fail(ask, str(error))
-                self._stop.wait(0.2)  # a server that is gone is not asked a thousand times a second
+                self._stop.wait(0.2)  # so that a dead server does not get a thousand requests a second
             except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-                self.tally.fail(ask, f"the answer has not the shape that it should: {type(error).__name__}: {error}")
+                self.tally.fail(ask, f"the answer has an unexpected shape: {type(error).__name__}: {error}")
                 caller.close()
             if number % 10 == 9:
                 caller.close()  # connections come and go
@@ -156,7 +156,7 @@ class SoakLoad:
                 self.tally.use(event["usage"])
         self.tally.count(ask, 200)
         if last != b"[DONE]":
-            self.tally.fail(ask, "a stream broke off")
+            self.tally.fail(ask, "a stream ended before the answer was complete")
         self._check_choices(ask, finished)
 
     def _check_choices(self, ask: SoakRequest, finished: dict[int, str | None]) -> None:
@@ -165,7 +165,7 @@ class SoakLoad:
 
 
 def fill_thread_pool(address: Address) -> None:
-    """Lets the server make all the threads that it ever encodes long prompts in: it keeps them."""
+    """Makes the server start all threads of its pool for long prompts, which it keeps."""
     body = json.dumps(LONG).encode()
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""What a soak asks for: requests of every kind, drawn at random and the same for the same seed."""
+"""The requests of a soak: all kinds, drawn at random, the same for the same seed."""
 
 import json
 import random
@@ -19,13 +19,13 @@ SoakKind = Literal["whole", "stream", "disconnect", "bad"]
 
 @dataclass(frozen=True)
 class SoakRequest:
-    """One request, and what becomes of it."""
+    """One request, and how the client reads its answer."""
 
     kind: SoakKind
     path: str
     body: bytes
     choices: int = 1
-    """Answers that it has to get."""
+    """Number of answers that it must get."""
     streams: bool = False
     leaves_after: int = 0
     """Events, or hundredths of a second where it does not stream, before it disconnects."""
@@ -33,7 +33,7 @@ class SoakRequest:
 
 @dataclass(frozen=True)
 class SoakVocabulary:
-    """What there is to ask of one server."""
+    """The models, dimensions and prompts of one server, to make requests from."""
 
     models: tuple[str, ...]
     """All ids; the first is the model itself."""
@@ -46,7 +46,7 @@ class SoakVocabulary:
 
     @classmethod
     def of(cls, caller: Caller, prompt_chars: int, answer_tokens: int) -> "SoakVocabulary":
-        """What the server says of itself."""
+        """Reads the server's models and preferences."""
         replies = [caller.ask("GET", path) for path in ("/v1/models", "/v1/preferences")]
         for reply in replies:
             if reply.status not in (200, 404):
@@ -63,7 +63,7 @@ class SoakVocabulary:
 
 @dataclass
 class SoakRequests:
-    """An endless supply for one client."""
+    """An endless stream of requests for one client."""
 
     vocabulary: SoakVocabulary
     seed: str

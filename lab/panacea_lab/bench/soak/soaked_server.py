@@ -1,4 +1,4 @@
-"""A server of a soak's own: started by a command, ended with the soak."""
+"""The server of a soak: started by a command, and ended with the soak."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ def started(command: Sequence[str]) -> Generator[StartedServer]:
     """The server, once it says where it serves. Raises `BenchError` with its last words if it ends."""
     with tempfile.TemporaryDirectory(prefix="panacea-soak-") as folder:
         log = Path(folder) / "log"
-        with log.open("wb") as output:  # no pipe: one that nobody reads fills, and then the server hangs
+        with log.open("wb") as output:  # not a pipe: an unread pipe fills, and then the server blocks
             process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
             yield StartedServer(_address(process, log), process.pid, log)
@@ -52,6 +52,6 @@ def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
             return match[1]
         if ended:
             last = (said.strip().splitlines() or ["nothing"])[-1]
-            raise BenchError(f"the server ended with code {process.returncode}; its last words: {last}")
+            raise BenchError(f"the server ended with code {process.returncode}; its last line: {last}")
         time.sleep(0.05)
     raise BenchError(f"the server did not start within {START_LIMIT_S:g} s")

@@ -1,4 +1,4 @@
-"""Is it growing, is it later than it was? Robust statistics of a few hundred noisy numbers."""
+"""Robust statistics of growth and drift in a few hundred noisy numbers."""
 
 import itertools
 import math
@@ -51,7 +51,7 @@ def _binned(times: Sequence[float], values: Sequence[float], bins: int) -> list[
 
 @dataclass(frozen=True)
 class Drift:
-    """Late numbers beside early ones."""
+    """A comparison of late numbers with early ones."""
 
     early: float
     late: float
