@@ -22,7 +22,7 @@ FOREIGN = ("cyclopts", "pydantic", "fastapi", "starlette", "uvicorn", "msgspec",
 def test_benches_import_torch_triton_transformers_and_little_else() -> None:
     modules = (
         "projection_kernels", "tile_sweep", "compile_ahead", "decode", "throughput", "benchmark_suite",
-        "benchmarks_page", "generic_lora", "prefix_cache",
+        "benchmarks_page", "generic_lora", "prefix_cache_bench",
     )  # fmt: skip
     code = (
         f"import sys\nsys.modules.update(dict.fromkeys({FOREIGN!r}))\n"

@@ -73,7 +73,7 @@ class Method(ABC):
 
 class PanaceaMethod(Method):
     name = "panacea"
-    title = "PanaceaMethod"
+    title = "Panacea"
     description = "one SVD-LoRA adapter whose singular values are the preference"
     adapters = 1
     has_factor = True
