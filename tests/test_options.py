@@ -220,7 +220,7 @@ def test_other_commands_complain_in_one_line_too(arguments: list[str], message: 
 
 
 def test_benches_have_the_defaults_that_their_commands_show() -> None:
-    from panacea_lab.bench.prefix_cache import PrefixBench
+    from panacea_lab.bench.prefix_cache_bench import PrefixBench
 
     from panacea_lab.bench.decode import DecodeBench
     from panacea_lab.bench.projection_kernels import KernelsBench

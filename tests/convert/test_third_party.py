@@ -270,7 +270,7 @@ def test_the_command_converts_and_prints_the_largest_difference(
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no_folder": (("/no/such/folder", *DIMENSIONS), "is not a model: config.json is missing"),
     "no_adapter": ((str(BASE), *DIMENSIONS), "has no tensors of an adapter"),
-    "factor": ((str(SOURCE), *DIMENSIONS, "--factor", "nan"), "--factor is nan, but must be a finite number other than 0"),
+    "factor": ((str(SOURCE), *DIMENSIONS, "--factor", "nan"), "--factor is nan, but must be a finite number"),
     "too_few": ((str(SOURCE), *DIMENSIONS[:4]), "has 3 dimensions, but 2 are named"),
     "default": ((str(SOURCE), *DIMENSIONS, "--default", "1,2"), "2 weights instead of 3"),
 }
