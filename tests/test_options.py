@@ -220,9 +220,8 @@ def test_other_commands_complain_in_one_line_too(arguments: list[str], message: 
 
 
 def test_benches_have_the_defaults_that_their_commands_show() -> None:
-    from panacea_lab.bench.prefix_cache_bench import PrefixBench
-
     from panacea_lab.bench.decode import DecodeBench
+    from panacea_lab.bench.prefix_cache_bench import PrefixBench
     from panacea_lab.bench.projection_kernels import KernelsBench
     from panacea_lab.bench.soak.soak_bench import SoakBench
     from panacea_lab.bench.steering import SteeringBench
