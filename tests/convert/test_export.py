@@ -22,7 +22,7 @@ from panacea.engine.sampling_params import SamplingParams
 from panacea.errors import CheckpointError, ConfigError
 from panacea.model.adapter import Adapter
 from panacea_commands import main as cli
-from panacea_train.convert import export
+from panacea_train.convert import adapter_export
 from panacea_train.convert.adapter_export import export_adapter
 from panacea_train.convert.soup import convert_soup
 from panacea_train.method import save_adapter
@@ -108,7 +108,7 @@ def test_weights_are_rounded_once_and_nothing_else_changes(
     base.to(dtype)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     base.save_pretrained(tmp_path / "base")
     save_adapter(adapted(tiny_llama(tie_word_embeddings=tied)), tmp_path / "adapter", base=tmp_path / "base")
-    monkeypatch.setattr(export, "SHARD_SIZE", "4KB")
+    monkeypatch.setattr(adapter_export, "SHARD_SIZE", "4KB")
     preference = (0.5, 0.2, 0.3)
     result = export_adapter(tmp_path / "adapter", tmp_path / "out", "merged", preference=preference)
     assert result.dtype == str(dtype).removeprefix("torch.")
@@ -184,8 +184,8 @@ def test_a_result_that_differs_is_an_error_and_leaves_what_was_there(
     out = tmp_path / "out"
     export_adapter(ADAPTER, out, "merged", preference=(1, 0, 0))
     before = (out / "model.safetensors").read_bytes()
-    right = export.delta
-    monkeypatch.setattr(export, "delta", lambda *arguments: 1.1 * right(*arguments))
+    right = adapter_export.delta
+    monkeypatch.setattr(adapter_export, "delta", lambda *arguments: 1.1 * right(*arguments))
     with pytest.raises(CheckpointError, match="the conversion is wrong and nothing was written"):
         export_adapter(ADAPTER, out, "merged", preference=(0, 1, 0), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
