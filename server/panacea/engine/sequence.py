@@ -19,7 +19,8 @@ class Sequence:
     - `Engine`: `grammar`, before the sequence is queued.
     - `Scheduler`: `output_ids`, `num_pending`, `computed`, `scored`, `blocks`, `slot`, `admissions`, `started_at`,
       `cached_tokens`.
-    - `PrefixCache`: `prefix_root`, `keys`, `published`.
+    - `PrefixCache`: `prefix_root`, `keys`.
+    - `published`: `PrefixCache`, and `Scheduler` when it frees the blocks.
 
     All other code only reads them. `request` never changes.
     """
