@@ -124,7 +124,7 @@ def test_a_sweep_splits_no_more_tiles_than_are_counted() -> None:
     [
         ({"rows": ()}, "rows must be"),
         ({"ranks": (0,)}, "ranks must be"),
-        ({"model": "no-such-model"}, "none of llama-3.1-8b, qwen2.5-0.5b, tiny"),
+        ({"model": "no-such-model"}, "not one of llama-3.1-8b, qwen2.5-0.5b, tiny"),
         ({"dtype": "int8"}, "no dtype 'int8'"),
     ],
 )

@@ -261,8 +261,7 @@ def test_a_person_talks_stops_an_answer_and_leaves(server: Served, engine: FakeE
         before, after = prompt(engine.submitted[0]), prompt(engine.submitted[1])
         assert after.startswith(before)
         assert len(after) > len(before) + len("And then?"), "what came of the stopped answer is forgotten"
-        person.type("\x03")
-        person.sees("Ctrl-D to end the session")
+        person.interrupts("Ctrl-D to end the session")
         person.sees("> ")
         person.type("/foo\n")
         person.sees("unknown command /foo")

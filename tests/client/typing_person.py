@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 CHAT = [sys.executable, "-c", "from panacea_client.cli import main; main()"]
 
@@ -40,6 +40,18 @@ class TypingPerson:
                 raise AssertionError(f"no {text!r} on the screen: {self.screen!r}")
         before, _, self._seen = self._seen.partition(text)
         return before
+
+    def interrupts(self, text: str) -> None:
+        """Presses Ctrl-C until `text` is on the screen.
+
+        Python notices a signal between the prompt and the wait for a key only at the next key or signal.
+        """
+        for _ in range(15):
+            self.type("\x03")
+            with suppress(AssertionError):
+                self.sees(text, limit_s=1.0)
+                return
+        raise AssertionError(f"no {text!r} on the screen: {self.screen!r}")
 
     def leaves(self) -> int:
         """Waits for the program's end; returns its exit code."""
