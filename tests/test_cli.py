@@ -149,6 +149,7 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
     assert gone_within(engine, 2)
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_while_it_loads_ends_the_server_with_a_clear_line() -> None:
     process, engine = loading()
     os.kill(engine, signal.SIGKILL)

@@ -96,6 +96,7 @@ def test_what_was_admitted_is_answered_token_for_token_and_nothing_else_is() -> 
         assert gone_within(engine, 2)
 
 
+@pytest.mark.slow
 def test_what_takes_longer_than_the_limit_ends_with_a_clear_error() -> None:
     with serving("--model", str(BASE), "--drain-timeout-s", "0.3", command=SLOW_ENGINE) as (process, client):
         stream = Stream(client.base_url, n=16)  # in turns, on an engine that has room for eight
@@ -141,6 +142,7 @@ def waiting(client: httpx2.Client) -> float:
     return float(line.split()[-1])
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once() -> None:
     with serving("--model", str(BASE), command=SLOW_ENGINE) as (process, client):
         stream = Stream(client.base_url, n=16)
@@ -154,6 +156,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         assert gone_within(engine, 2)
 
 
+@pytest.mark.slow
 def test_a_server_that_nobody_uses_ends_at_once_though_clients_are_connected() -> None:
     with serving("--model", str(BASE), command=SLOW_ENGINE) as (process, client):
         assert client.get("/ready").status_code == 200

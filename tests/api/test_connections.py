@@ -79,6 +79,7 @@ def rejected(served: Served, reason: str) -> float:
         return Samples(client)("requests_rejected_total", reason=reason)
 
 
+@pytest.mark.slow
 def test_half_a_head_is_cut_off(hasty: Served) -> None:
     before = rejected(hasty, "head_timeout")
     with connection(hasty) as client:
@@ -88,12 +89,14 @@ def test_half_a_head_is_cut_off(hasty: Served) -> None:
     assert rejected(hasty, "head_timeout") == before + 1
 
 
+@pytest.mark.slow
 def test_a_head_that_drips_is_cut_off_all_the_same(hasty: Served) -> None:
     with connection(hasty) as client:
         said = drip(client, [bytes([byte]) for byte in HEAD * 10])
     assert error_in(said)[1]["code"] == "head_timeout"
 
 
+@pytest.mark.slow
 def test_a_second_head_has_no_more_time_than_the_first(hasty: Served) -> None:
     with connection(hasty) as client:
         client.sendall(chat(max_tokens=2))
@@ -102,6 +105,7 @@ def test_a_second_head_has_no_more_time_than_the_first(hasty: Served) -> None:
         assert error_in(answers(client))[1]["code"] == "head_timeout"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b'{"messages": [{"role"'])
 def test_half_a_body_is_cut_off(hasty: Served, sent: bytes) -> None:
     before = rejected(hasty, "body_timeout")

@@ -27,6 +27,7 @@ def limited(limits: Limits) -> Generator[tuple[Served, FakeEngine, httpx2.Client
         yield served, engine, client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_no_first_token_in_time_is_a_504(*, stream: bool) -> None:
     with limited(Limits(first_token_timeout_s=0.3)) as (served, engine, client):
@@ -74,6 +75,7 @@ def test_a_request_whose_turn_did_not_come_is_a_503_that_says_when_to_come_again
         wait_until(lambda: served.admission.is_idle)
 
 
+@pytest.mark.slow
 def test_neighbours_of_requests_that_time_out_get_the_same_tokens() -> None:
     with limited(Limits(request_timeout_s=2)) as (_, engine, client):
         alone = contents(ask(client))

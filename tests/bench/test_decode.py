@@ -55,6 +55,7 @@ def test_all_variants_and_competitors_are_measured_on_the_same_steps() -> None:
     assert "rank 11, one" in decode.report(result)
 
 
+@pytest.mark.slow
 def test_a_competitor_that_fails_has_a_reason_and_no_number() -> None:
     result = DecodeBench("tiny", batches=(1,), context=8, ranks=(3,), rounds=1, compiler="no_such_compiler").run()
     (row,) = (row for row in result["competitors"] if row["name"] == "torch.compile")

@@ -22,6 +22,7 @@ with Panacea(sys.argv[1]) as client:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
     [

@@ -117,6 +117,7 @@ def check_against_peft(folder: Path, names: Sequence[str], out: Path) -> None:
             torch.testing.assert_close(merged, expected[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [

@@ -67,6 +67,7 @@ def test_what_is_copied_is_in_the_context_and_stages_come_before_they_are_used()
         seen.append(stage.name)
 
 
+@pytest.mark.slow
 def test_nothing_private_gets_into_the_context() -> None:
     assert {path.parts[0] for path in CONTEXT.files(".")} == {
         "LICENSE", "README.md", "constraints.txt", "pyproject.toml",
@@ -219,6 +220,7 @@ def test_the_images_command_serves_is_healthy_and_ends_in_good_order(container: 
     assert any((line["level"], line["message"][:16]) == ("warning", "open to everyone") for line in lines)
 
 
+@pytest.mark.slow
 def test_the_images_entry_point_has_help_and_one_line_for_what_is_wrong(container: dict[str, str]) -> None:
     (entry,) = last("cpu", "ENTRYPOINT").words
     assert "panacea serve" in run([entry, "--help"], container).stdout

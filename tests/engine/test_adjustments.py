@@ -207,6 +207,7 @@ ASKED = [
 ]
 
 
+@pytest.mark.slow
 def test_greedy_answers_follow_the_formulas_for_every_request_of_a_batch() -> None:
     prompts = [entry.prompt_ids for entry in golden("base")]
     asked = [(prompt, params) for prompt in prompts for params in ASKED]

@@ -85,6 +85,7 @@ def test_a_request_whose_numbers_overflow_fails_alone_and_leaves_no_trace(temper
         engine.generate([Request([broken_token], None, params)])
 
 
+@pytest.mark.slow
 def test_a_seeded_request_gives_the_same_tokens_alone_and_in_any_batch(engine: Engine) -> None:
     entries = golden("panacea")
     params = [

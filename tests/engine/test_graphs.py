@@ -140,6 +140,7 @@ def test_recorded_steps_read_and_continue_cached_blocks(runner: Runner, tally: T
     engine.check_integrity()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_ahead", [0, 1])
 def test_all_golden_answers_by_recorded_steps(runner: Runner, tally: Tally, steps_ahead: int) -> None:
     replayed = tally.replayed

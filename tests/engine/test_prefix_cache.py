@@ -265,6 +265,7 @@ def test_two_hundred_prompts_under_twenty_preferences_with_and_without() -> None
     assert ties < len(everything) // 100, f"{ties} of {len(everything)} answers came too close to a tie"
 
 
+@pytest.mark.slow
 def test_eviction_and_preemption_change_no_token() -> None:
     prompts, preferences = sorted(_mix(20, seed=2)), _preferences(5)
     params = SamplingParams(max_tokens=12, temperature=0, logprobs=2, ignore_eos=True)

@@ -76,6 +76,7 @@ def test_top_k_keeps_the_k_most_likely() -> None:
     assert_distribution(counts_of(LOGITS, top_k=2), [4 / 7, 3 / 7, 0, 0, 0])
 
 
+@pytest.mark.slow
 def test_top_p_keeps_tokens_until_their_sum_reaches_p() -> None:
     assert_distribution(counts_of(LOGITS, top_p=0.75), [0.4 / 0.85, 0.3 / 0.85, 0.15 / 0.85, 0, 0])
     assert_distribution(counts_of(LOGITS, top_p=0.0001), [1, 0, 0, 0, 0])
@@ -86,6 +87,7 @@ def test_top_p_counts_what_top_k_left() -> None:
     assert_distribution(counts_of(LOGITS, top_k=3, top_p=0.6), [4 / 7, 3 / 7, 0, 0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_k", [5, 7, 10**9])
 def test_a_top_k_beyond_the_vocabulary_keeps_all(top_k: int) -> None:
     assert_distribution(counts_of(LOGITS, top_k=top_k), [0.4, 0.3, 0.15, 0.1, 0.05])

@@ -58,6 +58,7 @@ def rewards(helpful: str = WORDS, harmless: str = WORDS, concise: str = f"-{WORD
 GOLDEN = ["--model", BASE, "--adapter", "adapter", "--prompts", "prompts.jsonl", "--max-tokens", 8, "--grid", 1]
 
 
+@pytest.mark.slow
 def test_a_run_from_prompts_to_report(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_flood_by_one_key_keeps_another_waiting_for_a_turn_and_not_for_the_bac
         wait_until(lambda: is_idle(server), 20)
 
 
+@pytest.mark.slow
 def test_who_waits_for_too_long_is_told_so_and_who_runs_goes_on() -> None:
     with (
         served(replace(CONFIG, queue_timeout_s=0.5), keys=()) as server,

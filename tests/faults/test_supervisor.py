@@ -42,6 +42,7 @@ async def kill(supervisor: Supervisor) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.slow
 def test_engines_that_fail_again_and_again_are_started_after_ever_longer_pauses() -> None:
     starts: list[float] = []
 

@@ -71,6 +71,7 @@ def draw(
     return drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("dtype", "shape"),
@@ -180,6 +181,7 @@ def test_equal_logits_at_the_border_are_all_kept(backend: Backend) -> None:
     assert set(draw(backend, logits, [1.0] * rows, [0] * rows, [0.6] * rows, keys)) == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_equals_of_the_kth_have_their_share_of_the_probability_however_many_they_are(backend: Backend) -> None:
     """Ten likely tokens reach half of the probability of any twenty, but not with all the equals of the twentieth."""
@@ -219,6 +221,7 @@ def test_values_of_every_size_and_sign_are_told_apart(backend: Backend, dtype: t
     assert len({*drawn}) >= 7
 
 
+@pytest.mark.slow
 def test_noise_of_the_old_formula_in_float64_draws_the_same_from_a_whole_vocabulary() -> None:
     """Seeds keep their meaning: argmax(logits / temperature - log(-log(u))) as the first sampler computed it."""
     rows, size, gamma, mix_1, mix_2 = 16, 151_936, -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15

@@ -200,6 +200,7 @@ def test_a_context_shorter_than_its_splits_is_merged_right() -> None:
     assert relative_error(sequences.attend(spans, "triton"), sequences.expected(spans)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "cap"), cases([(None, None), (200, 2.0)], product([None, 200], [None, 2.0])))
 def test_splits_keep_to_window_and_softcap(window: int | None, cap: float | None) -> None:
     """Windows that begin within the first tile, within a later one, and before the sequence."""

@@ -285,6 +285,7 @@ def test_a_forced_path_that_cannot_run_raises() -> None:
         panacea_kernels.linear(turned.x.t(), torch.randn(4, 96, device=DEVICE))
 
 
+@pytest.mark.slow
 def test_triton_cannot_be_forced_on_a_cpu_outside_the_interpreter() -> None:
     code = (
         "import torch, panacea_kernels as pk\n"

@@ -111,6 +111,7 @@ def decode_operators(model: LoadedModel, decoder: Decoder) -> list[str]:
     return operators
 
 
+@pytest.mark.slow
 def test_steering_adds_no_launch_to_a_decode_step_which_has_nine_a_layer() -> None:
     """A projection is one launch, cuBLAS' for the base, and the fused kernel's for a steered model."""
     steered = load_model(EngineConfig(model=BASE, adapter=ADAPTER, dtype="float32"))

@@ -84,6 +84,7 @@ def test_tables_say_what_their_headings_belong_to() -> None:
         assert picture.attributes.get("aria-hidden") == "true" or picture.attributes.get("aria-label")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_what_others_wrote_stays_text(hostile: str) -> None:
     grid = simplex_grid(3, 4)

@@ -143,6 +143,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_not_written_to_its_end_is_not_used(
     tmp_path: Path, data: Path, settings: RunSettings
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_not_used(
     assert "going on after step 2" in lines
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed_by_its_own_settings_only(
     tmp_path: Path, data: Path, settings: RunSettings
 ) -> None:

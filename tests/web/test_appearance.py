@@ -20,6 +20,7 @@ def background(page: Page) -> tuple[int, ...]:
     return tuple(int(part) for part in color[4:-1].split(","))
 
 
+@pytest.mark.slow
 def test_the_theme_is_the_systems_until_it_is_chosen(open_page: OpenPage, demo_url: str) -> None:
     light, dark = open_page(demo_url), open_page(demo_url, color_scheme="dark")
     wait_until_ready(dark)
@@ -101,6 +102,7 @@ def test_axe_would_find_something(browser: Browser) -> None:
     page.close()
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: OpenPage, demo_url: str) -> None:
     page = open_page(demo_url)
     wait_until_ready(page)
@@ -146,6 +148,7 @@ def test_the_page_is_small_and_comes_from_one_origin(browser: Browser, demo_url:
     assert sum(sizes.values()) < 100_000
 
 
+@pytest.mark.slow
 def test_reduced_motion_is_respected(browser: Browser, demo_url: str) -> None:
     for preference, moves in (("reduce", False), ("no-preference", True)):
         context = browser.new_context(reduced_motion="reduce" if preference == "reduce" else "no-preference")
@@ -200,6 +203,7 @@ def test_one_dimension_is_compared_with_the_base(open_page: OpenPage, space_url:
     assert len(set(texts(page))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space_url", [("warm", "brief")], indirect=True, ids=["two"])
 def test_two_dimensions_have_one_slider(open_page: OpenPage, space_url: str) -> None:
     page = open_page(space_url)
@@ -215,6 +219,7 @@ def test_two_dimensions_have_one_slider(open_page: OpenPage, space_url: str) -> 
     expect(page.get_by_text("5 of 5")).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space_url", [("a", "b", "c", "d", "e" * 64)], indirect=True, ids=["five"])
 def test_more_dimensions_have_linked_sliders_with_locks(open_page: OpenPage, space_url: str) -> None:
     page = open_page(space_url)

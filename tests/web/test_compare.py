@@ -18,6 +18,7 @@ def page(open_page: OpenPage, demo_url: str) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_three_greedy_columns_differ_and_two_of_equal_preference_do_not(open_page: OpenPage, demo_url: str) -> None:
     page = open_page(f"{demo_url}/#columns=1,0,0;0,1,0;0,0,1;1,0,0")
     wait_until_ready(page)
@@ -28,6 +29,7 @@ def test_three_greedy_columns_differ_and_two_of_equal_preference_do_not(open_pag
     assert control == first
 
 
+@pytest.mark.slow
 def test_each_answer_tells_how_it_went(page: Page) -> None:
     ask(page)
     for number in (1, 2, 3):
@@ -40,6 +42,7 @@ def test_each_answer_tells_how_it_went(page: Page) -> None:
     assert words == len(text_of(answer(page, 1)).split())
 
 
+@pytest.mark.slow
 def test_the_first_tokens_show_before_the_last_ones_are_there(
     open_page: OpenPage, own_server: Served, engine: FakeEngine
 ) -> None:
@@ -96,6 +99,7 @@ def test_the_chosen_answer_stays_chosen_when_others_go(open_page: OpenPage, fake
     assert answer(page, 2).locator(".words").inner_text() == "concise 100%"
 
 
+@pytest.mark.slow
 def test_the_others_show_their_differences_from_a_pinned_answer(page: Page) -> None:
     ask(page)
     pinned, _, other = texts(page)
@@ -111,6 +115,7 @@ def test_the_others_show_their_differences_from_a_pinned_answer(page: Page) -> N
     assert texts(page)[2] == other
 
 
+@pytest.mark.slow
 def test_an_expanded_answer_takes_the_whole_width(page: Page) -> None:
     ask(page)
     before = answer(page, 2).bounding_box()
@@ -139,6 +144,7 @@ def test_an_answer_that_fails_says_why_and_is_asked_again(
     assert text_of(answer(page, 1))
 
 
+@pytest.mark.slow
 def test_settings_are_what_is_sent_and_nonsense_is_not(page: Page) -> None:
     page.get_by_text("Settings", exact=True).click()
     page.get_by_label("System prompt").fill("Be kind.")
@@ -161,6 +167,7 @@ def test_settings_are_what_is_sent_and_nonsense_is_not(page: Page) -> None:
     expect(answer(page, 1).locator(".numbers")).to_contain_text("cut off at its token limit")
 
 
+@pytest.mark.slow
 def test_enter_asks_and_shift_enter_is_a_new_line(page: Page) -> None:
     box = page.get_by_role("textbox", name="Question")
     box.fill("How do I boil")
@@ -172,6 +179,7 @@ def test_enter_asks_and_shift_enter_is_a_new_line(page: Page) -> None:
     assert all(texts(page))
 
 
+@pytest.mark.slow
 def test_an_example_question_is_one_click(page: Page) -> None:
     page.get_by_role("group", name="Example questions").get_by_text("How do I boil an egg?").click()
     wait_until_answered(page)

@@ -27,6 +27,7 @@ def guarded() -> Generator[Served]:
         yield served
 
 
+@pytest.mark.slow
 def test_the_page_asks_for_the_key_and_keeps_it_to_itself(open_page: OpenPage, guarded: Served) -> None:
     page = open_page(guarded.url)
     dialog = page.get_by_role("dialog", name="API key")
@@ -133,6 +134,7 @@ def relay(port: int) -> Generator[tuple[int, threading.Event]]:
         Breaking().clear()
 
 
+@pytest.mark.slow
 def test_a_lost_server_is_noticed_and_recovered_from(
     open_page: OpenPage, own_server: Served, engine: FakeEngine
 ) -> None:

@@ -126,6 +126,7 @@ def rendered(live: Watched, texts: list[str]) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_markup_in_an_answer_is_shown_as_it_was_written(live: Watched, fake_url: str) -> None:
     assert len(HTML) > 50
     for payload, found in zip(HTML, rendered(live, HTML), strict=True):

@@ -120,6 +120,7 @@ def test_sliders_and_number_fields_are_linked_and_locks_hold(page: Page) -> None
     assert weights(page) == [31, 0, 69]
 
 
+@pytest.mark.slow
 def test_presets_are_vertices_edges_centre_what_the_server_names_and_the_base(page: Page) -> None:
     presets = page.get_by_role("group", name="Presets").get_by_role("button")
     expected = {
@@ -139,6 +140,7 @@ def test_presets_are_vertices_edges_centre_what_the_server_names_and_the_base(pa
         expect(page.locator(".chips button[aria-pressed=true]")).to_have_text(name)
 
 
+@pytest.mark.slow
 def test_the_base_answers_without_preference_and_a_press_in_the_triangle_steers_again(page: Page) -> None:
     page.get_by_role("group", name="Presets").get_by_text("base", exact=True).click()
     expect(answer(page, 1).locator(".words")).to_have_text("bare base model")

@@ -136,6 +136,7 @@ def test_a_question_is_edited_and_sent_again_and_what_came_after_it_goes(page: P
     assert "tyre" in text_of(answer(page, 1))
 
 
+@pytest.mark.slow
 def test_an_answer_is_asked_for_again_at_another_preference(page: Page) -> None:
     show(page, "Chat")
     say(page, "How do I unblock a sink?")
@@ -147,6 +148,7 @@ def test_an_answer_is_asked_for_again_at_another_preference(page: Page) -> None:
     assert answer(page, 1).locator(".words").inner_text() == "concise 100%"
 
 
+@pytest.mark.slow
 def test_stop_keeps_what_had_come_and_the_conversation_goes_on(
     open_page: OpenPage, own_server: Served, engine: FakeEngine
 ) -> None:
@@ -188,6 +190,7 @@ def test_nothing_is_drawn_that_was_not_measured(page: Page, demo_url: str) -> No
     expect(page.locator("tbody tr")).to_have_count(len(sweep["points"]))
 
 
+@pytest.mark.slow
 def test_error_bars_stay_within_the_plot(page: Page, demo_url: str) -> None:
     evaluation = httpx2.get(f"{demo_url}/v1/evaluation").json()
     for sweep in evaluation["sweeps"]:
@@ -220,6 +223,7 @@ def test_the_chosen_preference_is_ringed_where_it_was_measured_or_nearest_to_it(
     expect(page.locator(".chart .ring")).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_answers_show_as_single_samples_where_they_can(page: Page) -> None:
     ask(page)
     counts = [len(text.split()) for text in texts(page)]

@@ -153,6 +153,7 @@ def test_changes_read_as_phrases(modules: CallModule, before: str, after: str, e
     assert compared(modules, [(before, after)]) == [expected]
 
 
+@pytest.mark.slow
 def test_words_are_runs_of_letters_digits_apostrophes_and_hyphens_of_any_script(modules: CallModule) -> None:
     generator = random.Random(3)
     alphabet = [
