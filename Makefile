@@ -3,6 +3,8 @@
 # make quick  the same without the slow tests, in under three minutes on two cores
 # make fuzz   sends a server hostile requests: 12,000 raw ones, and what schemathesis makes of its OpenAPI document
 # make check  formatting, lint, types and import contracts, two at a time
+# make locks    resolves the packages of the images anew, with hashes, into docker/locks/; needs uv
+# make sbom     writes what is in each image as CycloneDX, into dist/; needs uv
 # make screenshots  takes the pictures of the README anew; needs Chromium
 # make faults       every fault of the engine twenty times
 # make reproduce    the paper's comparison, three seeds each, in about an hour; writes docs/reproduction.md
@@ -12,17 +14,19 @@
 # PIP_ARGS   options for pip, for example torch's CPU wheels:
 #            make run PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # JOBS       processes for the tests; 0 runs them in one process, as `.venv/bin/pytest` does
+# TORCH_CPU  where `make locks` finds torch for a CPU
 # PYTEST_ARGS  options for pytest, for example -x or --durations=25
 
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?= auto
 PYTEST_ARGS ?=
+TORCH_CPU ?= --torch-backend cpu
 BIN := .venv/bin
 # A file's tests stay together, because they share servers; files with slow tests begin first (tests/conftest.py).
 PARALLEL := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup run test quick fuzz check style mypy pyright page demo reproduce benchmarks faults screenshots clean
+.PHONY: setup run test quick fuzz check style mypy pyright page demo reproduce benchmarks faults locks sbom screenshots clean
 
 run: .venv/run.done
 	$(BIN)/panacea serve
@@ -68,6 +72,20 @@ faults: .venv/dev.done
 
 benchmarks: .venv/dev.done
 	$(BIN)/python -m panacea_lab.bench.benchmark_suite
+
+# The versions are those of constraints.txt. The hashes are those of all files of a version, except torch for a CPU.
+LOCK := uv pip compile --quiet --no-annotate --generate-hashes --constraint constraints.txt --python-version 3.11 \
+  --python-platform x86_64-manylinux_2_28 --custom-compile-command "make locks"
+
+locks:
+	echo hatchling | $(LOCK) --output-file docker/locks/build.txt -
+	$(LOCK) --output-file docker/locks/cuda.txt pyproject.toml
+	$(LOCK) $(TORCH_CPU) --no-emit-package triton --output-file docker/locks/cpu.txt pyproject.toml
+
+sbom:
+	@mkdir -p dist
+	for image in cpu cuda; do uvx --from cyclonedx-bom cyclonedx-py requirements docker/locks/$$image.txt \
+	  --pyproject pyproject.toml --output-reproducible --output-file dist/panacea-$$image.cdx.json || exit 1; done
 
 screenshots: .venv/dev.done
 	$(BIN)/python -m tests.web.screenshots

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker"
@@ -39,13 +40,18 @@ def stages(text: str) -> dict[str, Stage]:
     """All stages of a Dockerfile, by name and in their order."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     found: dict[str, Stage] = {}
+    defaults: dict[str, str] = {}  # of arguments for the bases
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
         if not line.strip():
             continue
         name, _, rest = line.partition(" ")
         if name == "FROM":
             base, _, stage = rest.partition(" AS ")
-            found[stage] = Stage(stage, base, ())
+            found[stage] = Stage(stage, Template(base).substitute(defaults), ())
+        elif not found:
+            argument, _, value = rest.partition("=")
+            assert name == "ARG"
+            defaults[argument] = value
         else:
             last = next(reversed(found.values()))
             found[last.name] = Stage(last.name, last.base, (*last.instructions, Instruction(name, rest.strip())))

@@ -49,7 +49,7 @@ def test_images_are_pinned_by_a_version() -> None:
         if name in SERVERS:
             assert service["image"] == f"panacea:{service['build']['target']}"
         else:
-            assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", service["image"])
+            assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[\w/]+:v?\d+\.\d+\.\d+\}", service["image"])
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -63,6 +63,18 @@ def test_a_server_is_built_from_a_target_and_started_by_its_profile(name: str) -
     devices = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
     assert [device["capabilities"] for device in devices] == ([["gpu"]] if name == "gpu" else [])
     assert set(mounts(name)) == set(last("cpu", "VOLUME").words)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_may_write_to_its_volumes_and_tmp_alone_and_has_limits(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 (the container's)
+    for variable in ("HF_HOME", "TRITON_CACHE_DIR"):
+        assert environment(name.replace("gpu", "cuda"))[variable].startswith("/cache/")
+    assert re.fullmatch(r"\$\{PANACEA_MEMORY:-\d+g\}", service["mem_limit"])
+    assert service["pids_limit"] > 0
+    assert service["cap_drop"] == ["ALL"]
 
 
 def test_ports_are_published_on_this_machine_alone() -> None:

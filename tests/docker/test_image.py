@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import urlparse
@@ -21,6 +22,7 @@ from tests.api.serving import serving, wait_until
 from tests.docker.dockerfile import (
     CONTEXT,
     DOCKERFILE,
+    FOLDER,
     ROOT,
     STAGES,
     TARGETS,
@@ -38,10 +40,44 @@ def test_hadolint_finds_nothing() -> None:
     assert (result.returncode, result.stdout) == (0, "")
 
 
-def test_images_are_pinned_by_a_tag_and_are_all_the_same() -> None:
-    """One Python for what is installed and for what runs it."""
+def test_images_are_pinned_by_a_tag_or_digest_and_are_all_the_same() -> None:
+    """One Python for what is installed and for what runs it. The default has no digest; an argument gives one."""
     (image,) = {stage.base for stage in STAGES.values()} - set(STAGES)
-    assert re.fullmatch(r"python:3\.\d+-slim-\w+", image)
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", image)
+
+
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """The packages of a lock: version and hashes."""
+    text = (FOLDER / f"locks/{name}.txt").read_text("utf-8").replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return {
+        requirement.partition("==")[0]: (requirement.partition("==")[2], [word for word in rest if word != ";"])
+        for requirement, *rest in lines
+    }
+
+
+@pytest.mark.parametrize("name", ["build", *TARGETS])
+def test_every_package_of_an_image_has_hashes_and_the_version_that_is_tested(name: str) -> None:
+    pinned = dict(
+        line.lower().replace("_", "-").split("==")
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if "==" in line
+    )
+    lock = locked(name)
+    for package, (version, hashes) in lock.items():
+        assert hashes, f"{package} has no hash"
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), package
+        # CUDA's own packages and Triton follow from the build of torch.
+        assert package not in pinned or version.partition("+")[0] == pinned[package], package
+    assert ("triton" in lock) == (name == "cuda")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_an_image_has_all_packages_that_the_project_names(name: str) -> None:
+    """A dependency that is new needs `make locks`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = {re.split(r"[>=\[; ]", each)[0] for each in project["dependencies"]}
+    assert needed - set(locked(name)) == (set() if name == "cuda" else {"triton"})
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -70,7 +106,7 @@ def test_what_is_copied_is_in_the_context_and_stages_come_before_they_are_used()
 @pytest.mark.slow
 def test_nothing_private_gets_into_the_context() -> None:
     assert {path.parts[0] for path in CONTEXT.files(".")} == {
-        "LICENSE", "README.md", "constraints.txt", "pyproject.toml",
+        "LICENSE", "README.md", "pyproject.toml",
         "clients", "commands", "docker", "kernels", "lab", "server", "training",
     }  # fmt: skip
     for path in (".env", "docker/.env", ".git/config", "api_keys.txt", "runs/model.safetensors", ".venv/bin/python"):
@@ -134,26 +170,40 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel
 
 
+_OF_THE_MACHINE = ("torch", "triton", "nvidia-", "cuda-")
+"""Packages of a lock that depend on whether the machine has a GPU."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-def test_each_targets_pip_lines_resolve(target: str, wheel: Path) -> None:
+def test_each_targets_pip_lines_resolve(target: str, wheel: Path, tmp_path: Path) -> None:
     """In this environment, which was installed with the same constraints. Of the index only the address is read."""
     stage = STAGES[f"{target}-packages"]
     (index,) = (i.text.removeprefix("TORCH_INDEX=") for i in stage.instructions if i.name == "ARG")
     assert urlparse(index).hostname in ("pypi.org", "download.pytorch.org")
-    commands = [i.text.split(" && ")[0] for i in stage.instructions if i.name == "RUN"]
-    assert [command.split()[-1] for command in commands] == ["torch", "/build/dist/*.whl"]
-    for command in commands:
-        line = command.replace("/build/dist/*.whl", str(wheel)).replace("/build/", f"{ROOT}/")
-        pip, *arguments = shlex.split(line.replace("$TORCH_INDEX", index))
+    copied = [i.text.split() for i in stage.instructions if i.name == "COPY"]
+    assert copied == [[f"docker/locks/{target}.txt", "./lock.txt"], ["--from=wheel", "/build/dist", "dist"]]
+    (tmp_path / "dist").symlink_to(wheel.parent)
+    (tmp_path / "lock.txt").write_text(
+        "".join(
+            f"{package}=={version} {' '.join(hashes)}\n"
+            for package, (version, hashes) in locked(target).items()
+            if not package.startswith(_OF_THE_MACHINE)
+        ),
+        "utf-8",
+    )
+    commands = [i.text for i in stage.instructions if i.name == "RUN"]
+    for command, installed in zip(commands, ("", f"panacea-server-{wheel.name.split('-')[1]}"), strict=True):
+        pip, *arguments = shlex.split(
+            command.replace("dist/*.whl", f"dist/{wheel.name}").replace("$TORCH_INDEX", index)
+        )
         assert pip == "pip"
         result = subprocess.run(
             [sys.executable, "-m", "pip", *arguments, "--dry-run", "--no-index"],
-            capture_output=True, text=True, check=False,
+            cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
-        would_install = re.findall(r"^Would install (.*)$", result.stdout, re.MULTILINE)
-        assert would_install == ([f"panacea-server-{wheel.name.split('-')[1]}"] if "dist" in command else [])
+        assert re.findall(r"^Would install (.*)$", result.stdout, re.MULTILINE) == ([installed] if installed else [])
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +225,7 @@ def container(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         "PATH": f"{site}/bin:{Path(sys.executable).parent}:{os.defpath}",
         "PYTHONPATH": f"{root}/without:{site}",
         "HOME": str(root),
+        "TMPDIR": str(root / "tmp"),
         "PANACEA_PORT": str(port),
         "PANACEA_THREADS": "1",
     }
@@ -193,8 +244,34 @@ def health_check(variables: dict[str, str]) -> "subprocess.CompletedProcess[str]
     return run([python, str(ROOT / copied)], variables)
 
 
+_READ_ONLY = """
+set -e
+mount --make-rprivate /
+for place in / "$(findmnt --noheadings --output TARGET --target "$HOME")"; do mount -o remount,bind,ro "$place"; done
+for folder in "$HOME/cache" "$TMPDIR"; do mount -t tmpfs tmpfs "$folder"; done
+exec "$@"
+"""
+"""Runs a command as compose.yaml's `read_only` and `tmpfs` do: only the cache and the temporary folder are writable."""
+
+
+@pytest.fixture(params=["writable", "read-only"])
+def prefix(request: pytest.FixtureRequest, container: dict[str, str]) -> list[str]:
+    """What runs a command, with all files writable, or as in compose.yaml."""
+    for folder in ("cache", "tmp"):
+        Path(container["HOME"], folder).mkdir(exist_ok=True)
+    if request.param == "writable":
+        return []
+    command = ["unshare", "--mount", "sh", "-c", _READ_ONLY, "sh"]
+    if shutil.which("unshare") is None or run([*command, "true"], container).returncode:
+        pytest.skip("a read-only root needs Linux, util-linux and root's rights: run this test as root")
+    assert run([*command, "touch", f"{container['HOME']}/file"], container).returncode == 1
+    return command
+
+
 @pytest.mark.slow
-def test_the_images_command_serves_is_healthy_and_ends_in_good_order(container: dict[str, str]) -> None:
+def test_the_images_command_serves_is_healthy_and_ends_in_good_order(
+    container: dict[str, str], prefix: list[str]
+) -> None:
     where = run(["python", "-c", "import panacea; print(panacea.__file__)"], container)
     assert where.stdout.startswith(container["PYTHONPATH"].split(":")[1])
     assert last("cpu", "EXPOSE").text == environment("cpu")["PANACEA_PORT"]
@@ -202,15 +279,15 @@ def test_the_images_command_serves_is_healthy_and_ends_in_good_order(container: 
 
     command = [*last("cpu", "ENTRYPOINT").words, *last("cpu", "CMD").words]
     process = subprocess.Popen(
-        [shutil.which(command[0], path=container["PATH"]) or "", *command[1:]],
+        [*prefix, shutil.which(command[0], path=container["PATH"]) or "", *command[1:]],
         env=container, cwd="/", stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         wait_until(lambda: process.poll() is not None or health_check(container).returncode == 0, 120)
-        with httpx2.Client(base_url=f"http://127.0.0.1:{container['PANACEA_PORT']}", timeout=30) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{container['PANACEA_PORT']}", timeout=60) as client:
             body = {"messages": [{"role": "user", "content": "How do I unblock a sink?"}], "max_tokens": 4}
-            answer = client.post("/v1/chat/completions", json=body)
-            assert answer.json()["usage"]["completion_tokens"] == 4
+            answer = client.post("/v1/chat/completions", json={**body, "response_format": {"type": "json_object"}})
+            assert 1 <= answer.json()["usage"]["completion_tokens"] <= 4  # "{}" is complete
             assert client.get("/", headers={"host": "panacea:8000"}).text.startswith("<!doctype html>")
     finally:
         process.send_signal(signal.SIGTERM)
