@@ -20,6 +20,7 @@ PAGES = sorted(
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
         ROOT / "CHANGELOG.md",
+        ROOT / "SECURITY.md",
         *DOCS.rglob("*.md"),
         *(ROOT / "clients").glob("*/README.md"),
     ]
