@@ -94,8 +94,9 @@ def serve(
         served.served_model_name or checkpoint.name,
         host=http.host,
         port=http.port,
+        unix_socket=http.unix_socket,
         api_keys=keys,
-        allowed_hosts=allowed_hosts(http.host, http.allowed_host),
+        allowed_hosts=allowed_hosts("" if http.unix_socket else http.host, http.allowed_host),
         cors_origins=cors_origins(http.cors_origin),
         limits=limits,
     )

@@ -182,6 +182,8 @@ class ListenOptions(Bounded):
     """Address to listen on."""
     port: Annotated[int, Bounds(least=0, most=65535)] = 8000
     """Port to listen on. 0 takes a free one."""
+    unix_socket: Path | None = None
+    """Unix socket to listen on, instead of an address, for a proxy on the same machine. Its group may connect."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -34,6 +34,7 @@ from panacea.errors import ConfigError
 from panacea.logs import configure_logs
 from panacea.preference import PreferenceSpace
 from panacea.text import load_model_text
+from panacea.unix_socket import unix_listener
 
 _OTHER_FILES = 200
 """Open files besides admitted connections: refused connections, the engine, libraries' files, and a reserve."""
@@ -88,7 +89,7 @@ async def serve(
     Raises `ConfigError`, `CheckpointError` or `EngineDeadError` if the server cannot start.
     """
     make_room_for(config.limits.max_connections)
-    with bind(config.host, config.port) as listener:
+    with _listener(config) as listener:
         configure_logs(engine_config.logs)
         async with AsyncExitStack() as stack:
             running = application(config, engine_config, space, supervision)
@@ -107,11 +108,15 @@ async def serve(
                 served = await loading
             except asyncio.CancelledError:
                 return
-            if is_open(config.host, config.api_keys):
+            if config.unix_socket is None and is_open(config.host, config.api_keys):
                 logger.warning("open to everyone who can reach %s; --api-key-file asks for keys", config.host)
             http = HttpConfig(served.app, config.limits, served.admission, timeout_graceful_shutdown=FAREWELL_S)
             server = HttpServer(http, lambda: announce(announcement(config, listener, space)))
             await server.serve(sockets=[listener])
+
+
+def _listener(config: ServerConfig) -> AbstractContextManager[socket.socket]:
+    return unix_listener(config.unix_socket) if config.unix_socket is not None else bind(config.host, config.port)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -132,13 +137,20 @@ def bind(host: str, port: int) -> socket.socket:
 
 def announcement(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None) -> str:
     """What a server that is ready says: its address, its dimensions, and where to begin."""
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 (a comparison)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    lines = [f"Panacea serves {config.model_name} on {url}"]
+    curl, url = "curl", f"http://{_shown(config.host)}:{listener.getsockname()[1]}"
+    place = url
+    if config.unix_socket is not None:
+        curl, url, place = f"curl --unix-socket {config.unix_socket}", "http://localhost", f"unix:{config.unix_socket}"
+    lines = [f"Panacea serves {config.model_name} on {place}"]
     if space is not None and space.names:
         lines.append(f"Preferences: {', '.join(space.names)}")
-    lines.append(f"A request to copy: curl {url}/     Every field: {url}/docs")
+    lines.append(f"A request to copy: {curl} {url}/     Every field: {url}/docs")
     return "\n".join(lines)
+
+
+def _shown(host: str) -> str:
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 (a comparison)
+    return f"[{host}]" if ":" in host else host
 
 
 def is_open(host: str, api_keys: Collection[str]) -> bool:
