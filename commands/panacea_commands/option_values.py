@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,16 @@ def cors_origins(origins: Collection[str]) -> tuple[str, ...]:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ConfigError(f"--cors-origin {origin}: write https://app.example, with a port if it has one, or *")
     return tuple(origins)
+
+
+def trusted_proxies(proxies: Collection[str]) -> tuple[str, ...]:
+    """Addresses and networks of proxies. Raises `ConfigError` for anything else."""
+    for proxy in proxies:
+        try:
+            ip_network(proxy, strict=False)
+        except ValueError:
+            raise ConfigError(f"--trusted-proxy {proxy}: write an address or a network, such as 10.0.0.0/8") from None
+    return tuple(proxies)
 
 
 def read_config_file(path: Path, known: Collection[str]) -> Mapping[str, Any]:

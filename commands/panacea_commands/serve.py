@@ -13,7 +13,7 @@ from panacea.config import EngineConfig, EngineOptions, Limits, ListenOptions, L
 from panacea.config import Watchdog as WatchdogOptions
 from panacea.logs import configure_logs
 from panacea_commands.option_sources import ConfigFile, Environment, new_app, panel
-from panacea_commands.option_values import allowed_hosts, cors_origins, read_api_keys, with_presets
+from panacea_commands.option_values import allowed_hosts, cors_origins, read_api_keys, trusted_proxies, with_presets
 
 serve_app = new_app(
     "serve",
@@ -50,6 +50,9 @@ class HttpOptions(ListenOptions):
     all."""
     cors_origin: Annotated[tuple[str, ...], Parameter(metavar="ORIGIN")] = ()
     """Origin (https://app.example) whose pages may call the server from a browser; * for all. May be repeated."""
+    trusted_proxy: Annotated[tuple[str, ...], Parameter(metavar="ADDRESS")] = ()
+    """Address or network of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed. May be repeated. A proxy
+    on --unix-socket always is."""
 
 
 _SERVED, _HTTP = panel("What to serve"), panel("HTTP")
@@ -98,6 +101,7 @@ def serve(
         api_keys=keys,
         allowed_hosts=allowed_hosts("" if http.unix_socket else http.host, http.allowed_host),
         cors_origins=cors_origins(http.cors_origin),
+        trusted_proxies=trusted_proxies(http.trusted_proxy),
         limits=limits,
     )
     engine_config = EngineConfig(

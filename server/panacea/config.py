@@ -137,7 +137,10 @@ class Limits(Bounded):
     """Largest max_tokens of a request, and its value where a request gives none; beyond it 400. Default: what the
     context leaves."""
     max_connections: Count = 1000
-    """Most open connections; beyond it 503. Probes are still answered."""
+    """Most open connections; beyond it the oldest without a complete request is closed, or else 503. Probes are still
+    answered."""
+    max_peer_connections: Count = 256
+    """Most connections of one client address without a complete request; beyond it the oldest is closed."""
     head_timeout_s: Positive = 10.0
     """Seconds from a request's first byte to the end of its headers, and from opening a connection to that byte; then
     408."""
@@ -197,6 +200,8 @@ class ServerConfig(ListenOptions):
     """Host headers that are answered (without port); "*" allows all. Stops DNS rebinding from a visited web page."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may ask from a browser; "*" allows all. The server's own page needs none."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     limits: Limits = Limits()
     heartbeat_limit_s: Positive = 10.0
     """`/ready` is 503 when the engine was silent for longer."""

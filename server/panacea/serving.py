@@ -110,7 +110,13 @@ async def serve(
                 return
             if config.unix_socket is None and is_open(config.host, config.api_keys):
                 logger.warning("open to everyone who can reach %s; --api-key-file asks for keys", config.host)
-            http = HttpConfig(served.app, config.limits, served.admission, timeout_graceful_shutdown=FAREWELL_S)
+            http = HttpConfig(
+                served.app,
+                config.limits,
+                served.admission,
+                config.trusted_proxies,
+                timeout_graceful_shutdown=FAREWELL_S,
+            )
             server = HttpServer(http, lambda: announce(announcement(config, listener, space)))
             await server.serve(sockets=[listener])
 

@@ -50,7 +50,7 @@ class FakeEngine:
     """Time before each other token."""
     script: list[int] | None = None
     """Tokens to say, and then the end token; None hashes."""
-    failure: Exception | None = None
+    failure: BaseException | None = None
     """Raised before the token at `failure_at`."""
     failure_at: int = 0
     truncate_at: int | None = None

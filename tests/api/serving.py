@@ -72,6 +72,7 @@ def serving(
     allowed_hosts: tuple[str, ...] = ServerConfig.allowed_hosts,
     cors_origins: tuple[str, ...] = (),
     limits: Limits = DEFAULT_LIMITS,
+    trusted_proxies: tuple[str, ...] = (),
     send_buffer_bytes: int | None = None,
 ) -> Generator[Served]:
     """Serves until the block ends. `send_buffer_bytes`: what the kernel holds for a client; it would be megabytes."""
@@ -95,7 +96,8 @@ def serving(
         admission = new_admission(config, engine)
         app = create_app(config, engine, text, space, evaluation, admission)
         server = HttpServer(
-            HttpConfig(app, limits, admission, lifespan="off", timeout_graceful_shutdown=1), lambda: None
+            HttpConfig(app, limits, admission, trusted_proxies, lifespan="off", timeout_graceful_shutdown=1),
+            lambda: None,
         )
         started.append((server, engine))
         await server.serve(sockets=[listener])

@@ -277,6 +277,15 @@ def test_no_other_origin_is_let_in_unless_it_was_named(client: httpx2.Client) ->
         assert (answer.status_code, cors_headers(answer)) == (200, {})
 
 
+def test_a_page_may_send_the_headers_of_openais_client(shared: httpx2.Client) -> None:
+    """Its client for JavaScript tells its version, runtime and retries in headers of its own."""
+    names = "authorization, content-type, x-stainless-lang, x-stainless-retry-count, x-stainless-runtime"
+    preflight = shared.options(CHAT, headers=PREFLIGHT | {"access-control-request-headers": names})
+    assert preflight.status_code == 200
+    assert set(names.split(", ")) <= set(preflight.headers["access-control-allow-headers"].lower().split(", "))
+    assert "access-control-allow-credentials" not in preflight.headers
+
+
 def test_a_named_origin_may_ask_with_a_key_and_read_errors(shared: httpx2.Client) -> None:
     preflight = shared.options(CHAT, headers=PREFLIGHT)
     assert preflight.status_code == 200

@@ -10,7 +10,15 @@ from panacea.errors import EngineDeadError, EngineError, RequestError
 from tests.api.chatting import CHAT, COMPLETIONS, ask, body, error_of
 from tests.api.fake_engine import FakeEngine
 
+
+class PanicException(BaseException):
+    """A panic of a library in Rust, as pyo3 makes it: no `Exception`."""
+
+    __module__ = "pyo3_runtime"
+
+
 FAILURES = [
+    pytest.param(PanicException("a secret"), 500, "internal_error", "see the server's log", id="a panic"),
     pytest.param(EngineError("out of memory"), 503, "engine_unavailable", "out of memory", id="failed"),
     pytest.param(EngineDeadError("its process is gone"), 503, "engine_unavailable", "process", id="dead"),
     pytest.param(ValueError("a secret"), 500, "internal_error", "see the server's log", id="a bug"),
@@ -26,7 +34,7 @@ paths = pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_a_failure_before_the_first_token_is_a_status(
     own_client: httpx2.Client,
     engine: FakeEngine,
-    failure: Exception,
+    failure: BaseException,
     status: int,
     code: str,
     words: str,
@@ -45,7 +53,7 @@ def test_a_failure_before_the_first_token_is_a_status(
 @paths
 @pytest.mark.parametrize(("failure", "status", "code", "words"), FAILURES)
 def test_a_failure_in_an_answer_is_a_status_too_if_it_does_not_stream(
-    own_client: httpx2.Client, engine: FakeEngine, failure: Exception, status: int, code: str, words: str, path: str
+    own_client: httpx2.Client, engine: FakeEngine, failure: BaseException, status: int, code: str, words: str, path: str
 ) -> None:
     engine.failure, engine.failure_at = failure, 5
     response = own_client.post(path, json=body(path, n=2))
@@ -56,7 +64,7 @@ def test_a_failure_in_an_answer_is_a_status_too_if_it_does_not_stream(
 @paths
 @pytest.mark.parametrize(("failure", "status", "code", "words"), FAILURES)
 def test_a_failure_in_a_stream_is_its_last_event(
-    own_client: httpx2.Client, engine: FakeEngine, failure: Exception, status: int, code: str, words: str, path: str
+    own_client: httpx2.Client, engine: FakeEngine, failure: BaseException, status: int, code: str, words: str, path: str
 ) -> None:
     engine.failure, engine.failure_at, engine.script = failure, 3, list(range(50, 80))
     response = own_client.post(path, json=body(path, stream=True, n=2))

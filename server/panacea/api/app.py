@@ -16,6 +16,7 @@ from panacea.api.connections.disconnect import CancelOnDisconnect
 from panacea.api.connections.head_limits import HeadLimits
 from panacea.api.connections.hosts import HostAllowList
 from panacea.api.connections.request_id import RequestId
+from panacea.api.connections.request_line import RequestLine
 from panacea.api.engine_interface import EngineLike
 from panacea.api.error_responses import LastResort, handle_errors
 from panacea.api.generation.chat_route import chat_router
@@ -80,6 +81,7 @@ def create_app(
             Middleware(RequestLog),
             *_cors(config.cors_origins),
             Middleware(LastResort),
+            Middleware(RequestLine),
             Middleware(HeadLimits, config.limits.max_head_bytes, config.limits.max_headers),
             Middleware(HostAllowList, config.allowed_hosts),
             Middleware(BearerKeys, config.api_keys),
@@ -110,7 +112,8 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("authorization", "content-type", "x-request-id"),
+            # OpenAI's client for JavaScript sends x-stainless-*. No page can make a browser send cookies.
+            allow_headers=["*"],
             expose_headers=("x-request-id", "retry-after"),
         )
     ]

@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -76,6 +78,21 @@ class ApiError(Exception):
         return Response(self.body(), self.status, self.headers, "application/json")
 
 
+class LibraryPanicError(Exception):
+    """A library written in Rust panicked: it found that its own state is wrong."""
+
+
+@contextmanager
+def panics_as_errors() -> Generator[None]:
+    """Raises a panic of the block as `LibraryPanicError`. The panic itself is no `Exception`; nobody handles it."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise LibraryPanicError(type(error).__name__) from error
+
+
 def as_api_error(error: Exception) -> ApiError:
     """The response for any exception. Unexpected exceptions are logged, and their details are not sent."""
     match error:
@@ -128,7 +145,8 @@ class LastResort:
             await send(message)
 
         try:
-            await self.app(scope, receive, watched_send)
+            with panics_as_errors():
+                await self.app(scope, receive, watched_send)
         except Exception as error:
             if started or scope["type"] != "http":
                 raise

@@ -1,16 +1,15 @@
 """A client's connection, with limits on time and number, and error responses for invalid HTTP.
 
 uvicorn limits only the idle time between two requests. The server checks all other limits twice a second, for all
-connections together.
+connections together. Their clock stands still while the event loop is busy, because nothing is read then.
 """
 
 import socket
 import struct
 import sys
-import time
 import uuid
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import h11
 import uvicorn
@@ -18,11 +17,15 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from panacea.api.access.admission import Admission
+from panacea.api.connections.client_address import UNIX, TrustedProxies, shared_address
+from panacea.api.connections.crowd import Crowd
+from panacea.api.connections.loop_clock import loop_clock
 from panacea.api.error_responses import ApiError
 from panacea.config import Limits
 
 _CROWDED = "crowded"
 _DROP = "drop_connection"
+_HAS_BODY = "has_body"
 
 SPARE_CONNECTIONS = 50
 """Number of connections beyond the limit that get an error response, and whose probes are answered. Any further
@@ -32,10 +35,17 @@ _BODY_GRACE_S = 1.0
 """The application answers 408 if a body does not arrive. If it has not done so after this time, the connection is
 closed."""
 
+_LINGER_S = 2.0
+_LINGER_BYTES = 16 << 20
+"""How much of a request is still read after its answer, so that its client reads the answer before it sees the end.
+Closing a socket that holds unread data resets the connection, and the answer would be lost."""
+
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with a time of 0: closing the socket resets the connection."""
 
-ConnectionPhase = Literal["new", "idle", "head", "body", "answer"]
+ConnectionPhase = Literal["new", "idle", "head", "body", "answer", "linger"]
+_SILENT: tuple[ConnectionPhase, ...] = ("new", "idle", "head", "body")
+"""Without a complete request."""
 
 
 def is_crowded(scope: Scope) -> bool:
@@ -49,10 +59,23 @@ def drop_of(scope: Scope) -> Callable[[], None] | None:
     return drop
 
 
+def has_body(scope: Scope) -> bool:
+    """Whether all of a request's body has arrived. True under another HTTP server."""
+    arrived: Callable[[], bool] | None = scope.get("state", {}).get(_HAS_BODY)
+    return arrived is None or arrived()
+
+
 class HttpConfig(uvicorn.Config):
     """uvicorn's settings, with this server's limits and admission control."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, admission: Admission, **settings: Any) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        admission: Admission,
+        trusted_proxies: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
         super().__init__(
             app,
             http=Connection,
@@ -62,10 +85,14 @@ class HttpConfig(uvicorn.Config):
             server_header=False,
             h11_max_incomplete_event_size=limits.max_head_bytes,
             timeout_keep_alive=round(limits.idle_timeout_s) + 60,  # so that `Connection.check` acts first
+            proxy_headers=True,
+            forwarded_allow_ips=[*trusted_proxies, UNIX],
             **settings,
         )
         self.limits = limits
         self.admission = admission
+        self.proxies = TrustedProxies(trusted_proxies)
+        self.crowd: Crowd[Connection] = Crowd(limits.max_connections, limits.max_peer_connections, SPARE_CONNECTIONS)
 
 
 class Connection(H11Protocol):
@@ -76,33 +103,89 @@ class Connection(H11Protocol):
     def __init__(self, config: HttpConfig, *arguments: Any, **more: Any) -> None:
         super().__init__(config, *arguments, **more)
         self._limits = config.limits
+        self._clock = loop_clock()
         self._phase: ConnectionPhase = "new"
-        self._phase_began = time.monotonic()
+        self._phase_began = self._clock.now()
         self._unsent = 0
-        self._last_sent = time.monotonic()
+        self._last_sent = self._phase_began
+        self._lingering_bytes = 0
         self._is_crowded = False
         self._is_dropped = False
 
+    @property
+    def peer(self) -> str | None:
+        """The address whose connections are counted together. None for a proxy, which has many clients."""
+        address = UNIX if self.client is None else self.client[0]
+        return None if address in self.config.proxies else shared_address(address)
+
+    @property
+    def silent_since(self) -> float | None:
+        """When the connection became silent, on the loop's clock. None while it serves a request."""
+        return self._phase_began if self._phase in _SILENT and not self.transport.is_closing() else None
+
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        beyond = len(self.connections) - self._limits.max_connections
+        super().connection_made(cast(Any, LingeringTransport(transport, self)))
+        if self.client is None:
+            self.client = (UNIX, 0)
+        crowd = self.config.crowd
+        for silent in crowd.enter(self):
+            self.config.admission.count("too_many_connections")
+            silent.displace()
+        beyond = len(crowd) - self._limits.max_connections
         self._is_crowded = beyond > 0
         if beyond > SPARE_CONNECTIONS:
             self.config.admission.count("too_many_connections")
+            self.transport.abort()
+
+    def displace(self) -> None:
+        """Closes a connection that has no complete request, to make room for another one."""
+        if self._phase == "body":
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.config.crowd.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase != "linger":
+            super().data_received(data)
+            return
+        self._lingering_bytes += len(data)
+        if self._lingering_bytes > _LINGER_BYTES:
+            self.transport.abort()
+
+    def eof_received(self) -> None:
+        if self._phase == "linger":
             self.transport.abort()
 
     def handle_events(self) -> None:
         scope = self.scope
         super().handle_events()
         if self.scope is not scope:  # a request has begun, and its task has not run yet
-            self.scope.setdefault("state", {}).update({_CROWDED: self._is_crowded, _DROP: self.drop})
+            state: dict[str, Any] = self.scope.setdefault("state", {})
+            state.update({_CROWDED: self._is_crowded, _DROP: self.drop, _HAS_BODY: self._has_body})
         self._see_phase()
+
+    def _has_body(self) -> bool:
+        return self.conn.their_state is not h11.SEND_BODY
+
+    def linger(self) -> bool:
+        """Whether the connection may be closed now. If a request's body is still on its way, starts to drop it."""
+        if self._has_body() or self._phase == "linger":
+            return True
+        self._phase, self._phase_began = "linger", self._clock.now()
+        self.flow.resume_reading()
+        return False
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._see_phase()
 
     def _see_phase(self) -> None:
+        if self._phase == "linger":
+            return
         match self.conn.their_state:
             case h11.IDLE if self.conn.trailing_data[0]:
                 phase: ConnectionPhase = "head"
@@ -115,10 +198,11 @@ class Connection(H11Protocol):
             case _:
                 phase = "answer"
         if phase != self._phase:
-            self._phase, self._phase_began = phase, time.monotonic()
+            self._phase, self._phase_began = phase, self._clock.now()
 
-    def check(self, now: float) -> None:
+    def check(self) -> None:
         """Closes the connection if its client exceeded a time limit. The server calls it periodically."""
+        now = self._clock.now()
         self._check_reader(now)
         if self.transport.is_closing():
             return
@@ -134,6 +218,8 @@ class Connection(H11Protocol):
                 message = f"the headers did not arrive within {limits.head_timeout_s:g} s"
                 self._end_with(ApiError(408, message, code="head_timeout"))
             case "body" if spent_s > limits.body_timeout_s + _BODY_GRACE_S:
+                self.transport.abort()
+            case "linger" if spent_s > _LINGER_S:
                 self.transport.abort()
             case _:
                 pass
@@ -190,3 +276,23 @@ class Connection(H11Protocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """No warning: a request with an unsupported upgrade is served like any other."""
+
+
+class LingeringTransport:
+    """uvicorn's transport. If a request's body is still on its way, `close` ends the sending half alone at first."""
+
+    def __init__(self, transport: Any, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+        self.write = transport.write  # called for every token
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._connection.linger():
+            self._transport.close()
+        elif self._transport.can_write_eof():  # not with TLS, whose client sees the answer's length
+            self._transport.write_eof()

@@ -58,7 +58,7 @@ class HttpServer(uvicorn.Server):
         if counter % _TICKS_PER_CHECK == 0:
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
-                    connection.check(now)
+                    connection.check()
         if self._drain_ends_at is not None:
             admission = self.config.admission
             if not admission.is_idle and now >= self._drain_ends_at:

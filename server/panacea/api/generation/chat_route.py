@@ -80,7 +80,7 @@ def chat_router(
         if chat.json_schema is not None:
             await grammars.check(chat.json_schema)
         requests = engine_requests(http, chat, choice.preference, [prompt_ids], text.defaults, engine.info, limits)
-        return _ChatJob(chat, requests, new_head("chatcmpl", choice, catalog))
+        return _ChatJob(chat.without_content(), requests, new_head("chatcmpl", choice, catalog))
 
     @router.post(
         "/v1/chat/completions",
@@ -109,8 +109,10 @@ def chat_router(
 
         With `stream: true` the answer arrives as server-sent events. Each event is a chunk; the last is `data: [DONE]`.
         """
-        chat = await read_generation_request(request, ChatRequest, limits.max_body_bytes, catalog)
-        job = await prepare(request, chat)
+        # No variable holds the parsed body while the request waits.
+        job = await prepare(
+            request, await read_generation_request(request, ChatRequest, limits.max_body_bytes, catalog)
+        )
         return await respond(engine, text, job, ticket_of(request))
 
     return router

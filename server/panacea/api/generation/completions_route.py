@@ -103,7 +103,7 @@ def completions_router(
             check(ids)
         requests = engine_requests(http, wanted, choice.preference, prompts, text.defaults, engine.info, limits)
         head = new_head("cmpl", choice, catalog)
-        return _CompletionJob(wanted, requests, head, text, await echoes(wanted, prompts))
+        return _CompletionJob(wanted.without_content(), requests, head, text, await echoes(wanted, prompts))
 
     async def prompt_ids(prompts: list[str] | list[list[int]]) -> list[list[int]]:
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
@@ -148,8 +148,10 @@ def completions_router(
 
         With `stream: true` the answer arrives as server-sent events. Each event is a chunk; the last is `data: [DONE]`.
         """
-        wanted = await read_generation_request(request, CompletionRequest, limits.max_body_bytes, catalog)
-        job = await prepare(request, wanted)
+        # No variable holds the parsed body while the request waits.
+        job = await prepare(
+            request, await read_generation_request(request, CompletionRequest, limits.max_body_bytes, catalog)
+        )
         return await respond(engine, text, job, ticket_of(request))
 
     return router

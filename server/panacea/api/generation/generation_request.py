@@ -1,7 +1,7 @@
 """The fields that chat completions and text completions have in common."""
 
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, WithJsonSchema
 from starlette.requests import Request
@@ -155,6 +155,11 @@ class GenerationRequest(Strict):
     # A field of OpenAI's without effect on the answer.
     user: str | None = None
     """No effect."""
+
+    def without_content(self) -> Self:
+        """The request without what may be large, for the time in which it waits: parsed, 4 MB can take 96 MB."""
+        empty = dict.fromkeys(("preference", "response_format", "logit_bias"))
+        return self.model_copy(update={**empty, self.prompt_field: []})
 
     @property
     @abstractmethod

@@ -18,7 +18,7 @@ from panacea.api.catalog import Catalog, ServedModel
 from panacea.api.connections.backlog import Backlog
 from panacea.api.connections.event_stream import EventStream, sse
 from panacea.api.engine_interface import EngineLike
-from panacea.api.error_responses import as_api_error
+from panacea.api.error_responses import as_api_error, panics_as_errors
 from panacea.api.generation.generation_request import GenerationRequest
 from panacea.api.generation.pieces import Arrived, generate
 from panacea.api.generation.usage import PromptTokensDetails, Usage
@@ -157,17 +157,18 @@ async def _events(
 ) -> AsyncGenerator[bytes]:
     count = _TokenCount(job)
     try:
-        for index in range(len(job.requests)):
-            if opening := job.opening(index):
-                yield job.event(opening)
-        async with aclosing(_chain(first, rest)) as pieces:
-            async for index, piece in pieces:
-                count.add(index, piece)
-                if piece.text or piece.logprobs or piece.prompt_logprobs is not None or piece.finish_reason:
-                    yield job.event(job.part(index, piece))
-        if job.wanted.includes_usage:
-            yield job.event(job.closing(count.usage))
-        yield sse(b"[DONE]")
+        with panics_as_errors():
+            for index in range(len(job.requests)):
+                if opening := job.opening(index):
+                    yield job.event(opening)
+            async with aclosing(_chain(first, rest)) as pieces:
+                async for index, piece in pieces:
+                    count.add(index, piece)
+                    if piece.text or piece.logprobs or piece.prompt_logprobs is not None or piece.finish_reason:
+                        yield job.event(job.part(index, piece))
+            if job.wanted.includes_usage:
+                yield job.event(job.closing(count.usage))
+            yield sse(b"[DONE]")
     # The status line is sent already, so the stream must carry any error.
     except Exception as error:
         yield sse(as_api_error(error).body(), "error")

@@ -8,6 +8,7 @@ from panacea.api.access.admission import Ticket
 from panacea.api.access.deadlines import Deadlines
 from panacea.api.connections.backlog import Backlog
 from panacea.api.engine_interface import EngineLike
+from panacea.api.error_responses import panics_as_errors
 from panacea.engine.request import Request
 from panacea.errors import EngineError, QueueTimeoutError
 from panacea.text import Answer, Piece
@@ -31,9 +32,9 @@ async def generate(
     """
 
     async def run(choice: int, request: Request) -> None:
-        answer = new_answer(request)
         try:
-            with closing(engine.open(request)) as tokens:
+            with panics_as_errors(), closing(engine.open(request)) as tokens:
+                answer = new_answer(request)
                 async for token in tokens:
                     piece = answer.push(token)
                     arrived.put((choice, piece))
