@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ELSEWHERE = "elsewhere"
 """Where a request goes whose path is wrong."""
@@ -28,6 +28,16 @@ class Hostile:
 def plain(number: int, kind: str, path: str, body: bytes) -> Hostile:
     """A body in proper HTTP."""
     return Hostile(number, kind, path, _head(path, f"Content-Length: {len(body)}"), body)
+
+
+def with_key(request: Hostile, key: str) -> Hostile:
+    """The request with an API key. A request without a request line stays as it is."""
+    line, separator, rest = request.head.partition(b"\r\n")
+    return (
+        replace(request, head=line + separator + f"Authorization: Bearer {key}\r\n".encode("latin-1") + rest)
+        if rest
+        else request
+    )
 
 
 def _head(path: str, *headers: str, content_type: str = "application/json", method: str = "POST") -> bytes:
