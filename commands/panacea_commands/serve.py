@@ -53,6 +53,9 @@ class HttpOptions(ListenOptions):
     trusted_proxy: Annotated[tuple[str, ...], Parameter(metavar="ADDRESS")] = ()
     """Address or network of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed. May be repeated. A proxy
     on --unix-socket always is."""
+    otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector (http://collector:4318) that gets traces. Default:
+    OTEL_EXPORTER_OTLP_ENDPOINT, if it is set."""
 
 
 _SERVED, _HTTP = panel("What to serve"), panel("HTTP")
@@ -102,6 +105,7 @@ def serve(
         allowed_hosts=allowed_hosts("" if http.unix_socket else http.host, http.allowed_host),
         cors_origins=cors_origins(http.cors_origin),
         trusted_proxies=trusted_proxies(http.trusted_proxy),
+        otlp_endpoint=http.otlp_endpoint,
         limits=limits,
     )
     engine_config = EngineConfig(

@@ -202,6 +202,8 @@ class ServerConfig(ListenOptions):
     """Origins whose pages may ask from a browser; "*" allows all. The server's own page needs none."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    otlp_endpoint: str | None = None
+    """Base URL of the collector that gets OpenTelemetry traces."""
     limits: Limits = Limits()
     heartbeat_limit_s: Positive = 10.0
     """`/ready` is 503 when the engine was silent for longer."""

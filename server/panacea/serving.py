@@ -18,7 +18,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -28,6 +28,7 @@ from panacea.api.access.admission import Admission
 from panacea.api.app import create_app, new_admission
 from panacea.api.connections.connection import HttpConfig
 from panacea.api.connections.http_server import FAREWELL_S, HttpServer
+from panacea.api.observability.tracing import exporting
 from panacea.config import EngineConfig, ServerConfig, Supervision
 from panacea.engine.supervisor import Supervisor
 from panacea.errors import ConfigError
@@ -65,13 +66,16 @@ async def application(
     """
     text = load_model_text(engine_config.model)
     engine = await Supervisor.start(engine_config, supervision or Supervision())
+    tracing = ExitStack()
     try:
+        tracer = tracing.enter_context(exporting(config.otlp_endpoint))
         evaluation = engine_config.adapter / "evaluation.json" if engine_config.adapter else None
         measured = evaluation.read_bytes() if evaluation and evaluation.is_file() else None
         admission = new_admission(config, engine)
-        yield Application(create_app(config, engine, text, space, measured, admission), admission)
+        yield Application(create_app(config, engine, text, space, measured, admission, tracer), admission)
     finally:
         await engine.close()
+        await asyncio.to_thread(tracing.close)  # it waits for the collector
 
 
 async def serve(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from opentelemetry.trace import Tracer
+
 from panacea.api import EngineLike, create_app
 from panacea.api.access.admission import Admission
 from panacea.api.app import new_admission
@@ -73,6 +75,7 @@ def serving(
     cors_origins: tuple[str, ...] = (),
     limits: Limits = DEFAULT_LIMITS,
     trusted_proxies: tuple[str, ...] = (),
+    tracer: Tracer | None = None,
     send_buffer_bytes: int | None = None,
 ) -> Generator[Served]:
     """Serves until the block ends. `send_buffer_bytes`: what the kernel holds for a client; it would be megabytes."""
@@ -94,7 +97,7 @@ def serving(
     async def serve() -> None:
         engine = await make_engine()
         admission = new_admission(config, engine)
-        app = create_app(config, engine, text, space, evaluation, admission)
+        app = create_app(config, engine, text, space, evaluation, admission, tracer)
         server = HttpServer(
             HttpConfig(app, limits, admission, trusted_proxies, lifespan="off", timeout_graceful_shutdown=1),
             lambda: None,

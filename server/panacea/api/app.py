@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter, ValidationError
@@ -31,11 +32,15 @@ from panacea.api.information.web_page import add_page
 from panacea.api.observability.measured_engine import MeasuredEngine
 from panacea.api.observability.metrics import Metrics, metrics_router
 from panacea.api.observability.request_log import RequestLog
+from panacea.api.observability.tracing import Tracing
 from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.evaluation import Evaluation
 from panacea.preference import PreferenceSpace
 from panacea.text import GrammarChecks, ModelText
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 _DESCRIPTION = """\
 OpenAI's API for one language model and one adapter, plus a **preference**: each request weighs the adapter's
@@ -54,11 +59,12 @@ def create_app(
     space: PreferenceSpace | None,
     evaluation: bytes | None,
     admission: Admission | None = None,
+    tracer: "Tracer | None" = None,
 ) -> FastAPI:
     """The application with all routes and middleware.
 
     `space` is None for a base model without adapter. `evaluation` is the content of the adapter's evaluation file.
-    Pass `admission` to drain the server or to inspect what it holds.
+    Pass `admission` to drain the server or to inspect what it holds. `tracer` gets OpenTelemetry's spans.
 
     Raises `CheckpointError` if the evaluation does not match the published schema.
     """
@@ -79,6 +85,7 @@ def create_app(
         middleware=[
             Middleware(RequestId),
             Middleware(RequestLog),
+            *_tracing(tracer, config.model_name, space),
             *_cors(config.cors_origins),
             Middleware(LastResort),
             Middleware(RequestLine),
@@ -101,6 +108,10 @@ def create_app(
     app.include_router(completions_router(config.limits, measured, text, catalog, grammars))
     app.include_router(tokenization_router(config.limits, measured, text, catalog))
     return app
+
+
+def _tracing(tracer: "Tracer | None", model_name: str, space: PreferenceSpace | None) -> list[Middleware]:
+    return [] if tracer is None else [Middleware(Tracing, tracer, model_name, space.names if space else ())]
 
 
 def _cors(origins: Sequence[str]) -> list[Middleware]:

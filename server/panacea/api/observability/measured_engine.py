@@ -6,6 +6,7 @@ from typing import Self
 from panacea.api.engine_interface import EngineLike
 from panacea.api.observability.metrics import FinishedReason, Metrics, RequestMeasurement
 from panacea.api.observability.request_log import RequestOutcome, current_outcome
+from panacea.api.observability.tracing import AnswerTrace, current_trace
 from panacea.engine.outputs import NO_TOKEN, EngineInfo, EngineStats, TokenOutput
 from panacea.engine.request import Request
 from panacea.engine.token_stream import TokenStream
@@ -44,7 +45,9 @@ class MeasuredEngine:
         outcome = current_outcome()
         outcome.prompt_tokens += 0 if request.params.choice else len(request.prompt_ids)  # once for each prompt
         try:
-            return MeasuredStream(self._engine.open(request), measurement, outcome)
+            trace = current_trace()
+            answer_trace = None if trace is None else trace.answer(request)
+            return MeasuredStream(self._engine.open(request), measurement, outcome, answer_trace)
         except EngineError:
             measurement.finish("error")
             outcome.count("error")
@@ -58,10 +61,17 @@ class MeasuredStream:
     aborted.
     """
 
-    def __init__(self, tokens: TokenStream, measurement: RequestMeasurement, outcome: RequestOutcome) -> None:
+    def __init__(
+        self,
+        tokens: TokenStream,
+        measurement: RequestMeasurement,
+        outcome: RequestOutcome,
+        trace: AnswerTrace | None = None,
+    ) -> None:
         self._tokens = tokens
         self._measurement = measurement
         self._outcome = outcome
+        self._trace = trace
         self._counted = False
 
     def __aiter__(self) -> Self:
@@ -80,6 +90,8 @@ class MeasuredStream:
             self._count("error")
             raise
         self._measurement.token(token)
+        if self._trace is not None:
+            self._trace.token(token)
         self._outcome.completion_tokens += token.token_id != NO_TOKEN
         if token.finish_reason is not None:
             self._count(token.finish_reason)
@@ -94,3 +106,5 @@ class MeasuredStream:
             self._counted = True
             self._measurement.finish(reason)
             self._outcome.count(reason)
+            if self._trace is not None:
+                self._trace.finish(reason)
