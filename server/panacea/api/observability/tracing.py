@@ -195,13 +195,15 @@ class _Seldom(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._last = -_WARN_EVERY_S
+        self._passed: logging.LogRecord | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("opentelemetry."):
             return True
         record.exc_info = record.exc_text = None
         now = time.monotonic()
-        if now - self._last < _WARN_EVERY_S:
-            return False
-        self._last = now
+        if record is not self._passed:  # every handler asks
+            if now - self._last < _WARN_EVERY_S:
+                return False
+            self._last, self._passed = now, record
         return True
