@@ -29,8 +29,9 @@ def texts(count: int) -> list[Demonstration]:
 
 
 def first_tokens(batch: Batch) -> list[int]:
-    starts = batch["lengths"].cumsum(0).long() - batch["lengths"].long()
-    return batch["targets"][starts].tolist()
+    (forward,) = batch["forwards"]
+    starts = forward["lengths"].cumsum(0).long() - forward["lengths"].long()
+    return forward["targets"][starts].tolist()
 
 
 def test_packed_sequences_are_padded_on_the_right_and_know_their_answers() -> None:
@@ -51,7 +52,8 @@ def test_empty_prompts_and_answers_are_refused(wrong: tuple[list[int], list[int]
 
 def test_a_step_has_all_of_a_pair_and_of_the_answers_to_imitate() -> None:
     batch = batches([PAIR, SHOWN], sampling=replace(SAMPLING, batch_size=2))[0]
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 4], [1, 2, 0, 0], [1, 7, 0, 0]]
+    (forward,) = batch["forwards"]
+    assert forward["input_ids"].tolist() == [[1, 2, 3, 4], [1, 2, 0, 0], [1, 7, 0, 0]]
     assert batch["pair_probabilities"].tolist() == [[pytest.approx(0.9), 0.5, 0.0]]
     assert batch["pair_reference"].tolist() == [[0.0, 1.0]]
     assert batch["sft_weights"].tolist() == [2.0]
@@ -80,10 +82,11 @@ def test_an_epoch_has_every_example_once_and_the_next_another_order() -> None:
 
 def test_batches_hold_sequences_of_similar_length() -> None:
     drawn = batches(texts(400), steps=100)
-    padded = sum(drawn[step]["input_ids"].numel() for step in range(100))
+    inputs = [drawn[step]["forwards"][0]["input_ids"] for step in range(100)]
+    padded = sum(rows.numel() for rows in inputs)
     tokens = sum(int(drawn[step]["lengths"].sum()) for step in range(100))
     assert padded < 1.05 * tokens
-    widths = [drawn[step]["input_ids"].shape[1] for step in range(50)]
+    widths = [rows.shape[1] for rows in inputs[:50]]
     assert widths != sorted(widths)
 
 

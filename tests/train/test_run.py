@@ -20,7 +20,7 @@ from panacea.text import ChatMessage, load_model_text
 from panacea_train.data import TrainingFile, read_training_file
 from panacea_train.run_output import prepare_output
 from panacea_train.run_settings import RunSettings
-from panacea_train.trainer import PanaceaTrainer
+from panacea_train.step_loss import StepLoss
 from panacea_train.training_run import linear_targets, train_adapter
 from tests.command import PANACEA
 from tests.golden_files import BASE
@@ -202,7 +202,7 @@ def test_too_little_memory_is_said_with_what_helps(
     def full(*args: Any, **kwargs: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
 
-    monkeypatch.setattr(PanaceaTrainer, "compute_loss", full)
+    monkeypatch.setattr(StepLoss, "backward", full)
     with pytest.raises(
         ConfigError,
         match=r"try --accumulation 2, --gradient-checkpointing, a smaller --max-tokens \(CUDA out of memory",

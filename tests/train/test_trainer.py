@@ -69,7 +69,7 @@ def test_the_loss_is_the_formula_computed_pair_by_pair(config: TrainingConfig) -
     with torch.no_grad():
         loss = trainer.compute_loss(model, dict(batch))
         for row in range(2):
-            pair = next(p for p in pairs if p.prompt_ids[0] == batch["input_ids"][row, 0])
+            pair = next(p for p in pairs if p.prompt_ids[0] == batch["forwards"][0]["input_ids"][row, 0])
             a, b = list(pair.answer_a_ids), list(pair.answer_b_ids)
             with steered(model, batch["preference"][row]):
                 policy = [token_logprob(model, list(pair.prompt_ids), answer) for answer in (a, b)]
@@ -174,15 +174,7 @@ def test_both_rates_warm_up_and_fall_as_a_cosine(config: TrainingConfig) -> None
     assert rates == [pytest.approx([1e-3 * s, 2e-2 * s], abs=1e-9) for s in share]
 
 
-def test_a_step_in_several_forwards_is_the_mean_of_them(config: TrainingConfig) -> None:
-    torch.manual_seed(0)
-    model = adapted()
-    trainer = PanaceaTrainer(model, PAIRS, replace(config, accumulation=2, steps=1))
-    with torch.no_grad():
-        expected = [trainer.compute_loss(model, dict(trainer.batches[i])).item() for i in range(2)]
-    assert [len(trainer.batches[i]["pair_probabilities"]) for i in range(2)] == [2, 2]
-    trainer.train()
-    assert losses(trainer) == [pytest.approx(sum(expected) / 2, abs=1e-5)]
+def test_forwards_that_cannot_share_a_step_equally_are_refused(config: TrainingConfig) -> None:
     with pytest.raises(ConfigError, match="3 forwards cannot share 4 examples"):
         PanaceaTrainer(adapted(), PAIRS, replace(config, accumulation=3))
 

@@ -1,4 +1,4 @@
-"""Examples as tensors: padded sequences, and the batch of each training step."""
+"""Examples as tensors: padded sequences, and the batch of each training step, shared by one or more forwards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,9 +41,23 @@ class Sequences(TypedDict):
     """(rows,) float32: answer tokens of each row"""
 
 
-class Batch(Sequences):
-    """A step's sequences: answers a of all pairs, then their answers b, then the answers to imitate (SFT)."""
+class SharedForward(Sequences):
+    """The rows of a step that one forward computes."""
 
+    step_rows: Tensor
+    """(rows,) int64: where in the step these rows are"""
+
+
+class Batch(TypedDict):
+    """A step's rows: answers a of all pairs, then their answers b, then the answers to imitate (SFT).
+
+    All but `forwards` is about the whole step, and does not depend on how many forwards share it.
+    """
+
+    forwards: list[SharedForward]
+    """Every row of the step in one of them; both answers of a pair in the same."""
+    lengths: Tensor
+    """(rows,) float32: answer tokens of each row"""
     preference: Tensor
     """(rows, m) float32"""
     pair_probabilities: Tensor
@@ -55,7 +69,7 @@ class Batch(Sequences):
     sft_dimensions: Tensor
     """(rows - 2 pairs, m) float32: 1 for each dimension whose best answer the row is"""
     pair_share: Tensor
-    """() float32: pairs in this batch / its examples"""
+    """() float32: pairs in this step / its examples"""
 
 
 def pack(sequences: Sequence[tuple[TokenIds, TokenIds]]) -> Sequences:
@@ -86,15 +100,18 @@ class Sampling:
     """How the batches of a training run are drawn. Together with the examples it determines each batch."""
 
     batch_size: int
+    """Examples in a step."""
     dimensions: int
     seed: int
     vertex_probability: float
     dirichlet_alpha: float
     selection: Selection
     one_preference: bool = False
-    """All examples of a batch share one preference."""
+    """All examples of a step share one preference."""
     fixed: tuple[float, ...] | None = None
     """If set, nothing is drawn and every example has this preference."""
+    forwards: int = 1
+    """Forwards that share a step. They change nothing else."""
 
 
 class StepBatches(Dataset[Batch]):
@@ -136,32 +153,47 @@ class StepBatches(Dataset[Batch]):
         reference: list[NDArray[np.float32]] = []
         imitated: list[tuple[TokenIds, TokenIds, NDArray[np.float32], float, Sequence[bool]]] = []
         m = self._sampling.dimensions
-        for index, preference in zip(indices, drawn, strict=True):
-            example = self._examples[index]
-            match example:
-                case PreferencePair():
-                    pairs.append((example, preference))
-                    reference.append(self._reference[index])
-                case Demonstration():
-                    own = preference if example.preference is None else np.asarray(example.preference, dtype=np.float32)
-                    imitated.append((example.prompt_ids, example.answer_ids, own, example.weight, [True] * m))
-                case Candidates():
-                    for answer, weight, best_on in _chosen(example, preference, self._sampling.selection):
-                        imitated.append((example.prompt_ids, example.answers_ids[answer], preference, weight, best_on))
-        sequences = pack(
-            [(pair.prompt_ids, pair.answer_a_ids) for pair, _ in pairs]
-            + [(pair.prompt_ids, pair.answer_b_ids) for pair, _ in pairs]
-            + [(prompt, answer) for prompt, answer, *_ in imitated]
-        )
+        # For each forward, the numbers of its pairs and of its imitated answers.
+        shares: list[tuple[range, range]] = []
+        parts = np.array_split(np.arange(len(indices)), min(self._sampling.forwards, len(indices)))
+        for part in parts:
+            before = len(pairs), len(imitated)
+            for place in part.tolist():
+                index, preference = indices[place], drawn[place]
+                example = self._examples[index]
+                match example:
+                    case PreferencePair():
+                        pairs.append((example, preference))
+                        reference.append(self._reference[index])
+                    case Demonstration():
+                        given = example.preference
+                        own = preference if given is None else np.asarray(given, dtype=np.float32)
+                        imitated.append((example.prompt_ids, example.answer_ids, own, example.weight, [True] * m))
+                    case Candidates():
+                        for answer, weight, best_on in _chosen(example, preference, self._sampling.selection):
+                            imitated.append(
+                                (example.prompt_ids, example.answers_ids[answer], preference, weight, best_on)
+                            )
+            shares.append((range(before[0], len(pairs)), range(before[1], len(imitated))))
+        sequences: list[tuple[TokenIds, TokenIds]] = [
+            *((pair.prompt_ids, pair.answer_a_ids) for pair, _ in pairs),
+            *((pair.prompt_ids, pair.answer_b_ids) for pair, _ in pairs),
+            *((prompt, answer) for prompt, answer, *_ in imitated),
+        ]
+        count = len(pairs)
         of_pairs = [preference for _, preference in pairs]
         return {
-            **sequences,
+            "forwards": [
+                _forward(sequences, [*own, *(count + i for i in own), *(2 * count + i for i in others)])
+                for own, others in shares
+            ],
+            "lengths": torch.tensor([len(answer) for _, answer in sequences], dtype=torch.float32),
             "preference": _float_tensor(of_pairs + of_pairs + [row[2] for row in imitated], m),
             "pair_probabilities": _float_tensor([pair.probabilities for pair, _ in pairs], m),
             "pair_reference": _float_tensor(reference, 2),
             "sft_weights": torch.tensor([row[3] for row in imitated], dtype=torch.float32),
             "sft_dimensions": _float_tensor([row[4] for row in imitated], m),
-            "pair_share": torch.tensor(len(pairs) / len(indices)),
+            "pair_share": torch.tensor(count / len(indices)),
         }
 
     def _draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -186,6 +218,11 @@ class StepBatches(Dataset[Batch]):
             self._order = (epoch, _order_by_length(self._lengths, self._size, rng))
         indices: list[int] = self._order[1][batch].tolist()
         return indices
+
+
+def _forward(sequences: Sequence[tuple[TokenIds, TokenIds]], step_rows: Sequence[int]) -> SharedForward:
+    """The forward of these rows of the step, padded to the longest of them alone."""
+    return {**pack([sequences[row] for row in step_rows]), "step_rows": torch.tensor(step_rows)}
 
 
 def _order_by_length(lengths: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ J_i = -L_i):
 
 Linear scalarisation reaches only the convex parts of a Pareto front. Tchebycheff reaches all of it (K. Miettinen,
 "Nonlinear Multiobjective Optimization", 1999, section 3.4), but learns from one dimension at a time. Each L_i is a mean
-over examples, and a maximum of means is not a mean of maxima. So with Tchebycheff a whole forward shares one
+over examples, and a maximum of means is not a mean of maxima. So with Tchebycheff a whole step shares one
 preference. Linear scalarisation is a mean in both orders, so each example can have its own preference.
 
 The paper's third objective is not implemented: RLHF, where answers are sampled from the model under a preference and
@@ -25,9 +25,10 @@ def answer_logprobs(logits: Tensor, targets: Tensor, rows: Tensor, count: int) -
     """log p(answer | prompt) of each sequence: the sum of its answer tokens' log-probabilities.
 
     logits (tokens, vocabulary), targets (tokens,) int64 and rows (tokens,) int64 cover the answers' tokens of all
-    sequences; rows[t] < count says to which one token t belongs. Returns (count,) float32.
+    sequences; rows[t] < count says to which one token t belongs. Returns (count,) float32, float64 for float64 logits.
     """
-    token_logprobs = -F.cross_entropy(logits.float(), targets, reduction="none")
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    token_logprobs = -F.cross_entropy(precise, targets, reduction="none")
     return token_logprobs.new_zeros(count).index_add(0, rows, token_logprobs)
 
 

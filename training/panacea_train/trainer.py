@@ -51,20 +51,13 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from panacea.errors import ConfigError
-from panacea_train.answer_logprobs import reference_logprobs, sequence_logprobs, under
+from panacea_train.answer_logprobs import reference_logprobs
 from panacea_train.batches import Batch, Sampling, StepBatches
+from panacea_train.dropout import without_dropout
+from panacea_train.loss_means import LossMeans
 from panacea_train.method import find_steering
-from panacea_train.objectives import (
-    dpo_loss,
-    dpo_losses_by_dimension,
-    labelled_weights,
-    preferred_weights,
-    scalarised_targets,
-    sft_loss,
-    sft_losses_by_dimension,
-    tchebycheff,
-)
 from panacea_train.preference_gap import Probe, preference_gap, preference_probes, vertex_losses
+from panacea_train.step_loss import StepLoss, logprobs_of
 from panacea_train.training_config import TrainingConfig
 from panacea_train.training_examples import Example, check_example
 
@@ -121,6 +114,7 @@ class PanaceaTrainer(Trainer):
             held_out = examples[:: max(1, len(examples) // HELD_OUT)][:HELD_OUT]
         if probes is None:
             probes = preference_probes(held_out, len(self.names))
+        without_dropout(model)
         self.held_out = held_out if self.names else ()
         self.probes = probes
         super().__init__(
@@ -135,7 +129,7 @@ class PanaceaTrainer(Trainer):
             raise ConfigError("PanaceaTrainer runs in one process")
         # Only now, because `Trainer` has moved the model to its device.
         sampling = Sampling(
-            batch_size=config.batch_size // config.accumulation,
+            batch_size=config.batch_size,
             dimensions=self.dimensions,
             seed=config.seed,
             vertex_probability=config.vertex_probability,
@@ -143,15 +137,18 @@ class PanaceaTrainer(Trainer):
             selection=config.selection,
             one_preference=config.aggregation == "tchebycheff",
             fixed=fixed,
+            forwards=config.accumulation,
         )
-        self._ideal = torch.tensor(config.ideal or (0.0,) * self.dimensions, device=self.args.device)
+        ideal = torch.tensor(config.ideal or (0.0,) * self.dimensions, device=self.args.device)
+        self.step_loss = StepLoss(config.aggregation, config.beta, config.sft_weight, ideal)
         with self.accelerator.autocast():
             if reference is None:
                 reference = reference_logprobs(model, examples, progress=config.progress)
             self._held_out_reference = reference_logprobs(model, self.held_out, progress=False)
-        self.batches = StepBatches(examples, sampling, config.steps * config.accumulation, reference)
+        self.batches = StepBatches(examples, sampling, config.steps, reference)
         self.train_dataset = self.batches
-        self._parts: dict[str, tuple[Tensor, int]] = {}
+        self.means = LossMeans()
+        self.add_callback(self.means)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         if config.progress:
@@ -181,47 +178,27 @@ class PanaceaTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """DPO and a little SFT for the batch's pairs, SFT for its other examples; a scalar.
-
-        pairs / examples * (DPO + sft_weight * SFT(preferred answers)) + others / examples * SFT
-
-        The preferred answer is the one with the larger preference-weighted probability, however losses are aggregated.
-        """
+        """The loss of a step, a scalar with its graph: all forwards are in memory at once. See `StepLoss`."""
         batch = cast(Batch, inputs)
-        with under(model, batch["preference"]):
-            logprobs = sequence_logprobs(model, batch)
-        pairs = len(batch["pair_probabilities"])
-        share = batch["pair_share"]
-        loss = logprobs.new_zeros(())
-        if pairs:
-            dpo, sft = self._pairs_losses(batch, logprobs[: 2 * pairs], pairs)
-            loss = loss + share * (dpo + self.config.sft_weight * sft)
-            self._note(dpo=dpo, preferred_nll=sft)
-        if len(logprobs) > 2 * pairs:
-            sft = self._imitation_loss(batch, logprobs[2 * pairs :], 2 * pairs)
-            loss = loss + (1 - share) * sft
-            self._note(nll=sft)
-        return loss
+        return self.step_loss(batch, logprobs_of(model, batch)).loss
 
-    def _pairs_losses(self, batch: Batch, logprobs: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-        """DPO, and the SFT term on the preferred answers."""
-        policy = logprobs.view(2, pairs).t()
-        probabilities, preference = batch["pair_probabilities"], batch["preference"][:pairs]
-        targets, weights = scalarised_targets(probabilities, preference), labelled_weights(probabilities, preference)
-        if self.config.aggregation == "tchebycheff":
-            losses = dpo_losses_by_dimension(policy, batch["pair_reference"], probabilities, self.config.beta)
-            dpo = tchebycheff(losses, preference[0], self._ideal)
-        else:
-            dpo = dpo_loss(policy, batch["pair_reference"], targets, self.config.beta, weights)
-        preferred = (preferred_weights(targets) * weights[:, None]).t().reshape(-1)
-        return dpo, sft_loss(logprobs, batch["lengths"][: 2 * pairs], preferred)
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """The gradient of a step, with one forward in memory at a time; returns its loss without a graph."""
+        model.train()
+        batch = cast(Batch, self._prepare_inputs(inputs))
+        parts = self.step_loss.backward(model, batch, self.accelerator.autocast)
+        self.means.add(parts)
+        return parts.loss
 
-    def _imitation_loss(self, batch: Batch, logprobs: Tensor, first_row: int) -> Tensor:
-        lengths = batch["lengths"][first_row:]
-        if self.config.aggregation == "linear":
-            return sft_loss(logprobs, lengths, batch["sft_weights"])
-        losses = sft_losses_by_dimension(logprobs, lengths, batch["sft_dimensions"])
-        return tchebycheff(losses, batch["preference"][first_row], self._ideal)
+    def floating_point_ops(self, inputs: dict[str, Tensor | Any]) -> int:
+        """Those of all forwards of the step."""
+        of_forward = super().floating_point_ops
+        return sum(of_forward(dict(forward)) for forward in cast(Batch, inputs)["forwards"])
 
     def rehearse(self) -> None:
         """The forward and backward pass of the batch with the longest examples, whose result is thrown away.
@@ -230,14 +207,12 @@ class PanaceaTrainer(Trainer):
         """
         assert self.model is not None
         self.model.train()
-        batch = self.batches.longest()
-        inputs = {name: cast(Tensor, value).to(self.args.device) for name, value in batch.items()}
+        inputs: dict[str, Any] = dict(self.batches.longest())
+        batch = cast(Batch, self._prepare_inputs(inputs))
         devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), self.accelerator.autocast():
-            loss = self.compute_loss(self.model, dict(inputs))
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        with torch.random.fork_rng(devices):
+            self.step_loss.backward(self.model, batch, self.accelerator.autocast)
         self.model.zero_grad()
-        self._parts = {}
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -255,22 +230,16 @@ class PanaceaTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the loss's parts since they were last logged.
+        """Adds the means of the loss and its parts since they were last logged.
 
         Raises `FloatingPointError` when the loss or its gradient is not finite: no later step would mend that.
         """
         if "loss" in logs:
+            logs |= self.means.take()
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(logs.get(name, 0.0)):
                     raise FloatingPointError(f"{name} is {logs[name]} at step {self.state.global_step}")
-            logs |= {name: (total / count).item() for name, (total, count) in self._parts.items()}
-            self._parts = {}
         super().log(logs, start_time)
-
-    def _note(self, **parts: Tensor) -> None:
-        for name, value in parts.items():
-            total, count = self._parts.get(name, (torch.zeros_like(value), 0))
-            self._parts[name] = (total + value.detach(), count + 1)
 
 
 class OneLineProgress(ProgressCallback):
@@ -322,9 +291,8 @@ def _arguments(config: TrainingConfig, *, measure_health: bool, use_cache: bool)
     arguments = TrainingArguments(
         output_dir=str(config.output_dir),
         max_steps=config.steps,
-        # One item of `StepBatches` is a whole batch.
+        # One item of `StepBatches` is a whole step, which `training_step` shares among forwards.
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=config.accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup_steps,

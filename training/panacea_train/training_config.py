@@ -34,7 +34,7 @@ class TrainingConfig(LossOptions, StepOptions, MemoryOptions):
     "loss" the best of each dimension, each with its weight (linear scalarisation as in the paper)."""
     aggregation: LossAggregation = "linear"
     """How the losses of all dimensions become one; see `objectives`. "tchebycheff" needs the selection "loss", and all
-    examples of a forward share one preference."""
+    examples of a step share one preference."""
     ideal: tuple[float, ...] | None = None
     """Tchebycheff's ideal point, a lower bound of each dimension's loss; None: 0."""
     fixed_preference: tuple[float, ...] | None = None
@@ -67,4 +67,4 @@ class TrainingConfig(LossOptions, StepOptions, MemoryOptions):
         if self.selection != "loss":
             raise ConfigError("Tchebycheff aggregates losses, so the selection must be by loss too")
         if any(isinstance(example, Demonstration) and example.preference is not None for example in examples):
-            raise ConfigError("with Tchebycheff a whole forward has one preference, so no example can bring its own")
+            raise ConfigError("with Tchebycheff a whole step has one preference, so no example can bring its own")

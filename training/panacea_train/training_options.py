@@ -107,7 +107,7 @@ class MemoryOptions(Bounded):
     """Where a step computes, and how it saves memory."""
 
     accumulation: Count = 1
-    """Forwards that share a step, to save memory. Must divide --batch-size."""
+    """Forwards that share a step, to save memory. They do not change it. Must divide --batch-size."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass, to save memory. A third slower."""
     device: TrainingDevice = "auto"
