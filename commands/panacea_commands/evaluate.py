@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 DEMO_TEMPERATURES = (0.7, 0.0)
 DEMO_MAX_TOKENS = 200
-REPORT_FILE = "report.html"
 UNFINISHED = "-unfinished.jsonl"
 """Added to the name of --out: the file that keeps the answers of an evaluation until it is complete."""
 
@@ -114,11 +113,11 @@ def evaluate(
 
     --out gets the front and its measures (evaluation.json, points.csv), all answers, and a report in HTML.
     """
-    from panacea_train.convert.output_folder import Contents, new_folder
-    from panacea_train.evaluation.evaluation_run import ANSWERS_FILE, install_run, write_run
+    from panacea_train.evaluation.evaluation_run import EVALUATION, REPORT_FILE, install_run, write_run
     from panacea_train.evaluation.kept_replies import kept_replies
     from panacea_train.evaluation.model_evaluation import evaluate as run_evaluation
     from panacea_train.evaluation.sweep import SweepSettings
+    from panacea_train.output_folder import new_folder
     from panacea_train.report import write_report
 
     adapter, out = evaluated.adapter, output.out
@@ -149,7 +148,7 @@ def evaluate(
     }
     with (
         kept_replies(Path(f"{out.absolute()}{UNFINISHED}"), _say) as kept,
-        new_folder(out, overwrite=output.overwrite, replaces=Contents("evaluation", (ANSWERS_FILE,))) as folder,
+        new_folder(out, overwrite=output.overwrite, replaces=EVALUATION) as folder,
     ):
         per_prompt = sum(settings.samples_at(each) for each in settings.temperatures)
         counts = len(chosen.preferences), len(exam.prompts), per_prompt
@@ -205,14 +204,14 @@ def compare(
     Their dimensions must be the same. If their prompts are the same too, differences are paired: both evaluations are
     resampled with the same prompts.
     """
-    from panacea_train.convert.output_folder import Contents, new_folder
     from panacea_train.evaluation.comparison import (
-        COMPARISON_FILE,
+        COMPARISON,
         compare_runs,
         with_common_reference,
         write_comparison,
     )
-    from panacea_train.evaluation.evaluation_run import read_run
+    from panacea_train.evaluation.evaluation_run import REPORT_FILE, read_run
+    from panacea_train.output_folder import new_folder
     from panacea_train.report import write_report
 
     runs: list[EvaluationRun] = []
@@ -223,8 +222,7 @@ def compare(
         runs.append(read_run(Path(folder).expanduser(), name))
     dimensions = runs[0].evaluation.dimensions
     reference = None if corner.reference is None else read_reference(corner.reference, dimensions)
-    replaces = Contents("comparison", (COMPARISON_FILE,))
-    with new_folder(options.out, overwrite=options.overwrite, replaces=replaces) as new:
+    with new_folder(options.out, overwrite=options.overwrite, replaces=COMPARISON) as new:
         runs = with_common_reference(runs, reference)
         comparison = compare_runs(runs)
         write_comparison(comparison, new)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
-from panacea.errors import EngineDeadError, OptionError, PanaceaError
+from panacea.errors import EngineDeadError, OptionError, OutputError, PanaceaError
 from panacea.logs import logs_json
 from panacea_commands.bench import bench_app
 from panacea_commands.convert import convert_app
@@ -32,11 +32,16 @@ for rank, command in enumerate((serve_app, train_app, eval_app, convert_app, exp
 _HELP_ALONE: Sequence[list[str]] = ([], ["train"], ["bench"], ["convert"])
 """What shows help, because there is nothing to do without a command or an option."""
 
+MOST_CHARACTERS = 2000
+"""Most characters of an error's line. It may repeat an argument, which may be of any length."""
+
 logger = logging.getLogger("panacea")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The entry point. Ends the process: 0 for success, 2 for a user's error, 1 for a dead engine, 130 for Ctrl-C.
+    """The entry point. Ends the process: 0 for success, 2 for a user's error, 130 for Ctrl-C.
+
+    1 is for what the user's words are not to blame for: a dead engine, a full disk, a folder that another run uses.
 
     An error is one line on standard error, or one JSON line when the logs are JSON.
     """
@@ -57,12 +62,14 @@ def run(arguments: Sequence[str]) -> int:
         )
     except KeyboardInterrupt:
         return 130
-    except EngineDeadError as error:
+    except (EngineDeadError, OutputError) as error:
         return _complain(str(error), 1)
     except OptionError as error:
         return _complain(f"--{error.option.replace('_', '-')} {error.problem}", 2)
     except PanaceaError as error:
         return _complain(str(error), 2)
+    except OSError as error:
+        return _complain(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
     except CycloptsError as error:
         return _complain(_reason(error), 2)
     return code if isinstance(code, int) else 0
@@ -82,6 +89,9 @@ def _reason(error: CycloptsError) -> str:
 
 def _complain(message: str, code: int) -> int:
     line = " ".join(message.split())
+    if len(line) > MOST_CHARACTERS:
+        half = MOST_CHARACTERS // 2
+        line = f"{line[:half]} ... {line[-half:]}"
     if logs_json():
         logger.critical(line)
     else:

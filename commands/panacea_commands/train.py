@@ -107,7 +107,7 @@ def train(
 
         file = read_training_file(options.data, data.dimension)
         _refuse(file.path, [str(problem) for problem in file.problems])
-        from panacea_train.run_output import prepare_output
+        from panacea_train.run_output import prepared_output
         from panacea_train.run_settings import RunSettings
         from panacea_train.training_run import train_adapter
     except ImportError as error:
@@ -127,13 +127,13 @@ def train(
     )
     settings.check(file.dimensions)
     out = options.out.expanduser().absolute()
-    prepare_output(settings, file, out, overwrite=options.overwrite, resume=options.resume)
-    _say(summarise(file))
-    try:
-        result = train_adapter(settings, file, out, tensorboard=options.tensorboard, report=_say)
-    except KeyboardInterrupt:
-        _say("Interrupted. The same command with --resume continues from the last checkpoint.")
-        return 130
+    with prepared_output(settings, file, out, overwrite=options.overwrite, resume=options.resume, say=_say) as folders:
+        _say(summarise(file))
+        try:
+            result = train_adapter(settings, file, folders, tensorboard=options.tensorboard, report=_say)
+        except KeyboardInterrupt:
+            _say("Interrupted. The same command with --resume continues from the last checkpoint.")
+            return 130
     for name, vertex_loss in result.vertex_losses.items():
         _say(f"loss of {name} at its vertex: {vertex_loss:.3f}")
     if result.preference_gap is not None:

@@ -3,6 +3,7 @@
 PanaceaError
 ├── ConfigError        a flag, variable or configuration file is wrong; the command ends with exit code 2
 │   └── OptionError        the value of one option is wrong
+├── OutputError        a result cannot be put where it belongs (full disk, another run); exit code 1
 ├── CheckpointError    a base model or adapter on disk is damaged or not supported
 ├── PreferenceError    the weights are not a valid preference in this preference space
 ├── RequestError       this engine can never serve the request (too long, unknown token, ...)
@@ -31,6 +32,10 @@ class OptionError(ConfigError):
         super().__init__(f"{option} {problem}")
         self.option = option
         self.problem = problem
+
+
+class OutputError(PanaceaError):
+    """A result cannot be put where it belongs: the disk is full, or somebody else uses the place."""
 
 
 class CheckpointError(PanaceaError):

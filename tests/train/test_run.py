@@ -18,7 +18,7 @@ from panacea.errors import ConfigError
 from panacea.model.adapter_config import AdapterConfig
 from panacea.text import ChatMessage, load_model_text
 from panacea_train.data import TrainingFile, read_training_file
-from panacea_train.run_output import prepare_output
+from panacea_train.run_output import prepared_output
 from panacea_train.run_settings import RunSettings
 from panacea_train.step_loss import StepLoss
 from panacea_train.training_run import linear_targets, train_adapter
@@ -62,8 +62,9 @@ def settings() -> RunSettings:
 def run(settings: RunSettings, data: Path, out: Path, *, resume: bool = False, **options: Any) -> list[dict[str, Any]]:
     """Trains as the command does; the log of the finished run."""
     file = read_training_file(data)
-    prepare_output(settings, file, out, overwrite=options.pop("overwrite", False), resume=resume)
-    train_adapter(settings, file, out, progress=False, **options)
+    overwrite, say = options.pop("overwrite", False), options.get("report", print)
+    with prepared_output(settings, file, out, overwrite=overwrite, resume=resume, say=say) as folders:
+        train_adapter(settings, file, folders, progress=False, **options)
     log: list[dict[str, Any]] = json.loads((out / "training.json").read_text("utf-8"))["log"]
     return log
 
@@ -192,7 +193,7 @@ def test_a_folder_is_replaced_only_on_request_and_only_when_the_new_adapter_is_c
     assert (out / "adapter_model.safetensors").read_bytes() != before
     with pytest.raises(ConfigError, match="choose one"):
         run(other, data, out, overwrite=True, resume=True)
-    with pytest.raises(ConfigError, match="is no adapter, so it is not replaced"):
+    with pytest.raises(ConfigError, match="is not an adapter, so it is not replaced"):
         run(settings, data, tmp_path, overwrite=True)
 
 

@@ -46,22 +46,21 @@ class RunResult:
 def train_adapter(
     settings: RunSettings,
     file: TrainingFile,
-    out: Path,
+    folders: RunFolders,
     *,
     tensorboard: Path | None = None,
     progress: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
     report: Callable[[str], None] = lambda text: None,
 ) -> RunResult:
-    """Trains on `file` after `prepare_output` and puts the adapter into `out`, together with how it was made.
+    """Trains on `file` inside `prepared_output`; puts the adapter into its place, together with how it was made.
 
     A run that finds checkpoints of its own goes on with the last of them, to the same losses. `report` gets lines worth
     reading; `callbacks` are transformers'.
 
     Raises `ConfigError` for a model that cannot be loaded, adapted, or trained in this GPU's memory, and for data that
-    does not fit it.
+    does not fit it; `OutputError` when a file cannot be written.
     """
-    folders = RunFolders(out)
     model, encoder = _load(settings)
     targets = settings.targets or linear_targets(model)
     report(f"adapting {', '.join(targets)}")
@@ -72,7 +71,7 @@ def train_adapter(
         raise ConfigError("no example is left to train on")
     set_seed(settings.seed)
     adapted = _adapt(model, settings, file.dimensions, targets)
-    config = _training_config(settings, len(examples), folders.work / "checkpoints", tensorboard, progress)
+    config = _training_config(settings, len(examples), folders.checkpoints, tensorboard, progress)
     report(f"{len(examples):,} examples, {config.steps:,} steps of {min(config.batch_size, len(examples))}")
     with _memory_explained(settings):
         trainer = PanaceaTrainer(adapted, examples, config, held_out=held_out or None)

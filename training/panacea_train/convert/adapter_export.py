@@ -21,8 +21,9 @@ from panacea.model.hub import local_folder
 from panacea.preference import Preference
 from panacea_train.convert.agreement import Agreement, Change, Computing, Logits, compare, served_logits, source_logits
 from panacea_train.convert.base_model import as_base, check_fits, copy_beside_weights, linear_layers, load_base
+from panacea_train.convert.conversion_stages import stages
 from panacea_train.convert.lora import LoraAdapter, LoraFactors, lora_output
-from panacea_train.convert.output_folder import new_folder, stages
+from panacea_train.output_folder import new_folder
 
 ExportForm = Literal["lora", "merged"]
 

@@ -19,8 +19,9 @@ from panacea.model.hub import local_folder
 from panacea.preference import Dimension, Preference, PreferenceSpace
 from panacea_train.convert.agreement import Agreement, Change, Computing, check
 from panacea_train.convert.base_model import as_base, check_fits, linear_layers, relative_base, target_names
+from panacea_train.convert.conversion_stages import stages
 from panacea_train.convert.lora import LoraAdapter, lora_output
-from panacea_train.convert.output_folder import new_folder, stages
+from panacea_train.output_folder import new_folder
 
 MOST_ADAPTERS = 10
 

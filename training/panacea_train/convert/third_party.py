@@ -28,7 +28,8 @@ from panacea.preference import Dimension, Preference, PreferenceSpace
 from panacea_train.convert.agreement import Agreement, Change, Computing, check
 from panacea_train.convert.base_model import check_fits, linear_layers, target_names
 from panacea_train.convert.checkpoint_split import split_checkpoint
-from panacea_train.convert.output_folder import new_folder, stages
+from panacea_train.convert.conversion_stages import stages
+from panacea_train.output_folder import new_folder
 
 _ADAPTER_TENSOR = re.compile(r"(?P<module>.+)\.(?P<part>(?:lora|pref)_\w+)(?:\.weight)?")
 _DEEPSPEED_PARTS = {"lora_right_weight", "lora_left_weight", "lora_diagonal_weight", "pref_scaling"}

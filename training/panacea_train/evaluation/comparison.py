@@ -11,7 +11,7 @@ import numpy as np
 
 from panacea.errors import ConfigError
 from panacea.evaluation import Evaluation, EvaluationSweep, Interval
-from panacea_train.evaluation.evaluation_run import ANSWERS_FILE, EvaluationRun
+from panacea_train.evaluation.evaluation_run import ANSWERS_FILE, REPORT_FILE, EvaluationRun
 from panacea_train.evaluation.sweep_summary import (
     RESAMPLED_DIRECTIONS,
     RESAMPLES,
@@ -22,9 +22,11 @@ from panacea_train.evaluation.sweep_summary import (
     rounded,
     summarise,
 )
+from panacea_train.output_folder import Contents
 
 COMPARISON_FILE = "comparison.json"
 TABLE_FILE = "comparison.csv"
+COMPARISON = Contents("a comparison", (COMPARISON_FILE,), (COMPARISON_FILE, TABLE_FILE, REPORT_FILE))
 MEASURES = ("hypervolume", "inner_product", "sparsity", "spacing")
 
 

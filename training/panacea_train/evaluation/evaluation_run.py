@@ -10,9 +10,12 @@ from panacea.errors import ConfigError, first_line
 from panacea.evaluation import Evaluation, EvaluationSweep
 from panacea_train.evaluation.evaluation_file import EVALUATION_FILE, load_evaluation, save_evaluation
 from panacea_train.evaluation.sweep_summary import Answered
+from panacea_train.output_folder import Contents
 
 ANSWERS_FILE = "answers.jsonl"
 POINTS_FILE = "points.csv"
+REPORT_FILE = "report.html"
+EVALUATION = Contents("an evaluation", (ANSWERS_FILE,), (EVALUATION_FILE, POINTS_FILE, ANSWERS_FILE, REPORT_FILE))
 
 
 class AnswerRecord(Answered, frozen=True, kw_only=True, omit_defaults=True):
