@@ -164,7 +164,8 @@ def put_in_place(folders: RunFolders, model: PeftModel, settings: RunSettings, h
         else:
             model.peft_config[model.active_adapters[0]].base_model_name_or_path = settings.model
             save_adapter(model, new)
-        made = folders.described | {"log": history}
+        # A resumed run has read its history from a file with sorted keys.
+        made = folders.described | {"log": [dict(sorted(entry.items())) for entry in history]}
         (new / _MADE_FILE).write_text(json.dumps(made, indent=1) + "\n", "utf-8")
         try:
             folders.output.put(new)

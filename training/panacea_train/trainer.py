@@ -232,6 +232,9 @@ class PanaceaTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the loss and its parts since they were last logged.
 
+        `Trainer`'s last line is left out: its speed and its mean loss are those of this process alone, and a resumed run
+        would have others.
+
         Raises `FloatingPointError` when the loss or its gradient is not finite: no later step would mend that.
         """
         if "loss" in logs:
@@ -239,7 +242,8 @@ class PanaceaTrainer(Trainer):
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(logs.get(name, 0.0)):
                     raise FloatingPointError(f"{name} is {logs[name]} at step {self.state.global_step}")
-        super().log(logs, start_time)
+        if "train_runtime" not in logs:
+            super().log(logs, start_time)
 
 
 class OneLineProgress(ProgressCallback):
