@@ -56,7 +56,7 @@ class AnswerOptions(Bounded):
 
     temperature: tuple[float, ...] = ()
     """Sampling temperature, from 0 (greedy) to 2. May be repeated. Default: 0.7."""
-    samples: Count = 1
+    samples: Annotated[int, Bounds(least=1, most=10_000)] = 1
     """Answers to each prompt at each preference. A greedy answer is sampled once."""
     max_tokens: Count | None = None
     """Longest answer. Default: 256."""

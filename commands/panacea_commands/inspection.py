@@ -38,6 +38,7 @@ def inspect(
 
     from panacea.model.hub import local_folder
     from panacea_train.convert.adapter_inspection import Inspection, table
+    from panacea_train.output_file import write_whole
 
     check_writable("--json", options.json)
     check_writable("--picture", options.picture)
@@ -50,6 +51,7 @@ def inspect(
             from panacea_train.convert.inspection_picture import draw
         except ImportError as error:
             raise ConfigError(f"--picture needs matplotlib: pip install 'panacea-server[plot]' ({error})") from None
-        draw(inspection, options.picture)
+        write_whole(options.picture, lambda path: draw(inspection, path))
     if options.json is not None:
-        options.json.write_text(json.dumps(inspection.as_dict(), indent=1) + "\n", "utf-8")
+        text = json.dumps(inspection.as_dict(), indent=1) + "\n"
+        write_whole(options.json, lambda path: path.write_text(text, "utf-8"))

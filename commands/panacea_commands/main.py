@@ -35,6 +35,9 @@ _HELP_ALONE: Sequence[list[str]] = ([], ["train"], ["bench"], ["convert"])
 MOST_CHARACTERS = 2000
 """Most characters of an error's line. It may repeat an argument, which may be of any length."""
 
+MOST_ARGUMENTS = 10_000
+"""The parser's time grows with their square."""
+
 logger = logging.getLogger("panacea")
 
 
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command and returns the exit code."""
+    if len(arguments) > MOST_ARGUMENTS:
+        return _complain(f"{len(arguments):,} arguments are more than {MOST_ARGUMENTS:,}: give fewer", 2)
     if list(arguments) in _HELP_ALONE:
         app.help_print(list(arguments))
         return 2
@@ -61,13 +66,15 @@ def run(arguments: Sequence[str]) -> int:
             result_action="return_value",
         )
     except KeyboardInterrupt:
-        return 130
+        return _complain("interrupted", 130)
     except (EngineDeadError, OutputError) as error:
         return _complain(str(error), 1)
     except OptionError as error:
         return _complain(f"--{error.option.replace('_', '-')} {error.problem}", 2)
     except PanaceaError as error:
         return _complain(str(error), 2)
+    except MemoryError:
+        return _complain("this needs more memory than there is", 1)
     except OSError as error:
         return _complain(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
     except CycloptsError as error:

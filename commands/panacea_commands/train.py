@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from panacea.bounds import Bounded, Count, Natural
+from panacea.bounds import Bounded, Count
 from panacea.errors import ConfigError
 from panacea_commands.option_sources import FIELDS, new_app, panel
 from panacea_commands.option_values import read_point
@@ -18,6 +18,7 @@ from panacea_train.training_options import (
     MemoryOptions,
     ObjectiveOptions,
     ScheduleOptions,
+    Seed,
     StepOptions,
 )
 
@@ -167,7 +168,7 @@ class DemoOptions(Bounded):
 
     out: Path = Path("runs/demo")
     """Folder for base, adapter and evaluation."""
-    seed: Natural = 0
+    seed: Seed = 0
     """The same seed gives the same model on the same machine."""
     threads: Count = 1
     """CPU threads. One is fastest unless the machine is idle."""

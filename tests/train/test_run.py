@@ -1,6 +1,7 @@
 """A training run from file to adapter: the engine serves it, it resumes exactly, and nothing is lost or half there."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from panacea.config import EngineConfig
 from panacea.engine.engine import Engine
 from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
-from panacea.errors import ConfigError
+from panacea.errors import ConfigError, OutputError
 from panacea.model.adapter_config import AdapterConfig
 from panacea.text import ChatMessage, load_model_text
 from panacea_train.data import TrainingFile, read_training_file
@@ -294,3 +295,46 @@ def test_what_is_missing_is_said(data: Path) -> None:
         2,
         "panacea: error: --model is missing; panacea train --help shows all options\n",
     )
+
+
+def test_a_run_whose_place_a_stranger_fills_is_kept_and_finished_later(
+    tmp_path: Path, data: Path, settings: RunSettings
+) -> None:
+    """Also a run that is too short for a checkpoint of its own."""
+    out = tmp_path / "out"
+    settings = replace(settings, steps=1, save_steps=100)
+
+    class Fill(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            out.mkdir()
+            (out / "thesis.tex").write_text("a stranger's", "utf-8")
+
+    with pytest.raises(OutputError, match=r"out\.training keeps the run: --resume finishes it"):
+        run(settings, data, out, callbacks=[Fill()])
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    out.rename(tmp_path / "moved")
+    run(settings, data, out, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "moved", "out"]
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_leaves_nothing(
+    tmp_path: Path, data: Path, settings: RunSettings
+) -> None:
+    with pytest.raises(ConfigError, match="the model has no such module; it has q_proj"):
+        run(replace(settings, targets=("q_proy",)), data, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_a_finished_run_that_was_killed_before_it_cleaned_up_is_resumed(
+    tmp_path: Path, data: Path, settings: RunSettings
+) -> None:
+    out, kept = tmp_path / "out", tmp_path / "kept"
+
+    class Keep(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            shutil.copytree(tmp_path / "out.training", kept)
+
+    first = run(replace(settings, steps=2), data, out, callbacks=[Keep()])
+    kept.rename(tmp_path / "out.training")
+    assert run(replace(settings, steps=2), data, out, resume=True) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out"]

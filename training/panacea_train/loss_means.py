@@ -27,11 +27,20 @@ class LossMeans(TrainerCallback, ExportableState):
                 total, count = self._sums.get(name, (torch.zeros_like(value), 0))
                 self._sums[name] = (total + value, count + 1)
 
+    def so_far(self) -> dict[str, float]:
+        """The means since the last line of the log."""
+        return {name: total.item() / count for name, (total, count) in self._sums.items()}
+
     def take(self) -> dict[str, float]:
         """The means; the sums begin anew."""
-        means = {name: total.item() / count for name, (total, count) in self._sums.items()}
+        means = self.so_far()
         self._sums = {}
         return means
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last step is logged, and thus checked, also where it does not fill a line."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps. A float holds every float32 and float64 exactly."""

@@ -33,11 +33,15 @@ def preference_probes(examples: Sequence[Example], dimensions: int, limit: int =
     none, because its answer is right under one preference or under all.
     """
     vertices = np.eye(dimensions).tolist()
-    stride = max(1, len(examples) // limit)
-    spread = examples[::stride]
     # One from each example before the second of any.
-    rounds = zip_longest(*(_probes_of(example, vertices) for example in spread))
+    rounds = zip_longest(*(_probes_of(example, vertices) for example in spread(examples, limit)))
     return list(islice((probe for group in rounds for probe in group if probe is not None), limit))
+
+
+def spread(examples: Sequence[Example], most: int) -> list[Example]:
+    """At most `most` examples, evenly over all of them: files are often sorted."""
+    chosen = np.linspace(0, len(examples) - 1, min(len(examples), most)).round().astype(int).tolist()
+    return [examples[index] for index in chosen]
 
 
 def _probes_of(example: Example, vertices: Sequence[Sequence[float]]) -> Iterator[Probe]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from panacea.errors import ConfigError, OutputError
+from panacea.errors import ConfigError, OutputError, PanaceaError
 from panacea_train.data import TrainingFile
 from panacea_train.method import save_adapter
 from panacea_train.output_folder import MODEL, Contents, OutputFolder, output_folder
@@ -84,7 +84,13 @@ def prepared_output(
         folders = RunFolders(output, described)
         if not resume:
             _begin(folders, overwrite=overwrite)
-        yield folders
+        try:
+            yield folders
+        except (PanaceaError, OSError):
+            # A run that failed before its first checkpoint has nothing to resume: its mended command should simply run.
+            if last_checkpoint(folders.checkpoints) is None:
+                shutil.rmtree(folders.work, ignore_errors=True)
+            raise
 
 
 def _begin(folders: RunFolders, *, overwrite: bool) -> None:

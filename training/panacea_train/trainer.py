@@ -56,7 +56,7 @@ from panacea_train.batches import Batch, Sampling, StepBatches
 from panacea_train.dropout import without_dropout
 from panacea_train.loss_means import LossMeans
 from panacea_train.method import find_steering
-from panacea_train.preference_gap import Probe, preference_gap, preference_probes, vertex_losses
+from panacea_train.preference_gap import Probe, preference_gap, preference_probes, spread, vertex_losses
 from panacea_train.step_loss import StepLoss, logprobs_of
 from panacea_train.training_config import TrainingConfig
 from panacea_train.training_examples import Example, check_example
@@ -111,7 +111,7 @@ class PanaceaTrainer(Trainer):
             except ValueError as error:
                 raise ValueError(f"example {index}: {error}") from None
         if held_out is None:
-            held_out = examples[:: max(1, len(examples) // HELD_OUT)][:HELD_OUT]
+            held_out = spread(examples, HELD_OUT)
         if probes is None:
             probes = preference_probes(held_out, len(self.names))
         without_dropout(model)
@@ -232,18 +232,26 @@ class PanaceaTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the loss and its parts since they were last logged.
 
-        `Trainer`'s last line is left out: its speed and its mean loss are those of this process alone, and a resumed run
-        would have others.
+        `Trainer`'s last line is left out: its speed and its mean loss are those of this process alone, and a resumed
+        run would have others.
 
         Raises `FloatingPointError` when the loss or its gradient is not finite: no later step would mend that.
         """
         if "loss" in logs:
             logs |= self.means.take()
-            for name in ("loss", "grad_norm"):
-                if not math.isfinite(logs.get(name, 0.0)):
-                    raise FloatingPointError(f"{name} is {logs[name]} at step {self.state.global_step}")
+            self._check_finite(logs)
         if "train_runtime" not in logs:
             super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """A checkpoint of numbers that are not finite would replace the last good one, so there is none."""
+        self._check_finite(self.means.so_far())
+        super()._save_checkpoint(model, trial)
+
+    def _check_finite(self, logs: dict[str, float]) -> None:
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise FloatingPointError(f"{name} is {logs[name]} at step {self.state.global_step}")
 
 
 class OneLineProgress(ProgressCallback):

@@ -15,13 +15,18 @@ Aggregation = Literal[LossAggregation, "reward"]
 Selection = Literal["reward", "loss"]
 TrainingDType = Literal["auto", "float32", "bfloat16"]
 TrainingDevice = Literal["auto", "cpu"]
+Seed = Annotated[int, Bounds(least=0, most=2**32 - 1)]
+"""numpy's old generator, which transformers seeds too, takes no more bits."""
 
 RATES: dict[Objective, tuple[float, float]] = {"sft": (2e-3, 3e-2), "dpo": (1e-3, 2e-2)}
 """Learning rates of A and B, and of the singular values, that steered best in trials with models of 1 M parameters."""
 
-_Small = Annotated[float, Bounds(least=1e-6)]
-_Rate = Annotated[float, Bounds(least=1e-9)]
-_Weight = Annotated[float, Bounds(least=0)]
+_Small = Annotated[float, Bounds(least=1e-6, most=1e6)]
+_Rate = Annotated[float, Bounds(least=1e-9, most=1e6)]
+_Weight = Annotated[float, Bounds(least=0, most=1e6)]
+_Columns = 4096
+"""Most columns of a kind: as many as a hidden state of a model of 7 B parameters has numbers."""
+_Steps = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +61,9 @@ class ObjectiveOptions(Bounded):
 class AdapterOptions(Bounded):
     """The shape of the adapter, and its start."""
 
-    shared_columns: Natural = 8
+    shared_columns: Annotated[int, Bounds(least=0, most=_Columns)] = 8
     """k: columns that all preferences share. More columns learn more."""
-    columns_per_dimension: Count = 1
+    columns_per_dimension: Annotated[int, Bounds(least=1, most=_Columns)] = 1
     """Columns of each dimension. More than the paper's 1 steer more finely."""
     scaling: _Small | None = None
     """Factor before the product. Default: 512 / k, the paper's."""
@@ -74,11 +79,11 @@ class StepOptions(Bounded):
 
     batch_size: Count = 16
     """Examples in a step. A pair is one example."""
-    warmup_steps: Natural = 50
+    warmup_steps: Annotated[int, Bounds(least=0, most=_Steps)] = 50
     """Steps to warm up. A run never warms up for more than a tenth of its steps."""
     weight_decay: _Weight = 0.0
     """Weight decay of A and B."""  # or of the matrices of a model without adapter; E, norms and biases never decay
-    seed: Natural = 0
+    seed: Seed = 0
     """The same seed gives the same adapter."""
 
 
@@ -88,7 +93,7 @@ class ScheduleOptions(Bounded):
 
     epochs: _Small = 1.0
     """Passes over the data."""
-    steps: Count | None = None
+    steps: Annotated[int, Bounds(least=1, most=_Steps)] | None = None
     """Number of steps, instead of --epochs."""
     learning_rate: _Rate | None = None
     """Learning rate of A and B. Default: 1e-3 for dpo, 2e-3 for sft."""

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback, set_seed
 
-from panacea.errors import ConfigError, first_line
+from panacea.errors import ConfigError, OutputError, first_line
 from panacea.model.hub import local_folder
 from panacea_train.data import TrainingFile
 from panacea_train.data.encoding import ConversationEncoder
@@ -28,6 +29,10 @@ from panacea_train.training_options import RATES, LossOptions, MemoryOptions, St
 
 ROUTERS = ("gate", "router")
 """Linear layers that choose experts. A preference that changed the choice would change which weights are adapted."""
+
+_CPU_MEMORY = "DefaultCPUAllocator"
+_UNWRITTEN = ("PytorchStreamWriter", "inline_container", "unexpected pos")
+"""torch has no type for these errors, only words."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def train_adapter(
     does not fit it; `OutputError` when a file cannot be written.
     """
     model, encoder = _load(settings)
-    targets = settings.targets or linear_targets(model)
+    targets = _checked_targets(settings, model)
     report(f"adapting {', '.join(targets)}")
     examples, held_out, too_long = _examples(settings, file, encoder, _limit(settings, model), progress)
     if too_long:
@@ -73,7 +78,7 @@ def train_adapter(
     adapted = _adapt(model, settings, file.dimensions, targets)
     config = _training_config(settings, len(examples), folders.checkpoints, tensorboard, progress)
     report(f"{len(examples):,} examples, {config.steps:,} steps of {min(config.batch_size, len(examples))}")
-    with _memory_explained(settings):
+    with _faults_explained(settings):
         trainer = PanaceaTrainer(adapted, examples, config, held_out=held_out or None)
         for callback in callbacks:
             trainer.add_callback(callback)
@@ -94,6 +99,15 @@ def train_adapter(
             name.removeprefix(VERTEX_LOSS): loss for name, loss in metrics.items() if name.startswith(VERTEX_LOSS)
         },
     )
+
+
+def _checked_targets(settings: RunSettings, model: PreTrainedModel) -> tuple[str, ...]:
+    found = linear_targets(model)
+    known = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for target in settings.targets or ():
+        if target not in known:
+            raise ConfigError(f"--target {target[:64]}: the model has no such module; it has {', '.join(found)}")
+    return settings.targets or found
 
 
 def linear_targets(model: PreTrainedModel) -> tuple[str, ...]:
@@ -218,15 +232,23 @@ def _training_config(
 
 
 @contextmanager
-def _memory_explained(settings: RunSettings) -> Generator[None]:
+def _faults_explained(settings: RunSettings) -> Generator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        ways = ["a smaller --max-tokens"]
-        if not settings.gradient_checkpointing:
-            ways.insert(0, "--gradient-checkpointing")
-        if settings.accumulation < settings.batch_size:
-            ways.insert(0, f"--accumulation {2 * settings.accumulation}")
-        raise ConfigError(
-            f"the GPU's memory is too small for this: try {', '.join(ways)} ({first_line(error)})"
-        ) from None
+    except FloatingPointError as error:
+        raise ConfigError(f"{error}: divide both learning rates by 3 to 10, and look at the data") from None
+    except SafetensorError as error:
+        raise OutputError(f"a checkpoint cannot be written: {first_line(error)}") from None
+    except RuntimeError as error:
+        told = first_line(error)
+        if isinstance(error, torch.OutOfMemoryError) or _CPU_MEMORY in told:
+            ways = ["a smaller --max-tokens"]
+            if not settings.gradient_checkpointing:
+                ways.insert(0, "--gradient-checkpointing")
+            if settings.accumulation < settings.batch_size:
+                ways.insert(0, f"--accumulation {2 * settings.accumulation}")
+            whose = "the machine's" if _CPU_MEMORY in told else "the GPU's"
+            raise ConfigError(f"{whose} memory is too small for this: try {', '.join(ways)} ({told})") from None
+        if any(sign in str(error) for sign in _UNWRITTEN):
+            raise OutputError(f"a checkpoint cannot be written: is the disk full? ({told})") from None
+        raise

@@ -1,5 +1,6 @@
 """Resolves a folder or a hub id to a local folder. This module does not import torch."""
 
+import os
 import re
 from pathlib import Path
 
@@ -24,10 +25,12 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def local_folder(name: str) -> Path:
     """The folder `name`, or the snapshot of the hub repository `name`.
 
-    Missing files are downloaded with a progress bar. Raises `ConfigError`.
+    Missing files are downloaded with a progress bar. Raises `ConfigError`, also for a folder with a pipe, a socket or a
+    device in it: reading one may wait for ever.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        _check_files(folder)
         return folder
     if not _HUB_ID.fullmatch(name):
         raise ConfigError(f"{name} is neither a folder nor a hub id (owner/name)")
@@ -45,3 +48,10 @@ def local_folder(name: str) -> Path:
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ConfigError(f"{name} cannot be downloaded: {first_line(error)}") from None
+
+
+def _check_files(folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not (entry.is_file() or entry.is_dir() or entry.is_symlink()):
+                raise ConfigError(f"{folder} holds {entry.name}, which is not a regular file: remove it")

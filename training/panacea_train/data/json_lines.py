@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from panacea.errors import ConfigError
+from panacea_train.input_file import check_regular
 
 SHOWN_CHARACTERS = 64
 """Most characters of a field's name in a message: the name may be any text."""
@@ -28,6 +29,7 @@ class Problem:
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines that are not empty, each with its number from 1. Raises `ConfigError` if the file cannot be read."""
+    check_regular(path)
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):

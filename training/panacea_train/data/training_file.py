@@ -12,6 +12,13 @@ from panacea_train.data.json_lines import Problem, field_path, parse_object, pro
 from panacea_train.data.line_formats import format_of
 from panacea_train.data.training_records import Compared, Record, Scored, Shown, dimensions_of
 
+MOST_DIMENSIONS = 256
+"""Each dimension has a column of its own, and with more than 256 columns the kernels do not run."""
+SHOWN_DIMENSIONS = 20
+"""Dimensions that a message lists."""
+
+_NO_NAME = "is not a name: use up to 64 letters, digits, '_', '.' and '-', a letter or digit first"
+
 
 @dataclass(frozen=True)
 class TrainingFile:
@@ -28,8 +35,13 @@ class TrainingFile:
 def read_training_file(path: Path, dimensions: Sequence[str] = ()) -> TrainingFile:
     """Reads a JSON Lines file and skips empty lines. Without `dimensions` the file's own are used.
 
-    Raises `ConfigError` when the file cannot be read or has no lines.
+    Raises `ConfigError` when the file cannot be read, or has no lines or too many dimensions, and for `dimensions` that
+    are not names.
     """
+    for name in dimensions:
+        if not NAME_PATTERN.fullmatch(name):
+            raise ConfigError(f"--dimension {field_path((name,))} {_NO_NAME}")
+    _check_count("--dimension", dimensions)
     problems: list[Problem] = []
     numbered: list[tuple[int, Record]] = []
     for number, line in read_lines(path):
@@ -42,9 +54,17 @@ def read_training_file(path: Path, dimensions: Sequence[str] = ()) -> TrainingFi
         raise ConfigError(f"{path} has no lines")
     named = dict.fromkeys(name for _, record in numbered for name in dimensions_of(record))
     chosen = tuple(dimensions or filter(NAME_PATTERN.fullmatch, named))
+    _check_count(str(path), chosen)
     for number, record in numbered:
         problems += _disagreements(number, record, chosen)
     return TrainingFile(path, chosen, tuple(numbered), tuple(sorted(problems)))
+
+
+def _check_count(where: str, dimensions: Sequence[str]) -> None:
+    if len(dimensions) > MOST_DIMENSIONS:
+        raise ConfigError(
+            f"{where} names {len(dimensions):,} dimensions, and an adapter has at most {MOST_DIMENSIONS}: choose fewer"
+        )
 
 
 def _parse(number: int, line: bytes) -> Record | list[Problem]:
@@ -61,7 +81,7 @@ def _parse(number: int, line: bytes) -> Record | list[Problem]:
 
 def _disagreements(number: int, record: Record, dimensions: tuple[str, ...]) -> Iterator[Problem]:
     """The problems of `record` in a file with these dimensions."""
-    listed = f"dimensions: {', '.join(dimensions)}"
+    listed = f"dimensions: {_listed(dimensions)}"
     match record:
         case Scored():
             for index, scores in enumerate(record.scores):
@@ -82,7 +102,11 @@ def _disagreements(number: int, record: Record, dimensions: tuple[str, ...]) -> 
 def _unknown(number: int, field: str, names: Iterable[str], known: tuple[str, ...]) -> Iterator[Problem]:
     for name in names:
         if not NAME_PATTERN.fullmatch(name):
-            words = "is not a name: use up to 64 letters, digits, '_', '.' and '-', a letter or digit first"
-            yield Problem(number, field_path((field, name)), words)
+            yield Problem(number, field_path((field, name)), _NO_NAME)
         elif name not in known:
-            yield Problem(number, field_path((field, name)), f"is not among the dimensions: {', '.join(known)}")
+            yield Problem(number, field_path((field, name)), f"is not among the dimensions: {_listed(known)}")
+
+
+def _listed(dimensions: Sequence[str]) -> str:
+    more = f" and {len(dimensions) - SHOWN_DIMENSIONS} more" if len(dimensions) > SHOWN_DIMENSIONS else ""
+    return ", ".join(dimensions[:SHOWN_DIMENSIONS]) + more

@@ -8,6 +8,7 @@ from typing import Any
 
 from panacea.errors import ConfigError, PreferenceError
 from panacea.preference import Preference, PreferenceSpace
+from panacea_train.input_file import check_regular
 from panacea_train.pareto import simplex_grid
 
 MOST_POINTS = 1000
@@ -32,6 +33,7 @@ def read_preferences(path: Path, space: PreferenceSpace) -> list[Preference]:
     A point is an object of weights by name, a list of weights, or the name of one of the adapter's presets.
     Raises `ConfigError` naming the point at fault.
     """
+    check_regular(path)
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
