@@ -58,7 +58,7 @@ def test_evaluating_needs_no_packages_of_training() -> None:
         "panacea_train.evaluation.comparison",
         "panacea_train.report.terminal",
         "panacea_train.rewards",
-        "panacea_train.convert.output_folder",
+        "panacea_train.output_folder",
     )
     code = f"import sys; sys.modules.update(dict.fromkeys({names!r})); import {', '.join(modules)}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
