@@ -55,7 +55,8 @@ class RequestMessage(Strict):
     def as_chat_message(self) -> ChatMessage:
         """The message for the chat template, which knows developer as system."""
         role = "system" if self.role == "developer" else self.role
-        return ChatMessage(role, "".join(part.text for part in self.content))
+        texts = tuple(part.text for part in self.content)
+        return ChatMessage(role, "".join(texts), texts if len(texts) > 1 else ())
 
 
 class ChatRequest(GenerationRequest):
