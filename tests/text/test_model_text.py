@@ -11,7 +11,7 @@ import pytest
 from panacea.errors import CheckpointError
 from panacea.text import ChatMessage, load_model_text
 from panacea.text.generation_defaults import GenerationDefaults, generation_defaults
-from panacea.text.tokenizer import load_tokenizer, named_tokens
+from panacea.text.tokenizer import load_tokenizer
 from tests.golden_files import BASE
 from tests.text.tiny import TEXT
 
@@ -112,11 +112,6 @@ def test_a_folder_may_leave_out_all_but_the_tokenizer(folder: Path) -> None:
 def test_a_base_model_without_template_loads(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     assert load_model_text(folder).prompts is None
-
-
-def test_named_tokens_are_words_or_objects() -> None:
-    config = {"eos_token": {"content": "</s>"}, "bos_token": "<s>", "pad_token": None, "model_max_length": 5}
-    assert named_tokens(config) == {"eos_token": "</s>", "bos_token": "<s>"}
 
 
 def test_defaults_are_openais_where_the_model_says_nothing() -> None:

@@ -12,6 +12,7 @@ from jinja2 import TemplateError, meta
 
 from panacea.errors import CheckpointError, RequestError
 from panacea.text.template_environment import TemplateEnvironment
+from panacea.text.token_settings import read_json
 from panacea.text.traced_text import MESSAGE, TEMPLATE, TracedText, plain, traced
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,9 @@ class ChatTemplate:
         conversations = {"user": [message], "system": [message, user], "assistant": [user, message, user]}
         try:
             rendered = self._rendered(conversations[role], {}, add_generation_prompt=False)
+        except RequestError:
+            # A template without end is no answer to this question. The request fails, as it would with the template.
+            raise
         except Exception:
             return False
         words = (content,) if isinstance(content, str) else content
@@ -179,12 +183,22 @@ def _bounded(parts: Iterable[str]) -> TracedText:
 
 
 def read_chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
-    """The source of a model folder's chat template; None if it has none (base models)."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    entry = tokenizer_config.get("chat_template")
-    if isinstance(entry, list):
-        named = {item["name"]: item["template"] for item in entry if isinstance(item, dict)}
-        entry = named.get("default")
-    return entry if isinstance(entry, str) else None
+    """The source of a model folder's chat template, the default one of several; None if it has none (base models).
+
+    Raises `CheckpointError` if a file cannot be read.
+    """
+    for name in ("chat_template.jinja", "additional_chat_templates/default.jinja"):
+        if (file := folder / name).is_file():
+            try:
+                return file.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{file} cannot be read: {error}") from error
+    # The last is that of models which also take images.
+    for settings in (tokenizer_config, read_json(folder / "chat_template.json")):
+        entry = settings.get("chat_template")
+        if isinstance(entry, list):
+            named = {item["name"]: item["template"] for item in entry if isinstance(item, dict)}
+            entry = named.get("default")
+        if isinstance(entry, str):
+            return entry
+    return None

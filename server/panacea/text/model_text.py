@@ -11,7 +11,8 @@ from panacea.errors import RequestError
 from panacea.text.chat_template import ChatMessage, ChatTemplate, read_chat_template
 from panacea.text.generation_defaults import GenerationDefaults, generation_defaults
 from panacea.text.prompt import PromptEncoder
-from panacea.text.tokenizer import load_tokenizer, named_tokens, read_json
+from panacea.text.token_settings import read_json, read_token_settings
+from panacea.text.tokenizer import load_tokenizer
 from panacea.text.vocabulary import Vocabulary
 
 
@@ -77,7 +78,7 @@ def load_model_text(folder: Path) -> ModelText:
     """
     tokenizer = load_tokenizer(folder)
     tokenizer_config = read_json(folder / "tokenizer_config.json")
-    named = named_tokens(tokenizer_config)
+    named = read_token_settings(folder).names
     source = read_chat_template(folder, tokenizer_config)
     return ModelText(
         tokenizer=tokenizer,
