@@ -6,7 +6,8 @@ layer: norm, q+k+v, rotate and store, attend, o, norm, gate+up, silu and product
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import MoeModelOutputWithPast
 
 import panacea_kernels as pk
 from panacea.model.attention_interface import STEP_ATTENTION
@@ -68,8 +68,9 @@ class TransformersDecoder:
         self._network = network
         # Some families scale or cap their logits after the head. So the family's own forward computes the logits, with
         # the given states in place of its layers' output.
+        self._given = _Given(network.base_model)
         self._head: Any = copy.copy(network)
-        self._head._modules = {**dict(network.named_children()), network.base_model_prefix: _Given()}
+        self._head._modules = {**dict(network.named_children()), network.base_model_prefix: self._given}
 
     def states(self, token_ids: torch.Tensor, cache: Cache, rows: torch.Tensor | None) -> torch.Tensor:
         output = self._network.base_model(
@@ -82,15 +83,57 @@ class TransformersDecoder:
         return states if rows is None else states.index_select(0, rows)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._head(inputs_embeds=states[None], use_cache=False).logits[0]
+        token_ids = torch.zeros(1, len(states), dtype=torch.int64, device=states.device)  # nobody embeds them
+        with self._given.holding(states[None]):
+            logits: torch.Tensor = self._head(input_ids=token_ids, use_cache=False).logits[0]
         return logits
 
 
-class _Given(nn.Module):
-    """Takes the place of a network's layers and returns its input, which is already their output."""
+class _Given:
+    """Takes the place of a network's layers. Whatever it is called with, it returns the states that it holds.
 
-    def forward(self, inputs_embeds: torch.Tensor, **_options: object) -> MoeModelOutputWithPast:
-        return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
+    Families call their layers with arguments of their own, by position or by name, and some call `model.decoder`
+    instead of `model`. A part of the layers that contains attention is therefore replaced too, and everything else
+    (the embedding, to which a head may be tied) is the network's own.
+    """
+
+    def __init__(self, layers: nn.Module) -> None:
+        self._layers = layers
+        self._states: torch.Tensor | None = None
+
+    @contextmanager
+    def holding(self, states: torch.Tensor) -> Generator[None]:
+        """Within this context, calls return `states` (1, n, hidden)."""
+        self._states = states
+        try:
+            yield
+        finally:
+            self._states = None
+
+    def __call__(self, *_inputs: object, **_options: object) -> "_Output":
+        assert self._states is not None, "the head runs while states are given"
+        return _Output(self._states)
+
+    def __getattr__(self, name: str) -> Any:
+        part = getattr(self._layers, name)
+        attends = isinstance(part, nn.Module) and any(hasattr(module, "layer_idx") for module in part.modules())
+        return self if attends else part
+
+
+class _Output:
+    """The output of a network's layers that consists of their states alone, read by name or by position.
+
+    Families also read what only some layers return (router logits, states of an image). Here these are None.
+    """
+
+    def __init__(self, states: torch.Tensor) -> None:
+        self.last_hidden_state = states
+
+    def __getattr__(self, _name: str) -> None:
+        return None
+
+    def __getitem__(self, index: int) -> torch.Tensor | None:
+        return None if index else self.last_hidden_state
 
 
 @dataclass(frozen=True)
