@@ -81,6 +81,15 @@ class RequestFailedError(EngineError):
         self.index = index
 
 
+def is_contained(error: BaseException) -> bool:
+    """Whether an exception that one request caused may be answered with an error for this request alone.
+
+    A panic in a Rust library is not an `Exception`, and yet an error like any other. Requests to end the process are
+    not contained.
+    """
+    return not isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's error message, or the name of its type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -48,22 +48,35 @@ class Launched:
 class PagedFakeModel:
     """Keeps tokens where a real model keeps keys and values, and reads the past from nowhere else.
 
-    With `steps_ahead` it knows each slot's last token before the engine does, as a GPU would.
+    With `steps_ahead` it knows each slot's last token before the engine does, as a GPU would. A step in which a request
+    computes `culprit` raises, when half of its writes are done and some of the new last tokens are known.
     """
 
-    def __init__(self, block_size: int, steps_ahead: int) -> None:
+    def __init__(self, block_size: int, steps_ahead: int, culprit: int | None = None) -> None:
         self.block_size = block_size
         self.steps_ahead = steps_ahead
         self.cache: dict[tuple[int, int], Entry] = {}
         self.last_tokens: dict[int | None, int] = {}
         self.steps: list[list[Work]] = []
+        self.culprit = culprit
+        self.usable = True
+        self.probes = 0
+        self.without_slot = 0
+        """Launched items whose sequences had ended before."""
+
+    def is_usable_after(self, _fault: BaseException) -> bool:
+        self.probes += 1
+        return self.usable
 
     def launch(self, work: Sequence[Work]) -> Launched:
         self.steps.append(list(work))
+        self.without_slot += sum(item.sequence.slot is None for item in work)
         sampled: list[Sampled] = []
         for item in work:
             for position, token in enumerate(item.sequence.tokens(item.start, item.count), item.start):
                 known = self.last_tokens[item.sequence.slot] if token == PENDING_TOKEN else token
+                if known == self.culprit:
+                    self._break(work, item)
                 self.cache[self._place(item, position)] = (known, item.sequence.request.preference)
         for item in work:  # after all writes, as they may be to blocks that others read
             if item.samples:
@@ -72,6 +85,16 @@ class PagedFakeModel:
                 self.last_tokens[item.sequence.slot] = token
                 sampled.append(Sampled(token, None, ()))
         return Launched(sampled)
+
+    def _break(self, work: Sequence[Work], culprit: Work) -> None:
+        """Raises as a real step may: some keys and values are written, and some tokens are drawn, all of them wrong."""
+        for item in work:
+            if item.sequence is not culprit.sequence:
+                for position in range(item.start, item.start + item.count):
+                    self.cache[self._place(item, position)] = (VOCABULARY, None)
+                if item.samples:
+                    self.last_tokens[item.sequence.slot] = VOCABULARY
+        raise RuntimeError("this token cannot be computed")
 
     def _place(self, item: Work, position: int) -> tuple[int, int]:
         return item.sequence.blocks[position // self.block_size], position % self.block_size
@@ -85,9 +108,11 @@ def make_engine(
     steps_ahead: int = 0,
     *,
     cached: bool = False,
+    culprit: int | None = None,
 ) -> tuple[Engine, PagedFakeModel]:
-    """An engine over a fake model, with a prefix cache if it is asked for."""
-    model = PagedFakeModel(block_size, steps_ahead)
+    """An engine over a fake model, with a prefix cache if it is asked for. For `culprit` see
+    `PagedFakeModel`."""
+    model = PagedFakeModel(block_size, steps_ahead, culprit)
     identity = IDENTITY if cached else None
     scheduler = Scheduler(num_blocks, block_size, max_batch, max_step_tokens, 10_000, identity)
     info = EngineInfo(

@@ -171,7 +171,7 @@ def test_a_prompt_with_a_score_that_is_no_number_is_broken(broken: float) -> Non
     logits = torch.zeros(2, 354)
     for rows, finite in ((logits, True), (logits.index_fill(0, torch.tensor([1]), broken), False)):
         scores, sequence = PromptScores(), Sequence("one", Request([5, 6, 7], None, SCORE))
-        scores.add([WantedRows(sequence, range(2), [6, 7])], [rows], logits.device)
+        scores.add([WantedRows(sequence, 0, range(2), [6, 7])], [rows], logits.device)
         choice = choose(logits[:1], [SamplingRow(SCORE, 0, ())], Adjustments(1, 354, logits.device))
         (sampled,) = ScoringStep(choice, {0: scores.take(sequence)}).result()
         assert sampled.finite == finite

@@ -21,6 +21,7 @@ NUM_BLOCKS = 256
 CONTEXT = 2048
 
 # A prompt that begins with one of these tokens ...
+BREAKS = 300  # ... makes this forward and all after it raise,
 RAISES = 301  # ... makes the forward raise,
 HANGS = 302  # ... never return,
 HANGS_WITH_THE_INTERPRETER = 303  # ... never return, and let no other thread run,
@@ -54,14 +55,23 @@ class FaultyModel:
 
     steps_ahead = 0
 
+    def __init__(self) -> None:
+        self._is_broken = False
+
+    def is_usable_after(self, _fault: BaseException) -> bool:
+        return not self._is_broken
+
     def launch(self, work: Sequence[Any]) -> Launched:
         time.sleep(STEP_S)
         for item in work:
             match item.sequence.request.prompt_ids[0]:
                 case _ if item.sequence.num_outputs < 3:
                     pass
-                case token if token == RAISES:
+                case token if token == BREAKS:
+                    self._is_broken = True
                     raise RuntimeError("an illegal memory access, say")
+                case token if token == RAISES:
+                    raise ValueError("this request cannot be computed")
                 case token if token == HANGS:
                     time.sleep(3600)
                 case token if token == HANGS_WITH_THE_INTERPRETER:

@@ -140,7 +140,7 @@ def give_signal(number: signal.Signals) -> Callable[[Served], None]:
     ("inject", "limit_s", "words"),
     [
         pytest.param(give_signal(signal.SIGKILL), 2, "was ended by SIGKILL", id="killed"),
-        pytest.param(poison(faults.RAISES), 2, "a step raised RuntimeError", id="raises"),
+        pytest.param(poison(faults.BREAKS), 2, "a step raised RuntimeError", id="breaks"),
         pytest.param(give_signal(signal.SIGSTOP), WATCHDOG_S + 2, "was silent for more than 2 s", id="stopped"),
         pytest.param(poison(faults.HANGS), WATCHDOG_S + 2, "a step of the engine took more than 2 s", id="hangs"),
         pytest.param(
@@ -194,7 +194,11 @@ def test_a_fault_of_the_engine_is_told_to_all_in_time_and_service_comes_back(
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("token", "words"),
-    [(faults.IS_NOT_FINITE, "not finite"), (faults.CANNOT_BE_ADDED, "could not be added")],
+    [
+        (faults.IS_NOT_FINITE, "not finite"),
+        (faults.RAISES, "its step raised ValueError"),
+        (faults.CANNOT_BE_ADDED, "could not be added"),
+    ],
 )
 def test_a_fault_in_one_requests_own_data_fails_that_request_alone(
     server: Served, token: int, words: str, stream: bool
@@ -214,7 +218,7 @@ def test_a_fault_in_one_requests_own_data_fails_that_request_alone(
         error = json.loads(response.text.strip().split("data: ")[-1])["error"]
         assert error["code"] == "request_failed"
         assert words in error["message"]
-        assert response.status_code == (200 if stream and token == faults.IS_NOT_FINITE else 500)
+        assert response.status_code == (200 if stream and token != faults.CANNOT_BE_ADDED else 500)
     for thread in neighbours:
         thread.join()
     assert answers == [expected] * 3

@@ -92,6 +92,9 @@ class PrefillSkipped:
             return _MadeUp(sum(item.samples for item in work))
         return self._runner.launch(work)
 
+    def is_usable_after(self, fault: BaseException) -> bool:
+        return self._runner.is_usable_after(fault)
+
 
 def decoding_engine(
     runner: Runner, config: EngineConfig, preferences: Sequence[Preference | None], context: int, steps: int

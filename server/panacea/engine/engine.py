@@ -1,8 +1,9 @@
 """The engine: requests in, tokens out. The server's engine process and offline callers use the same one."""
 
 import itertools
+import logging
 import time
-from collections import abc, deque
+from collections import abc
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING
 
@@ -22,15 +23,18 @@ from panacea.engine.outputs import (
 from panacea.engine.prefix_keys import ModelIdentity
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
+from panacea.engine.running_steps import RunningSteps
 from panacea.engine.sampler import Sampled
 from panacea.engine.scheduler import Scheduler, Work
 from panacea.engine.sequence import Sequence
-from panacea.engine.step_runner import RunningStep, StepRunner
-from panacea.errors import EngineError, PanaceaError, RequestError, RequestFailedError
+from panacea.engine.step_runner import StepRunner
+from panacea.errors import EngineError, PanaceaError, RequestError, RequestFailedError, is_contained
 from panacea.model.loader import LoadedModel, load_model
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
+
+logger = logging.getLogger(__name__)
 
 _COMPILE_PATIENCE_S = 0.005
 """How long a step without other work waits for a grammar before it returns to the caller."""
@@ -72,11 +76,8 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._streams: dict[str, LocalStream] = {}
         self._ids = itertools.count()
-        self._running_steps: deque[tuple[list[Sequence], RunningStep]] = deque()
+        self._steps = RunningSteps(scheduler)
         self._failures: list[RequestFailure] = []
-        self._steps = 0
-        self._max_step_requests = 0
-        self._max_step_preferences = 0
 
     @classmethod
     def load(cls, config: EngineConfig) -> "Engine":
@@ -115,19 +116,19 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work or bool(self._running_steps) or bool(self._compiling)
+        return self._scheduler.has_work or bool(self._steps) or bool(self._compiling)
 
     @property
     def stats(self) -> EngineStats:
         return EngineStats(
-            steps=self._steps,
+            steps=self._steps.launched,
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting) + len(self._compiling),
             free_blocks=len(self._scheduler.blocks),
             free_slots=len(self._scheduler.slots),
             preemptions=self._scheduler.preemptions,
-            max_step_requests=self._max_step_requests,
-            max_step_preferences=self._max_step_preferences,
+            max_step_requests=self._steps.most_requests,
+            max_step_preferences=self._steps.most_preferences,
             prefix_queries=self._scheduler.prefix_cache.queries,
             prefix_hits=self._scheduler.prefix_cache.hits,
         )
@@ -154,22 +155,17 @@ class Engine:
     def step(self) -> list[TokenOutput]:
         """Schedule, launch, wait, report: starts one forward and returns its tokens.
 
-        With a runner that works a step ahead, the tokens are those of the previous step.
+        With a runner that works a step ahead, the tokens are those of the previous step. A launch that raises fails
+        only the requests that cause it, unless the device is not usable any more. Then the exception is raised.
         """
         self._queue_compiled()
         work = self._scheduler.schedule()
-        if work:
-            sampling = [item.sequence for item in work if item.samples]
-            self._running_steps.append((sampling, self._runner.launch(work)))
-            self._scheduler.advance(work)
-            self._count(work)
         tokens: list[TokenOutput] = []
-        while len(self._running_steps) > (self._runner.steps_ahead if work else 0):
-            sequences, step = self._running_steps.popleft()
-            for sequence, sampled in zip(sequences, step.result(), strict=True):
-                if self._is_live(sequence):  # it may have ended after this step was launched
-                    tokens += self._report(sequence, sampled)
-        return tokens
+        fault = self._steps.launch(self._runner, work) if work else None
+        if fault is not None:
+            tokens += self._wait(0)  # a second launch needs the tokens of the steps that still run
+            tokens += self._launch_in_halves(work, fault)
+        return tokens + self._wait(self._runner.steps_ahead if work else 0)
 
     def drop_late(self) -> list[Sequence]:
         """Ends the requests that have waited for their first step for longer than the configured limit."""
@@ -272,6 +268,36 @@ class Engine:
         if not all(0 <= weight <= 1 for weight in preference):  # false for NaN too
             raise RequestError("the weights of a preference must be between 0 and 1", "preference")
 
+    def _launch_in_halves(self, work: abc.Sequence[Work], fault: BaseException) -> list[TokenOutput]:
+        """Launches work that raised `fault` once more, in parts, and returns the tokens. A request that raises alone
+        fails.
+
+        No other request notices: nothing was sampled yet, and its keys and values are written to the same places.
+        """
+        if len(work) == 1:
+            if self._is_live(work[0].sequence):
+                self._fail_by(work[0].sequence, fault)
+            return []
+        tokens: list[TokenOutput] = []
+        middle = len(work) // 2
+        for part in (work[:middle], work[middle:]):
+            live = [item for item in part if self._is_live(item.sequence)]  # one may have ended since it was scheduled
+            again = self._steps.launch(self._runner, live) if live else None
+            tokens += self._wait(0) if again is None else self._launch_in_halves(live, again)
+        return tokens
+
+    def _wait(self, steps_left: int) -> list[TokenOutput]:
+        """Waits for the oldest running steps until `steps_left` of them run. Returns their tokens."""
+        tokens: list[TokenOutput] = []
+        while len(self._steps) > steps_left:
+            for sequence, sampled in self._steps.wait():
+                if self._is_live(sequence):  # it may have ended after this step was launched
+                    try:
+                        tokens += self._report(sequence, sampled)
+                    except BaseException as error:
+                        self._fail_by(sequence, error)
+        return tokens
+
     def _is_live(self, sequence: Sequence) -> bool:
         return self._sequences.get(sequence.request_id) is sequence
 
@@ -286,21 +312,31 @@ class Engine:
 
     def _queue_compiled(self) -> None:
         """Queues the sequences whose grammars are ready. Waits a moment for one if there is nothing else to do."""
-        if self._compiling and not self._scheduler.has_work and not self._running_steps:
+        if self._compiling and not self._scheduler.has_work and not self._steps:
             wait(self._compiling.values(), _COMPILE_PATIENCE_S, FIRST_COMPLETED)
         for sequence, compiled in list(self._compiling.items()):
             if compiled.done():
                 try:
                     sequence.grammar = Grammars.start(compiled)
+                    self._scheduler.add(sequence)
                 except RequestError as error:
                     self._fail(sequence, str(error), error.param)
-                    continue
-                del self._compiling[sequence]
-                self._scheduler.add(sequence)
+                except BaseException as error:
+                    self._fail_by(sequence, error)
+                else:
+                    del self._compiling[sequence]
 
     def _fail(self, sequence: Sequence, message: str, param: str | None = None) -> None:
         self.abort(sequence.request_id)
         self._failures.append(RequestFailure(sequence.request_id, message, param))
+
+    def _fail_by(self, sequence: Sequence, error: BaseException) -> None:
+        """Fails a sequence for which something raised `error`. The message does not repeat the error's text, which may
+        contain parts of other requests."""
+        if not is_contained(error):
+            raise error
+        logger.error("request %s failed", sequence.request_id, exc_info=error)
+        self._fail(sequence, f"its step raised {type(error).__name__}")
 
     def _report(self, sequence: Sequence, sampled: Sampled) -> list[TokenOutput]:
         """The sequence's token in a list, which is empty if the sequence failed."""
@@ -349,12 +385,6 @@ class Engine:
         params = sequence.request.params
         ends_text = token in self.info.eos_token_ids and not (params.ignore_eos and sequence.grammar is None)
         return token in params.stop_token_ids or ends_text
-
-    def _count(self, work: abc.Sequence[Work]) -> None:
-        self._steps += 1
-        self._max_step_requests = max(self._max_step_requests, len(work))
-        preferences = {item.sequence.request.preference for item in work}
-        self._max_step_preferences = max(self._max_step_preferences, len(preferences))
 
 
 def _start_times(sequence: Sequence) -> StartTimes:

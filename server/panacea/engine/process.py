@@ -36,7 +36,7 @@ from panacea.engine.messages import (
     ToEngine,
 )
 from panacea.engine.outputs import TokenOutput
-from panacea.errors import EngineError, PanaceaError, RequestError
+from panacea.errors import EngineError, PanaceaError, RequestError, is_contained
 from panacea.logs import configure_logs
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ class EngineProcess:
             self._engine.add(message.request_id, message.request)
         except RequestError as error:
             self._send(Refused(message.request_id, str(error), error.param))
-        except Exception as error:
+        except BaseException as error:
+            if not is_contained(error):
+                raise
             self._engine.abort(message.request_id)
             logger.exception("a request could not be added")
             self._send(RequestFailed(message.request_id, f"it could not be added: {type(error).__name__}"))

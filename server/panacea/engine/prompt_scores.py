@@ -19,6 +19,8 @@ class WantedRows:
     """Rows of a step whose logits score the next tokens of a prompt."""
 
     sequence: Sequence
+    start: int
+    """Place in the prompt of the first row's token."""
     rows: range
     successors: abc.Sequence[int]
     """For each row, the prompt token after it."""
@@ -35,7 +37,7 @@ def wanted_rows(work: abc.Iterable[Work]) -> list[WantedRows]:
             stop = min(item.start + item.count, len(prompt_ids) - 1)
             if start < stop:
                 rows = range(first + start - item.start, first + stop - item.start)
-                wanted.append(WantedRows(sequence, rows, prompt_ids[start + 1 : stop + 1]))
+                wanted.append(WantedRows(sequence, start, rows, prompt_ids[start + 1 : stop + 1]))
         first += item.count
     return wanted
 
@@ -60,12 +62,13 @@ class PromptScores:
     """Log probabilities of each prompt so far. They are freed together with their sequence."""
 
     def __init__(self) -> None:
-        self._scored: WeakKeyDictionary[Sequence, list[_Scored]] = WeakKeyDictionary()
+        self._scored: WeakKeyDictionary[Sequence, dict[int, _Scored]] = WeakKeyDictionary()
 
     def add(self, wanted: abc.Sequence[WantedRows], logits: abc.Iterable[torch.Tensor], device: torch.device) -> None:
         """Scores the wanted rows. `logits` yields their logits in parts (some rows, vocabulary).
 
-        Each part is scored before the next one is computed, so only one of them takes memory.
+        Each part is scored before the next one is computed, so only one of them takes memory. A step that raised and is
+        launched again replaces its scores.
         """
         if not wanted:
             return
@@ -85,12 +88,12 @@ class PromptScores:
         for each in wanted:
             some = slice(first, first + len(each.rows))
             mine = _Scored(scored.own[some], scored.top_values[some], scored.top_ids[some])
-            self._scored.setdefault(each.sequence, []).append(mine)
+            self._scored.setdefault(each.sequence, {})[each.start] = mine
             first += len(each.rows)
 
     def take(self, sequence: Sequence) -> list[_Scored]:
         """Removes and returns all log probabilities of a prompt. A prompt of one token has none."""
-        return self._scored.pop(sequence, [])
+        return list(self._scored.pop(sequence, {}).values())
 
 
 @dataclass(frozen=True)

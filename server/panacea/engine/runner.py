@@ -1,5 +1,6 @@
 """Runs a step's work through the model. Owns the tensors: KV cache, slot tables, CUDA graphs."""
 
+import logging
 from collections import abc
 from contextlib import nullcontext
 
@@ -21,6 +22,8 @@ from panacea.engine.transfer import to_device
 from panacea.errors import ConfigError
 from panacea.model.loader import LoadedModel
 from panacea_kernels import PagedLayout, Span, batch_invariant
+
+logger = logging.getLogger(__name__)
 
 CPU_CACHE_BYTES = 1 << 30
 WARM_UP_ROWS = (16, 32, 64, 128, 256)
@@ -72,7 +75,33 @@ class Runner:
 
     @torch.inference_mode()
     def launch(self, work: abc.Sequence[Work]) -> PendingTokens | ScoringStep:
-        """Starts one forward over `work` (single tokens first), and samples a token for each item that wants one."""
+        """Starts one forward over `work` (single tokens first), and samples a token for each item that wants one.
+
+        If it raises, the tables forget the requests in `work`. A second launch therefore begins as the first did: keys
+        and values are written to the same places, and the counts for penalties come from the tokens on the host.
+        """
+        try:
+            return self._launch(work)
+        except BaseException:
+            self._tables.forget(work)
+            raise
+
+    @torch.inference_mode()
+    def is_usable_after(self, fault: BaseException) -> bool:
+        """Whether a made-up prompt of one token can be computed. Never after a `torch.AcceleratorError`, because the
+        results of the steps before it may be wrong too."""
+        if isinstance(fault, torch.AcceleratorError):
+            return False
+        try:
+            inputs, layout = self._inputs([0], [Span(0, 0, 1)])
+            logits = self._logits(self._states(inputs, layout, None))
+            choose(logits, [USUAL_SAMPLING], self._tables.adjustments).result()
+        except Exception:
+            logger.exception("the model cannot compute a single token any more")
+            return False
+        return True
+
+    def _launch(self, work: abc.Sequence[Work]) -> PendingTokens | ScoringStep:
         logits = self.forward(work)
         sampling = [item.sequence for item in work if item.samples]
         rows = [self._sampling_row(sequence) for sequence in sampling]

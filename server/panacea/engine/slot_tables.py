@@ -52,6 +52,11 @@ class SlotTables:
             slot, index, block = to_device(entries, torch.int64, self.blocks.device).unbind(dim=1)
             self.blocks[slot, index] = block.to(torch.int32)
 
+    def forget(self, work: abc.Sequence[Work]) -> None:
+        """The next `update` writes everything anew for the sequences in `work`."""
+        for item in work:
+            self._owners.pop(item.sequence.slot or 0, None)
+
     def _write_preference(self, sequence: Sequence) -> None:
         if sequence.request.preference is None:
             self.preferences[sequence.slot] = 0

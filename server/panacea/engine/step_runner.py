@@ -29,5 +29,12 @@ class StepRunner(Protocol):
         ...
 
     def launch(self, work: Sequence[Work]) -> RunningStep:
-        """Starts one forward over `work` (single tokens first)."""
+        """Starts one forward over `work` (single tokens first).
+
+        If it raises, the same work may be launched again, whole or in parts, once the host knows all tokens.
+        """
+        ...
+
+    def is_usable_after(self, fault: BaseException) -> bool:
+        """Whether the device and the model still compute after `launch` raised `fault`."""
         ...
