@@ -123,10 +123,11 @@ def test_stop_strings_do_not_count_before_min_tokens(own_client: httpx2.Client, 
 def test_logprobs_have_tokens_bytes_and_alternatives(own_client: httpx2.Client, engine: FakeEngine) -> None:
     engine.script = [*ids("a"), *ids("é")]
     (choice,) = ask(own_client, logprobs=True, top_logprobs=2)["choices"]
-    first, *rest = choice["logprobs"]["content"]
+    first, *rest, end = choice["logprobs"]["content"]
     assert (first["token"], first["logprob"], first["bytes"]) == ("a", -0.25, [97])
     assert [entry["logprob"] for entry in first["top_logprobs"]] == [-0.25, -0.5]
     assert bytes(byte for entry in rest for byte in entry["bytes"]) == "é".encode()
+    assert (end["token"], end["bytes"]) == ("<|end|>", list(b"<|end|>")), "the token that ends the answer has an entry"
 
 
 def test_logprobs_without_alternatives_are_the_chosen_tokens_alone(client: httpx2.Client) -> None:

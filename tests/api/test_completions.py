@@ -6,10 +6,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 
-from panacea.api.generation.completion_response import text_logprobs
 from panacea.engine.request import Request
-from panacea.text import TokenLogprob
-from panacea.text.answer import Alternative
 from panacea.text.vocabulary import Vocabulary
 from tests.api.chatting import COMPLETIONS, QUESTION, body, contents, error_of, streamed
 from tests.api.chatting import ask as ask_path
@@ -196,113 +193,6 @@ def test_an_answers_first_space_is_part_of_it(engine: FakeEngine) -> None:
     with serving(make_engine, text=text) as served, httpx2.Client(base_url=served.url) as client:
         assert contents(ask(client, prompt=[the], max_tokens=1)) == [" knife"]
         assert contents(ask(client, prompt=[the], max_tokens=1, echo=True)) == ["the knife"]
-
-
-# Log probabilities.
-
-
-def test_logprobs_have_tokens_offsets_and_the_chosen_one_among_the_top(
-    own_client: httpx2.Client, engine: FakeEngine
-) -> None:
-    engine.script = ids("a \U0001f600 b")
-    (choice,) = ask(own_client, logprobs=1)["choices"]
-    logprobs = choice["logprobs"]
-    emoji = [f"bytes:\\x{byte:02x}" for byte in "\U0001f600".encode()]
-    assert logprobs["tokens"] == ["a", " ", *emoji, " ", "b"]
-    assert logprobs["text_offset"] == [0, 1, 2, 2, 2, 2, 3, 4]
-    assert logprobs["token_logprobs"] == [-0.25 * position for position in range(1, 9)]
-    assert [next(iter(top)) for top in logprobs["top_logprobs"]] == logprobs["tokens"]
-    assert logprobs["top_logprobs"][0] == {"a": -0.25}
-
-
-def test_a_chosen_token_counts_before_others_that_are_written_alike() -> None:
-    top = (Alternative(b"b", -0.1), Alternative(b"a", -0.5), Alternative(b"b", -3.0))
-    shown = text_logprobs([TokenLogprob(Alternative(b"a", float("-inf")), top, 0)])
-    assert shown.top_logprobs == [{"a": -9999.0, "b": -0.1}]
-    assert shown.token_logprobs == [-9999.0]
-
-
-@pytest.mark.parametrize("count", [0, 3, 5])
-def test_there_are_as_many_alternatives_as_were_asked_for(
-    server: Served, client: httpx2.Client, own_client: httpx2.Client, engine: FakeEngine, count: int
-) -> None:
-    assert [submitted.params.logprobs for submitted in asked(server, client, logprobs=count)] == [count]
-    engine.script = [50] * 5
-    (choice,) = ask(own_client, logprobs=count, max_tokens=5)["choices"]
-    assert [len(top) for top in choice["logprobs"]["top_logprobs"]] == [max(count, 1)] * 5
-
-
-def scored(client: httpx2.Client, **fields: Any) -> list[dict[str, Any]]:
-    """Choices of a request that wants its prompt scored."""
-    choices: list[dict[str, Any]] = ask(client, **{"echo": True, "logprobs": 1, "max_tokens": 0} | fields)["choices"]
-    return choices
-
-
-def test_a_scored_prompt_has_tokens_scores_and_offsets_and_nothing_else(client: httpx2.Client) -> None:
-    answer = ask(client, prompt="a \U0001f600 b", echo=True, logprobs=1, max_tokens=0)
-    (choice,) = answer["choices"]
-    assert (choice["text"], choice["finish_reason"]) == ("a \U0001f600 b", "length")
-    usage = {name: answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
-    assert usage == {"prompt_tokens": 8, "completion_tokens": 0, "total_tokens": 8}
-    emoji = [f"bytes:\\x{byte:02x}" for byte in "\U0001f600".encode()]
-    logprobs = choice["logprobs"]
-    assert logprobs["tokens"] == ["a", " ", *emoji, " ", "b"]
-    assert logprobs["text_offset"] == [0, 1, 2, 2, 2, 2, 3, 4]
-    assert logprobs["token_logprobs"] == [None, *(-0.5 * position for position in range(1, 8))]
-    assert logprobs["top_logprobs"][0] is None
-    assert all(
-        tokens >= {token}
-        for token, tokens in zip(logprobs["tokens"][1:], map(set, logprobs["top_logprobs"][1:]), strict=True)
-    )
-
-
-def test_an_answer_goes_on_where_its_scored_prompt_ends(client: httpx2.Client) -> None:
-    fields: dict[str, Any] = {"prompt": [QUESTION, OTHER], "n": 2, "logprobs": 2}
-    plain = ask(client, **fields)["choices"]
-    alone = scored(client, **fields)
-    for whole, answer, prompt in zip(scored(client, **fields, max_tokens=12), plain, alone, strict=True):
-        assert whole["text"] == prompt["text"] + answer["text"]
-        assert whole["finish_reason"] == answer["finish_reason"]
-        for name, entries in whole["logprobs"].items():
-            shift = len(prompt["text"]) if name == "text_offset" else None
-            rest = answer["logprobs"][name]
-            assert entries == [*prompt["logprobs"][name], *(rest if shift is None else [shift + each for each in rest])]
-
-
-def test_a_prompt_that_fills_the_context_can_be_scored(client: httpx2.Client) -> None:
-    (choice,) = scored(client, prompt=[5] * 512)
-    assert len(choice["logprobs"]["tokens"]) == 512
-    error = error_of(
-        client.post(COMPLETIONS, json=body(COMPLETIONS, prompt=[5] * 513, echo=True, logprobs=0, max_tokens=0))
-    )
-    assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
-
-
-def test_a_prompt_of_one_token_has_nothing_to_score(client: httpx2.Client) -> None:
-    (choice,) = scored(client, prompt=[50])
-    assert choice["logprobs"] == {
-        "tokens": [choice["text"]],
-        "token_logprobs": [None],
-        "top_logprobs": [None],
-        "text_offset": [0],
-    }
-
-
-def test_a_scored_prompt_may_hold_special_tokens(client: httpx2.Client) -> None:
-    for prompt in ("<|user|>hi<|end|>", [3, *ids("hi"), 1]):
-        (choice,) = scored(client, prompt=prompt)
-        assert choice["text"] == "<|user|>hi<|end|>"
-        assert choice["logprobs"]["tokens"][0] == "<|user|>"
-        assert choice["logprobs"]["text_offset"][:2] == [0, 8]
-        assert choice["logprobs"]["text_offset"][-1] == 10
-
-
-def test_offsets_count_from_each_answers_own_beginning(client: httpx2.Client) -> None:
-    for choice in ask(client, prompt=[QUESTION, OTHER], n=2, logprobs=0, max_tokens=60)["choices"]:
-        logprobs = choice["logprobs"]
-        assert logprobs["text_offset"][0] == 0
-        for token, offset in zip(logprobs["tokens"], logprobs["text_offset"], strict=True):
-            assert token.startswith("bytes:") or token in choice["text"][max(0, offset - 2) :]
 
 
 # What the engine is asked for.

@@ -87,6 +87,19 @@ def test_logprobs_are_the_engines(asker: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_there_is_a_log_probability_for_each_token_of_prompt_and_answer(asker: httpx2.Client, path: str) -> None:
+    fields: dict[str, Any] = {"logprobs": True} if path == CHAT else {"logprobs": 1, "echo": True}
+    ended = 0
+    for seed in range(30):
+        answer = ask(asker, path, max_tokens=1 + 5 * seed, seed=seed, stop=["zz", "!"] if seed % 3 else None, **fields)
+        (choice,), usage = answer["choices"], answer["usage"]
+        ended += choice["finish_reason"] == "stop"
+        entries = choice["logprobs"]["content"] if path == CHAT else choice["logprobs"]["tokens"]
+        assert len(entries) == usage["completion_tokens"] + (usage["prompt_tokens"] if path == COMPLETIONS else 0)
+    assert ended >= 5
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_answers_follow_a_schema_whole_or_streamed(asker: httpx2.Client, path: str) -> None:
     schema = SCHEMAS["person"]
     fields: dict[str, Any] = {

@@ -46,8 +46,17 @@ def reported(pieces: list[Piece]) -> bytes:
 def test_an_end_token_is_no_part_of_the_text() -> None:
     pieces = run(Answer(TEXT), outputs([*ids("a knife"), EOS], "stop"))
     assert text_of(pieces) == "a knife"
-    assert reported(pieces) == b"a knife"
-    assert pieces[-1] == Piece("", (), "stop")
+    assert (pieces[-1].text, pieces[-1].finish_reason) == ("", "stop")
+
+
+def test_an_end_token_has_a_log_probability_at_the_end_of_the_text() -> None:
+    """lm-eval's slices of echoed prompts lose the last real token without it."""
+    pieces = run(Answer(TEXT), outputs([*ids("a knife"), EOS], "stop"))
+    assert reported(pieces) == b"a knife<|end|>"
+    (end,) = pieces[-1].logprobs
+    assert (end.chosen.logprob, end.start) == (-float(len(pieces) - 1), len("a knife"))
+    broken = run(Answer(TEXT), outputs([*byte_ids("ðŁ"), EOS], "stop"))
+    assert [logprob.start for logprob in broken[-1].logprobs] == [0, 0, len(text_of(broken))]
 
 
 def test_a_stop_token_that_is_a_word_is_no_part_of_the_text_either() -> None:
@@ -117,10 +126,32 @@ def test_log_probabilities_tell_where_in_the_text_their_tokens_begin(text: str) 
     assert said.decode() == text_of(pieces)
 
 
-def test_tokens_cut_off_by_a_stop_string_report_nothing() -> None:
+def test_tokens_cut_off_by_a_stop_string_are_reported_at_the_end_of_the_text() -> None:
     tokens = ids("How do I sharpen a knife?")
     pieces = run(Answer(TEXT, [" sharpen"]), outputs(tokens))
-    assert reported(pieces) == b"How do I"
+    assert reported(pieces) == b"How do I sharpen"
+    assert pieces[-1].logprobs[-1].start == len("How do I")
+
+
+@given(
+    st.lists(st.one_of(st.integers(5, 353), st.integers(0, 4)), min_size=1, max_size=30),
+    st.sampled_from(["stop", "length"]),
+    st.booleans(),
+    st.lists(st.sampled_from(["a", "e", " t", "\ufffd", "ing"]), max_size=2),
+    st.integers(0, 10),
+)
+def test_an_answer_has_a_log_probability_for_each_of_its_tokens(
+    token_ids: list[int], end: FinishReason, completes: bool, stops: list[str], min_tokens: int
+) -> None:
+    tokens = outputs(token_ids, end)
+    tokens[-1] = replace(tokens[-1], completes=completes)
+    pieces = run(Answer(TEXT, stops, min_tokens), tokens)
+    logprobs = [logprob for piece in pieces for logprob in piece.logprobs]
+    assert [logprob.chosen.logprob for logprob in logprobs] == [-float(index) for index in range(len(pieces))]
+    assert len(logprobs) == sum(piece.tokens for piece in pieces)
+    starts = [logprob.start for logprob in logprobs]
+    assert starts == sorted(starts)
+    assert starts[-1] <= len(text_of(pieces))
 
 
 def test_a_token_cut_in_two_by_a_stop_string_is_reported() -> None:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from panacea.engine.outputs import NO_TOKEN, FinishReason, PromptLogprob, TokenOutput
@@ -25,7 +25,8 @@ class TokenLogprob:
     chosen: Alternative
     top: tuple[Alternative, ...]
     start: int
-    """Offset of the token's text in the answer's text. For a token inside a character: the offset of that character."""
+    """Offset of the token's text in the answer's text. For a token inside a character: the offset of that character.
+    For a token that is not part of the text (it ends the answer, or a stop string cut it off): the text's length."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Piece:
 
     text: str
     logprobs: tuple[TokenLogprob, ...]
-    """Log probabilities of the tokens whose text has been returned, each reported once."""
+    """Log probabilities of the tokens whose text has been returned, each reported once. The last piece has all that
+    remain, so an answer has as many as it has tokens."""
     finish_reason: FinishReason | None
     cached_tokens: int = 0
     """In an answer's first piece: the prompt tokens found in the prefix cache."""
@@ -53,7 +55,7 @@ class Answer:
     """Detokenises the output of one request and ends it at a stop string.
 
     The texts of all pieces, joined, are the answer. It contains neither a stop string nor an end token. Log
-    probabilities are reported only for tokens that contribute to the text.
+    probabilities are reported for every token, also for those that are not part of the text.
     """
 
     def __init__(
@@ -76,9 +78,13 @@ class Answer:
         if output.token_id == NO_TOKEN:
             return Piece("", (), output.finish_reason, output.cached_tokens, output.prompt_logprobs, tokens=0)
         self._tokens += 1
-        text = "" if output.finish_reason == "stop" and not output.completes else self._decode(output)
+        ends = output.finish_reason == "stop" and not output.completes
+        text = "" if ends else self._detokenizer.push(output.token_id)
+        start, self._decoded = self._decoded, self._decoded + len(text)
         if output.finish_reason:
             text += self._detokenizer.flush()
+        if output.logprob is not None:
+            self._expect(output, output.logprob, start + len(text) if ends else start)
         shown, stopped = self._stops.push(text) if self._tokens > self._min_tokens else (text, False)
         if output.finish_reason and not stopped:
             shown += self._stops.flush()
@@ -87,15 +93,12 @@ class Answer:
         logprobs = tuple(self._reportable(final=finish_reason is not None))
         return Piece(shown, logprobs, finish_reason, output.cached_tokens, output.prompt_logprobs)
 
-    def _decode(self, output: TokenOutput) -> str:
-        text = self._detokenizer.push(output.token_id)
-        start, self._decoded = self._decoded, self._decoded + len(text)
-        if output.logprob is not None:
-            chosen = self._alternative(output.token_id, output.logprob)
-            top = tuple(self._alternative(token_id, logprob) for token_id, logprob in output.top_logprobs)
-            # A token without text is reported with the next text, because it may be a part of that character.
-            self._pending.append(_Pending(max(self._decoded, start + 1), TokenLogprob(chosen, top, start)))
-        return text
+    def _expect(self, output: TokenOutput, logprob: float, start: int) -> None:
+        """Reports the log probability with the token's text, which starts at offset `start`."""
+        chosen = self._alternative(output.token_id, logprob)
+        top = tuple(self._alternative(token_id, other) for token_id, other in output.top_logprobs)
+        # A token without text is reported with the next text, because it may be a part of that character.
+        self._pending.append(_Pending(max(self._decoded, start + 1), TokenLogprob(chosen, top, start)))
 
     def _alternative(self, token_id: int, logprob: float) -> Alternative:
         return Alternative(self._vocabulary.token_bytes(token_id), logprob)
@@ -105,5 +108,5 @@ class Answer:
         while self._pending and self._pending[0].end <= self._shown:
             ready.append(self._pending.popleft().logprob)
         if final:
-            ready.extend(pending.logprob for pending in self._pending if pending.logprob.start < self._shown)
+            ready += [replace(logprob, start=min(logprob.start, self._shown)) for _, logprob in self._pending]
         return ready

@@ -16,7 +16,7 @@ class TopLogprob(Documented):
     logprob: float
     """Natural logarithm of the probability. -9999 stands for minus infinity."""
     bytes: list[int]
-    """The bytes that the token adds to the text."""
+    """The bytes that the token adds to the text. For a special token such as the one that ends an answer: its name."""
 
 
 class TokenLogprobs(TopLogprob):
@@ -27,10 +27,10 @@ class TokenLogprobs(TopLogprob):
 
 
 class ChoiceLogprobs(Documented):
-    """Log probabilities of the tokens in a choice's content."""
+    """Log probabilities of a choice's tokens."""
 
     content: list[TokenLogprobs]
-    """One entry per token."""
+    """One entry for each generated token, as many as usage counts. The token that ends the answer is one of them."""
     refusal: None = None
     """Always null."""
 

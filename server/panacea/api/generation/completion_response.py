@@ -10,7 +10,10 @@ from panacea.text import TokenLogprob
 
 
 class TextLogprobs(Documented):
-    """Log probabilities of the tokens in a choice's text."""
+    """Log probabilities of a choice's tokens: those of the prompt with echo, and each generated one.
+
+    There are as many entries as usage counts tokens. The token that ends the answer is one of them.
+    """
 
     tokens: list[str]
     """The tokens. A token inside a character is written as by OpenAI: bytes:\\xe2\\x80."""
@@ -19,7 +22,8 @@ class TextLogprobs(Documented):
     top_logprobs: list[dict[str, float] | None]
     """The most likely tokens at each position, always including the chosen one."""
     text_offset: list[int]
-    """Offset of each token in the choice's text, in characters."""
+    """Offset of each token in the choice's text, in characters. A token that is not part of the text has the text's
+    length: the token that ends the answer, and what a stop string cuts off."""
 
 
 class TextChoice(Documented):
