@@ -38,6 +38,7 @@ class Sampled:
     top_logprobs: tuple[tuple[int, float], ...] = ()
     prompt_logprobs: None = None
     finite: bool = True
+    allowed: bool = True
 
 
 @dataclass

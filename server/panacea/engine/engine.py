@@ -344,6 +344,10 @@ class Engine:
             self._scheduler.prefix_cache.invalidate(sequence)
             self._fail(sequence, "its logits are not finite numbers")
             return []
+        if not sampled.allowed:
+            field = "stop_token_ids" if sequence.grammar is None else FIELD
+            self._fail(sequence, f"{field}: no token may come next; lower min_tokens, or forbid fewer tokens", field)
+            return []
         self._scheduler.append_token(sequence, sampled.token_id)
         if sequence.grammar is not None and not self._follow(sequence, sequence.grammar):
             return []

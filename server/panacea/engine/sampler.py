@@ -5,15 +5,20 @@ The host launches this work without waiting. It waits only when the caller asks 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from panacea.engine.adjustments import Adjustments
 from panacea.engine.outputs import PromptLogprob
+from panacea.engine.sampling_params import SamplingParams
 from panacea.engine.sampling_row import SamplingRow
 from panacea.engine.transfer import to_device, to_host
 from panacea_kernels import draw
+
+_LEAST_FLOAT = 1e-30
+_MOST_TEMPERATURE = 1e30
+# Within these, a logit divided by the temperature, and noise multiplied by it, are finite.
 
 _MASK = (1 << 64) - 1
 # SplitMix64, as in the kernels' noise.
@@ -31,6 +36,8 @@ class Sampled:
     """Set with the first token, if the request asks for them."""
     finite: bool = True
     """Whether the token's logit and all log probabilities are finite. If not, the token is meaningless."""
+    allowed: bool = True
+    """Whether the request allows the token. False: it allows none here, so the token is meaningless."""
 
 
 class PendingTokens:
@@ -40,15 +47,18 @@ class PendingTokens:
         self,
         token_ids: torch.Tensor,
         chosen: torch.Tensor,
+        adjusted: torch.Tensor,
         logprobs: "_LogProbs | None",
         rows: Sequence[SamplingRow],
     ) -> None:
-        """`token_ids` (rows,) int64, `chosen` (rows,): the logits of these tokens."""
+        """`token_ids` (rows,) int64. `chosen` and `adjusted` (rows,): the logits of these tokens, the model's own and
+        after all adjustments. They may be one tensor."""
         self.token_ids = token_ids
         """(rows,) int64 on the device."""
         self.rows = rows
         self._logprobs = logprobs
         self._on_host = [to_host(tensor) for tensor in (token_ids, chosen, *(logprobs.tensors if logprobs else ()))]
+        self._adjusted = self._on_host[1] if adjusted is chosen else to_host(adjusted)
         self._arrived = torch.cuda.Event() if token_ids.is_cuda else None  # type: ignore[no-untyped-call]
         if self._arrived is not None:
             self._arrived.record()
@@ -59,9 +69,10 @@ class PendingTokens:
             self._arrived.synchronize()
         token_ids: list[int] = self._on_host[0].tolist()
         chosen: list[float] = self._on_host[1].tolist()
+        adjusted: list[float] = self._adjusted.tolist()
         sampled = [
-            Sampled(token_id, None, (), finite=math.isfinite(logit))
-            for token_id, logit in zip(token_ids, chosen, strict=True)
+            Sampled(token_id, None, (), finite=math.isfinite(logit), allowed=changed != -math.inf)
+            for token_id, logit, changed in zip(token_ids, chosen, adjusted, strict=True)
         ]
         if self._logprobs is not None:
             own, top_values, top_ids = (tensor.tolist() for tensor in self._on_host[2:])
@@ -69,7 +80,7 @@ class PendingTokens:
                 count = self.rows[row].params.logprobs or 0
                 top = zip(top_ids[line][:count], top_values[line][:count], strict=True)
                 finite = sampled[row].finite and math.isfinite(own[line])
-                sampled[row] = Sampled(token_ids[row], own[line], tuple(top), finite=finite)
+                sampled[row] = replace(sampled[row], logprob=own[line], top_logprobs=tuple(top), finite=finite)
         return sampled
 
 
@@ -96,16 +107,19 @@ def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjus
     """
     device = logits.device
     if not rows:
-        return PendingTokens(torch.empty(0, dtype=torch.int64, device=device), logits.new_empty(0), None, rows)
-    floats = [[row.params.temperature for row in rows], [row.params.top_p for row in rows]]
+        none = logits.new_empty(0)
+        return PendingTokens(torch.empty(0, dtype=torch.int64, device=device), none, none, None, rows)
+    floats = [[_temperature(row.params) for row in rows], [max(row.params.top_p, _LEAST_FLOAT) for row in rows]]
     temperature, top_p = to_device(floats, torch.float32, device)
     keys = [_key(row.params.seed, row.params.choice, row.position) for row in rows]
     top_ks = [min(row.params.top_k, logits.shape[1]) for row in rows]
     top_k, key = to_device([top_ks, keys], torch.int64, device)
-    token_ids = draw(adjustments.apply(logits, rows), temperature, top_k.to(torch.int32), top_p, key)
+    adjusted = adjustments.apply(logits, rows)
+    token_ids = draw(adjusted, temperature, top_k.to(torch.int32), top_p, key)
     adjustments.note(token_ids, rows)
     chosen = logits.gather(-1, token_ids[:, None])[:, 0]
-    return PendingTokens(token_ids, chosen, _log_probabilities(logits, token_ids, rows), rows)
+    changed = chosen if adjusted is logits else adjusted.gather(-1, token_ids[:, None])[:, 0]
+    return PendingTokens(token_ids, chosen, changed, _log_probabilities(logits, token_ids, rows), rows)
 
 
 def _log_probabilities(
@@ -120,6 +134,11 @@ def _log_probabilities(
     top_values, top_ids = logprobs.topk(min(most, logprobs.shape[-1]), dim=-1)
     own = logprobs.gather(-1, token_ids[index, None])[:, 0]
     return _LogProbs(lines, own, top_values, top_ids)
+
+
+def _temperature(params: SamplingParams) -> float:
+    """A temperature with which float32 computes. Below the smallest one, the most likely token is certain."""
+    return 0.0 if params.temperature < _LEAST_FLOAT else min(params.temperature, _MOST_TEMPERATURE)
 
 
 def _mix(state: int) -> int:
