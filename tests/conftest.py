@@ -76,7 +76,9 @@ def commands_leave_no_logs_behind() -> Generator[None]:
     root, own = logging.getLogger(), logging.getLogger("panacea")
     handlers, levels = list(root.handlers), (root.level, own.level)
     hooks = sys.excepthook, threading.excepthook
+    stderr = sys.stderr
     yield
+    sys.stderr = stderr
     for handler in list(root.handlers):
         if handler not in handlers:
             root.removeHandler(handler)

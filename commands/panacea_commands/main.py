@@ -9,7 +9,7 @@ from typing import NoReturn
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from panacea.errors import EngineDeadError, OptionError, OutputError, PanaceaError
-from panacea.logs import logs_json
+from panacea.logs import flush_logs, logs_json
 from panacea_commands.bench import bench_app
 from panacea_commands.convert import convert_app
 from panacea_commands.evaluate import eval_app
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     An error is one line on standard error, or one JSON line when the logs are JSON.
     """
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    flush_logs()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

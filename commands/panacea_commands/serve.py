@@ -86,7 +86,7 @@ def serve(
     """
     if logs.format == "json":
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when the hub's package and transformers are imported
-        configure_logs(logs)  # for errors from here on
+    configure_logs(logs)  # for errors and progress bars from here on
     keys = read_api_keys(http.api_key_file)
 
     import asyncio
@@ -114,7 +114,7 @@ def serve(
 
     def announce(text: str) -> None:
         if logs.format == "text":
-            print(text, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{text}\n")
         else:
             for line in text.splitlines():
                 logger.info(line)

@@ -5,19 +5,21 @@ without its message: "could not convert 'my secret' to a number" would reveal th
 packages' messages is logged, because asyncio repeats exceptions in the second.
 """
 
+import atexit
 import json
 import logging
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
 from panacea.config import LogConfig, LogFormat
+from panacea.log_writer import EXIT_LIMIT_S, LogWriter
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """`x-request-id` of the request that the current task serves. Every log line of a request carries it."""
@@ -29,11 +31,18 @@ _ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 def configure_logs(config: LogConfig) -> None:
     """Sends all logs of this process, and all uncaught exceptions, to standard error in one format.
 
-    Other packages' logs are shown from level warning on. Call it again after the import of transformers, which installs
-    its own handler.
+    It replaces `sys.stderr` by a `LogWriter`, so nothing that Python writes there waits for a reader. Other packages'
+    logs are shown from level warning on. Call it again after the import of transformers, which installs its own
+    handler.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter(config.format))
+    shown_as = formatter(config.format)
+    if isinstance(sys.stderr, LogWriter):
+        sys.stderr.notice = _notice_in(shown_as)
+    elif sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]  # it is where descriptor 2 is closed
+        sys.stderr = LogWriter(sys.stderr, _notice_in(shown_as))
+        atexit.register(sys.stderr.wait_until_written)
+    handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(shown_as)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(logging.WARNING, _level(config)))
@@ -44,6 +53,25 @@ def configure_logs(config: LogConfig) -> None:
     transformers.propagate = True
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+
+def flush_logs(limit_s: float = EXIT_LIMIT_S) -> None:
+    """Waits until all lines are written, but no longer than `limit_s`."""
+    if isinstance(sys.stderr, LogWriter):
+        sys.stderr.wait_until_written(limit_s)
+
+
+def log_lines_dropped() -> int:
+    """Lines of this process that were lost, because nobody read them."""
+    return sys.stderr.dropped if isinstance(sys.stderr, LogWriter) else 0
+
+
+def _notice_in(shown_as: logging.Formatter) -> Callable[[int], str]:
+    def notice(lost: int) -> str:
+        text = f"{lost} log lines were lost: standard error was not read fast enough"
+        return shown_as.format(logging.LogRecord("panacea.logs", logging.WARNING, "", 0, text, None, None))
+
+    return notice
 
 
 def logs_json() -> bool:

@@ -51,6 +51,7 @@ OURS = {
     "num_slots_used": "gauge",
     "event_loop_tasks": "gauge",
     "requests_rejected_total": "counter",
+    "log_lines_dropped_total": "counter",
     "preference_entropy": "histogram",
     "preference_weight": "histogram",
 }
@@ -229,6 +230,7 @@ def test_labels_are_known_at_the_start_and_no_request_adds_any(own_client: httpx
         "model_name": {NAME},
         "finished_reason": {"stop", "length", "abort", "error"},
         "dimension": set(SPACE.names),
+        "process": {"server", "engine"},
         "reason": set(get_args(Rejection)),
     }
     requests: list[dict[str, Any]] = [

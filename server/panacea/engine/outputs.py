@@ -145,3 +145,5 @@ class EngineStats:
     """Tokens of admitted prompts that were looked up in the prefix cache, once for each request."""
     prefix_hits: int = 0
     """Tokens of these that were found, and not computed again."""
+    log_lines_dropped: int = 0
+    """Log lines of the engine's process that were lost, because nobody read them."""

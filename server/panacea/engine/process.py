@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ from panacea.engine.messages import (
 )
 from panacea.engine.outputs import TokenOutput
 from panacea.errors import EngineError, PanaceaError, RequestError, is_contained
-from panacea.logs import configure_logs
+from panacea.logs import configure_logs, log_lines_dropped
 
 if TYPE_CHECKING:
     from panacea.engine.engine import Engine
@@ -114,7 +114,7 @@ class EngineProcess:
                 self._send(QueueTimeout(late.request_id, time.monotonic() - late.arrived_at))
             if time.monotonic() >= self._next_heartbeat:
                 self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL_S
-                self._send(Heartbeat(self._engine.stats))
+                self._send(Heartbeat(replace(self._engine.stats, log_lines_dropped=log_lines_dropped())))
 
     def _step(self) -> list[TokenOutput]:
         try:
@@ -165,10 +165,11 @@ def leave_with_the_server(launch: EngineLaunch) -> None:
 
 def main() -> None:
     launch = EngineLaunch.from_line(sys.stdin.buffer.readline())
+    configure_logs(launch.config.logs)
     threading.Thread(target=leave_with_the_server, args=[launch], daemon=True).start()
     from panacea.engine.engine import Engine  # noqa: PLC0415 (takes seconds; the server may die meanwhile)
 
-    configure_logs(launch.config.logs)
+    configure_logs(launch.config.logs)  # once more: transformers has installed its own handler
     context = zmq.Context()
     commands = context.socket(zmq.PULL)
     commands.connect(launch.commands)

@@ -27,6 +27,7 @@ from panacea.api.engine_interface import EngineLike
 from panacea.api.error_responses import error_docs
 from panacea.engine.outputs import NO_TOKEN, FinishReason, TokenOutput
 from panacea.engine.request import Request
+from panacea.logs import log_lines_dropped
 from panacea.preference import Preference, PreferenceSpace
 
 FinishedReason = FinishReason | Literal["abort", "error"]
@@ -203,7 +204,7 @@ class RequestMeasurement:
 class _StateCollector:
     """The state of this process and the engine's state from its last heartbeat.
 
-    Before the first heartbeat it reports only the event loop's tasks and the engine's restarts.
+    Before the first heartbeat it reports only what the HTTP process knows by itself.
     """
 
     def __init__(self, model_name: str, engine: EngineLike) -> None:
@@ -214,6 +215,7 @@ class _StateCollector:
         yield self._gauge("event_loop_tasks", "Tasks of the HTTP process's event loop.", len(asyncio.all_tasks()))
         yield self._counter("engine_restarts", "Restarts of the engine after a failure.", self._engine.restarts)
         stats = self._engine.stats
+        yield self._log_lines_dropped(0 if stats is None else stats.log_lines_dropped)
         if stats is None:
             return
         info = self._engine.info
@@ -230,6 +232,16 @@ class _StateCollector:
             "prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", stats.prefix_queries
         )
         yield self._counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.", stats.prefix_hits)
+
+    def _log_lines_dropped(self, by_the_engine: int) -> Metric:
+        family = CounterMetricFamily(
+            "panacea:log_lines_dropped",
+            "Log lines that were lost because standard error was not read.",
+            labels=("model_name", "process"),
+        )
+        family.add_metric((self._model_name, "server"), log_lines_dropped())
+        family.add_metric((self._model_name, "engine"), by_the_engine)
+        return family
 
     def _gauge(self, name: str, meaning: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"panacea:{name}", meaning, labels=("model_name",))
