@@ -73,7 +73,7 @@ def serve(
     watchdog: Annotated[WatchdogOptions, _ENGINE] = WatchdogOptions(),
     limits: Annotated[Limits, _LIMITS] = Limits(),
     logs: Annotated[LogConfig, _LOGS] = LogConfig(),
-) -> None:
+) -> int:
     """Serve a model over HTTP, with the OpenAI API and a preference per request.
 
     Without options this serves the embedded demo model on a CPU:
@@ -119,4 +119,4 @@ def serve(
             for line in text.splitlines():
                 logger.info(line)
 
-    asyncio.run(run(server_config, engine_config, space, Supervision(**vars(watchdog)), announce))
+    return asyncio.run(run(server_config, engine_config, space, Supervision(**vars(watchdog)), announce))

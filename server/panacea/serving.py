@@ -14,8 +14,8 @@
 
 import asyncio
 import logging
+import os
 import resource
-import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager
@@ -32,8 +32,9 @@ from panacea.api.observability.tracing import exporting
 from panacea.config import EngineConfig, ServerConfig, Supervision
 from panacea.engine.supervisor import Supervisor
 from panacea.errors import ConfigError
-from panacea.logs import configure_logs
+from panacea.logs import configure_logs, flush_logs
 from panacea.preference import PreferenceSpace
+from panacea.stop_signals import StopSignals
 from panacea.text import load_model_text
 from panacea.unix_socket import unix_listener
 
@@ -84,8 +85,11 @@ async def serve(
     space: PreferenceSpace | None = None,
     supervision: Supervision | None = None,
     announce: Callable[[str], None] = lambda text: None,
-) -> None:
-    """Serves until SIGINT or SIGTERM. Takes over this process: its logs, its signals and its limit of open files.
+) -> int:
+    """Serves until SIGINT, SIGTERM or SIGHUP, and returns 0.
+
+    Takes over this process: its logs, its signals and its limit of open files. A second signal cuts off all requests
+    and ends the process with the code 128 plus the signal's number.
 
     The address is bound before the model is loaded, so that a port in use is reported at once. `announce` gets
     `announcement` when the server is ready.
@@ -93,7 +97,7 @@ async def serve(
     Raises `ConfigError`, `CheckpointError` or `EngineDeadError` if the server cannot start.
     """
     make_room_for(config.limits.max_connections)
-    with _listener(config) as listener:
+    with StopSignals() as signals, _listener(config) as listener:
         configure_logs(engine_config.logs)
         async with AsyncExitStack() as stack:
             running = application(config, engine_config, space, supervision)
@@ -103,15 +107,16 @@ async def serve(
             def stop() -> None:
                 if server is not None:
                     server.drain()
-                elif not loading.cancel():  # it has just loaded: there is a server to stop in a moment
+                elif loading.done():  # there is a server to stop in a moment
                     asyncio.get_running_loop().call_soon(stop)
+                elif not loading.cancelling():
+                    loading.cancel()
 
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, stop)
+            signals.on_signal = stop
             try:
                 served = await loading
             except asyncio.CancelledError:
-                return
+                return signals.exit_code
             if config.unix_socket is None and is_open(config.host, config.api_keys):
                 logger.warning("open to everyone who can reach %s; --api-key-file asks for keys", config.host)
             http = HttpConfig(
@@ -123,6 +128,10 @@ async def serve(
             )
             server = HttpServer(http, lambda: announce(announcement(config, listener, space)))
             await server.serve(sockets=[listener])
+        if signals.exit_code:  # the cancelled tasks that are left would log tracebacks
+            flush_logs()
+            os._exit(signals.exit_code)
+    return 0
 
 
 def _listener(config: ServerConfig) -> AbstractContextManager[socket.socket]:

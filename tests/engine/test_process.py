@@ -18,6 +18,7 @@ from panacea.engine.client import EngineClient
 from panacea.engine.outputs import EngineStats
 from panacea.engine.request import Request
 from panacea.engine.sampling_params import SamplingParams
+from panacea.engine.socket_folder import socket_folder
 from panacea.errors import ConfigError, EngineDeadError, EngineError, RequestError
 from tests.golden_files import ADAPTER, BASE, Golden, golden
 
@@ -192,7 +193,9 @@ time.sleep(60)
 """
 
 
-def test_an_engine_that_still_starts_is_gone_too_and_its_sockets_folder_with_it(tmp_path: Path) -> None:
+def test_an_engine_that_still_starts_is_gone_too_and_its_sockets_folder_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", STARTING, str(BASE)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as server:
@@ -203,7 +206,9 @@ def test_an_engine_that_still_starts_is_gone_too_and_its_sockets_folder_with_it(
         server.kill()
         server.wait()
         assert gone_within(engine_pid, 2)
-    assert not list(tmp_path.glob("panacea-*"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with socket_folder() as folder:
+        assert list(tmp_path.glob("panacea-*")) == [folder]
 
 
 def test_a_folder_too_deep_for_a_socket_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from panacea.engine.messages import (
 )
 from panacea.engine.outputs import EngineInfo, EngineStats, TokenOutput
 from panacea.engine.request import Request
+from panacea.engine.socket_folder import COMMANDS, EVENTS, LONGEST_NAME, socket_folder
 from panacea.errors import (
     ConfigError,
     EngineDeadError,
@@ -114,11 +116,11 @@ class EngineClient:
     ) -> None:
         self.config = config
         self._supervision = supervision or Supervision()
-        if len(tempfile.gettempdir()) > zmq.IPC_PATH_MAX_LEN - len("/panacea-12345678/commands"):
+        if len(tempfile.gettempdir()) > zmq.IPC_PATH_MAX_LEN - len(LONGEST_NAME):
             raise ConfigError(f"{tempfile.gettempdir()} is too long for a local socket; set TMPDIR to a shorter path")
         with ExitStack() as held:
-            folder = held.enter_context(tempfile.TemporaryDirectory(prefix="panacea-"))  # only this user may enter it
-            launch = EngineLaunch(config, f"ipc://{folder}/commands", f"ipc://{folder}/events")
+            folder = held.enter_context(socket_folder())
+            launch = EngineLaunch(config, f"ipc://{folder}/{COMMANDS}", f"ipc://{folder}/{EVENTS}", os.getpid())
             context = zmq.Context()
             held.callback(context.destroy, linger=0)
             self._commands = context.socket(zmq.PUSH)
@@ -128,7 +130,8 @@ class EngineClient:
             held.callback(self._events.close, linger=0)
             self._events.set_hwm(0)
             self._events.bind(launch.events)
-            # In its own session, so that Ctrl-C reaches only the server. The server then shuts the engine down.
+            # The event loop's thread starts it, because the engine dies with this thread. In its own session, so that
+            # Ctrl-C reaches only the server. The server then shuts the engine down.
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
             self._held = held.pop_all()
         assert self._process.stdin is not None

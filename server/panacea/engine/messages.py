@@ -21,6 +21,8 @@ class EngineLaunch(msgspec.Struct, frozen=True):
     """ZeroMQ address of the server's messages."""
     events: str
     """ZeroMQ address of the engine's messages."""
+    server: int
+    """Process id of the server."""
 
     def to_line(self) -> bytes:
         return msgspec.json.encode(self, enc_hook=str) + b"\n"

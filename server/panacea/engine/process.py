@@ -1,7 +1,8 @@
 """The engine's own process: `python -m panacea.engine.process`, started by `EngineClient`.
 
 Its first line on standard input is an `EngineLaunch` as JSON. After that, standard input stays open and silent while
-the server lives. When the server dies in any way, the pipe closes and the engine exits at once.
+the server lives. When the server dies in any way, the pipe closes and the engine exits at once. On Linux the kernel
+kills it too, because a stopped process does not see the pipe.
 """
 
 import logging
@@ -36,6 +37,7 @@ from panacea.engine.messages import (
     ToEngine,
 )
 from panacea.engine.outputs import TokenOutput
+from panacea.engine.parent_death import die_with
 from panacea.errors import EngineError, PanaceaError, RequestError, is_contained
 from panacea.logs import configure_logs, log_lines_dropped
 
@@ -165,6 +167,7 @@ def leave_with_the_server(launch: EngineLaunch) -> None:
 
 def main() -> None:
     launch = EngineLaunch.from_line(sys.stdin.buffer.readline())
+    die_with(launch.server)
     configure_logs(launch.config.logs)
     threading.Thread(target=leave_with_the_server, args=[launch], daemon=True).start()
     from panacea.engine.engine import Engine  # noqa: PLC0415 (takes seconds; the server may die meanwhile)
