@@ -48,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     An error is one line on standard error, or one JSON line when the logs are JSON.
     """
-    code = run(sys.argv[1:] if arguments is None else arguments)
-    flush_logs()
-    sys.exit(code)
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -81,6 +79,8 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 1)
     except CycloptsError as error:
         return _complain(_reason(error), 2)
+    finally:
+        flush_logs()
     return code if isinstance(code, int) else 0
 
 

@@ -100,6 +100,8 @@ def serve(
         served.served_model_name or checkpoint.name,
         host=http.host,
         port=http.port,
+        probe_port=http.probe_port,
+        probe_host=http.probe_host,
         unix_socket=http.unix_socket,
         api_keys=keys,
         allowed_hosts=allowed_hosts("" if http.unix_socket else http.host, http.allowed_host),

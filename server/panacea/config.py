@@ -187,6 +187,11 @@ class ListenOptions(Bounded):
     """Port to listen on. 0 takes a free one."""
     unix_socket: Path | None = None
     """Unix socket to listen on, instead of an address, for a proxy on the same machine. Its group may connect."""
+    probe_port: Annotated[int | None, Bounds(least=0, most=65535)] = None
+    """Second port for /health, /ready and /metrics, answered whatever the server does, without TLS. 0 takes a free one.
+    Default: none."""
+    probe_host: str | None = None
+    """Address of --probe-port. Default: --host."""
 
 
 @dataclass(frozen=True)
@@ -207,3 +212,5 @@ class ServerConfig(ListenOptions):
     limits: Limits = Limits()
     heartbeat_limit_s: Positive = 10.0
     """`/ready` is 503 when the engine was silent for longer."""
+    loop_limit_s: Positive = 10.0
+    """On the probe port, `/health` is 503 when the event loop has not run for longer."""

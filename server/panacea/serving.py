@@ -18,7 +18,7 @@ import os
 import resource
 import socket
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -28,7 +28,9 @@ from panacea.api.access.admission import Admission
 from panacea.api.app import create_app, new_admission
 from panacea.api.connections.connection import HttpConfig
 from panacea.api.connections.http_server import FAREWELL_S, HttpServer
+from panacea.api.engine_interface import EngineLike
 from panacea.api.observability.tracing import exporting
+from panacea.api.probe_port import ProbedServer, probe_port
 from panacea.config import EngineConfig, ServerConfig, Supervision
 from panacea.engine.supervisor import Supervisor
 from panacea.errors import ConfigError
@@ -50,6 +52,7 @@ class Application:
 
     app: FastAPI
     admission: Admission
+    engine: EngineLike
 
 
 @asynccontextmanager
@@ -73,7 +76,8 @@ async def application(
         evaluation = engine_config.adapter / "evaluation.json" if engine_config.adapter else None
         measured = evaluation.read_bytes() if evaluation and evaluation.is_file() else None
         admission = new_admission(config, engine)
-        yield Application(create_app(config, engine, text, space, measured, admission, tracer), admission)
+        app = create_app(config, engine, text, space, measured, admission, tracer)
+        yield Application(app, admission, engine)
     finally:
         await engine.close()
         await asyncio.to_thread(tracing.close)  # it waits for the collector
@@ -97,9 +101,10 @@ async def serve(
     Raises `ConfigError`, `CheckpointError` or `EngineDeadError` if the server cannot start.
     """
     make_room_for(config.limits.max_connections)
-    with StopSignals() as signals, _listener(config) as listener:
+    with StopSignals() as signals, _listener(config) as listener, _probe_listener(config) as probes:
         configure_logs(engine_config.logs)
         async with AsyncExitStack() as stack:
+            port = await stack.enter_async_context(probe_port(probes, config.loop_limit_s))
             running = application(config, engine_config, space, supervision)
             loading = asyncio.create_task(stack.enter_async_context(running))
             server: HttpServer | None = None
@@ -126,7 +131,9 @@ async def serve(
                 config.trusted_proxies,
                 timeout_graceful_shutdown=FAREWELL_S,
             )
-            server = HttpServer(http, lambda: announce(announcement(config, listener, space)))
+            server = HttpServer(http, lambda: announce(announcement(config, listener, space, probes)))
+            if port is not None:
+                port.probed = ProbedServer(served.app, served.engine, served.admission, config.heartbeat_limit_s)
             await server.serve(sockets=[listener])
         if signals.exit_code:  # the cancelled tasks that are left would log tracebacks
             flush_logs()
@@ -136,6 +143,10 @@ async def serve(
 
 def _listener(config: ServerConfig) -> AbstractContextManager[socket.socket]:
     return unix_listener(config.unix_socket) if config.unix_socket is not None else bind(config.host, config.port)
+
+
+def _probe_listener(config: ServerConfig) -> AbstractContextManager[socket.socket | None]:
+    return nullcontext() if config.probe_port is None else bind(config.probe_host or config.host, config.probe_port)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -154,7 +165,9 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def announcement(config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None) -> str:
+def announcement(
+    config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None, probes: socket.socket | None = None
+) -> str:
     """What a server that is ready says: its address, its dimensions, and where to begin."""
     curl, url = "curl", f"http://{_shown(config.host)}:{listener.getsockname()[1]}"
     place = url
@@ -164,6 +177,9 @@ def announcement(config: ServerConfig, listener: socket.socket, space: Preferenc
     if space is not None and space.names:
         lines.append(f"Preferences: {', '.join(space.names)}")
     lines.append(f"A request to copy: {curl} {url}/     Every field: {url}/docs")
+    if probes is not None:
+        place = f"http://{_shown(config.probe_host or config.host)}:{probes.getsockname()[1]}"
+        lines.append(f"Probes: {place}/health {place}/ready {place}/metrics")
     return "\n".join(lines)
 
 

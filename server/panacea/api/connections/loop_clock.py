@@ -28,6 +28,11 @@ class LoopClock:
         now = time.monotonic()
         return now - self._held_up_s - self._late_s(now)
 
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the loop ran last, to within `_TICK_S`. For other threads."""
+        return time.monotonic() - self._ticked_at
+
     def _tick(self) -> None:
         now = time.monotonic()
         self._held_up_s += self._late_s(now)

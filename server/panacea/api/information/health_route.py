@@ -24,6 +24,17 @@ class Readiness(Documented):
     """Always ready."""
 
 
+def reason_not_ready(engine: EngineLike, admission: Admission, heartbeat_limit_s: float) -> ApiError | None:
+    """Why no request can be served now. None if one can."""
+    if admission.draining:
+        return ApiError(503, "this server is shutting down", code="shutting_down")
+    if not engine.alive:
+        return ApiError(503, "the engine is not running", code="engine_unavailable")
+    if engine.heartbeat_age_s > heartbeat_limit_s:
+        return ApiError(503, f"the engine has not responded for {heartbeat_limit_s:g} s", code="engine_silent")
+    return None
+
+
 def health_router(engine: EngineLike, admission: Admission, heartbeat_limit_s: float) -> APIRouter:
     """The routes for this engine."""
     router = APIRouter(tags=["health"])
@@ -37,13 +48,9 @@ def health_router(engine: EngineLike, admission: Admission, heartbeat_limit_s: f
     async def ready() -> Readiness:  # pyright: ignore[reportUnusedFunction]
         """For a readiness probe: 200 if the model is loaded, the engine responds, and the server is not shutting
         down."""
-        if admission.draining:
-            raise ApiError(503, "this server is shutting down", code="shutting_down")
-        if not engine.alive:
-            raise ApiError(503, "the engine is not running", code="engine_unavailable")
-        if engine.heartbeat_age_s > heartbeat_limit_s:
-            message = f"the engine has not responded for {heartbeat_limit_s:g} s"
-            raise ApiError(503, message, code="engine_silent")
+        error = reason_not_ready(engine, admission, heartbeat_limit_s)
+        if error is not None:
+            raise error
         return Readiness()
 
     return router

@@ -210,9 +210,12 @@ class _StateCollector:
     def __init__(self, model_name: str, engine: EngineLike) -> None:
         self._model_name = model_name
         self._engine = engine
+        # The probe port collects from another thread, whose event loop is not of interest.
+        self._loop = _running_loop()
 
     def collect(self) -> Iterable[Metric]:
-        yield self._gauge("event_loop_tasks", "Tasks of the HTTP process's event loop.", len(asyncio.all_tasks()))
+        tasks = len(asyncio.all_tasks(self._loop))
+        yield self._gauge("event_loop_tasks", "Tasks of the HTTP process's event loop.", tasks)
         yield self._counter("engine_restarts", "Restarts of the engine after a failure.", self._engine.restarts)
         stats = self._engine.stats
         yield self._log_lines_dropped(0 if stats is None else stats.log_lines_dropped)
@@ -268,6 +271,14 @@ class _AdmissionCollector:
         for reason, count in self._admission.rejections.items():
             family.add_metric((self._model_name, reason), count)
         yield family
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """None outside of an event loop; `asyncio.all_tasks` then takes the one that runs."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def evenness(preference: Preference) -> float:
