@@ -8,7 +8,6 @@ from panacea.serving import is_open, make_room_for
 from panacea_commands.option_values import (
     allowed_hosts,
     cors_origins,
-    read_api_keys,
     read_config_file,
     with_presets,
 )
@@ -47,34 +46,6 @@ def test_a_wrong_preset_is_refused(text: str, message: str) -> None:
 def test_a_preset_needs_an_adapter() -> None:
     with pytest.raises(ConfigError, match="needs an adapter"):
         with_presets(None, ["new=1,1"])
-
-
-def test_keys_are_read_line_by_line(tmp_path: Path) -> None:
-    path = tmp_path / "keys"
-    path.write_text("# for the staging system\n\n  sk-one  \nsk-two\n", "utf-8")
-    assert read_api_keys(path) == ("sk-one", "sk-two")
-    assert read_api_keys(None) == ()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "holds no key"),
-        (b"# only this\n", "holds no key"),
-        (b"two words\n", "ASCII"),
-        ("schlüssel\n".encode(), "ASCII"),
-        (b"\xff\n", "cannot be read"),
-    ],
-)
-def test_a_key_file_that_would_leave_the_server_open_or_unreachable_is_refused(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
-    path = tmp_path / "keys"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
-        read_api_keys(path)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_api_keys(tmp_path / "absent")
 
 
 def test_hosts_default_to_loopback_names_only_on_a_loopback_address() -> None:

@@ -13,7 +13,7 @@ from panacea.bounds import Bounded, Bounds, Count
 from panacea.config import Device, DType
 from panacea.errors import ConfigError
 from panacea_commands.option_sources import FIELDS, new_app
-from panacea_commands.option_values import check_writable, read_api_keys, read_numbers
+from panacea_commands.option_values import check_writable, read_first_key, read_numbers
 
 bench_app = new_app("bench", help="Measure speed, memory and stability on this machine.")
 
@@ -276,13 +276,12 @@ def soak(*, options: Annotated[SoakOptions, FIELDS] = SoakOptions()) -> int:
     if options.url is None and (options.pid is not None or options.api_key_file is not None):
         raise ConfigError("--pid and --api-key-file belong to a server that runs already: give its --url too")
     own = ("--port", "0", "--max-batch", "16", "--kv-cache-gib", "0.012")
-    keys = read_api_keys(options.api_key_file)
     bench = soak_bench.SoakBench(
         minutes=options.minutes,
         command=() if options.url else (sys.executable, "-m", "panacea_commands", "serve", *own),
         url=options.url or "",
         pid=options.pid,
-        key=keys[0] if keys else None,
+        key=read_first_key(options.api_key_file),
         clients=options.clients,
         seed=options.seed,
         prompt_chars=options.prompt_chars,

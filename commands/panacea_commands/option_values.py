@@ -85,20 +85,18 @@ def check_writable(option: str, file: Path | None) -> None:
         raise ConfigError(f"{option} {file} cannot be written: {reason}")
 
 
-def read_api_keys(path: Path | None) -> tuple[str, ...]:
-    """The keys of a file, one per line, without empty lines and lines that start with #. Raises `ConfigError`."""
+def read_first_key(path: Path | None) -> str | None:
+    """The first key of a file with one key on each line, to be sent to a server. Raises `ConfigError`."""
     if path is None:
-        return ()
+        return None
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--api-key-file {path} cannot be read: {error}") from None
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not keys:
-        raise ConfigError(f"--api-key-file {path} holds no key: write one per line, or leave the option out")
-    if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
-        raise ConfigError(f"--api-key-file {path}: keys are printable ASCII without spaces, one per line")
-    return keys
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys or " " in keys[0] or not keys[0].isascii() or not keys[0].isprintable():
+        raise ConfigError(f"--api-key-file {path}: its first line must be the key that is sent")
+    return keys[0]
 
 
 def allowed_hosts(host: str, names: Collection[str]) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from cyclopts import Parameter
 
 from panacea.config import EngineConfig, EngineOptions, Limits, ListenOptions, LogConfig, ServerConfig, Supervision
 from panacea.config import Watchdog as WatchdogOptions
+from panacea.key_file import read_key_file
 from panacea.logs import configure_logs
 from panacea_commands.option_sources import ConfigFile, Environment, new_app, panel
-from panacea_commands.option_values import allowed_hosts, cors_origins, read_api_keys, trusted_proxies, with_presets
+from panacea_commands.option_values import allowed_hosts, cors_origins, trusted_proxies, with_presets
 
 serve_app = new_app(
     "serve",
@@ -44,7 +45,8 @@ class HttpOptions(ListenOptions):
     """Where the server listens, and whom it answers."""
 
     api_key_file: Path | None = None
-    """File with one accepted bearer key per line; # begins a comment. Without it the server needs no key."""
+    """File with one accepted bearer key per line; # begins a comment. A name that ends in .toml: one [[key]] table per
+    key, with name, scopes, expiry and rates. Read again when it changes. Without it the server needs no key."""
     allowed_host: Annotated[tuple[str, ...], Parameter(metavar="HOST")] = ()
     """Host header that is answered; * for all. May be repeated. Default: loopback names on a loopback address, else
     all."""
@@ -87,7 +89,7 @@ def serve(
     if logs.format == "json":
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when the hub's package and transformers are imported
     configure_logs(logs)  # for errors and progress bars from here on
-    keys = read_api_keys(http.api_key_file)
+    keys = read_key_file(http.api_key_file).keys if http.api_key_file is not None else ()
 
     import asyncio
 
@@ -104,6 +106,7 @@ def serve(
         probe_host=http.probe_host,
         unix_socket=http.unix_socket,
         api_keys=keys,
+        api_key_file=http.api_key_file,
         allowed_hosts=allowed_hosts("" if http.unix_socket else http.host, http.allowed_host),
         cors_origins=cors_origins(http.cors_origin),
         trusted_proxies=trusted_proxies(http.trusted_proxy),

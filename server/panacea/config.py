@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from panacea.api_key import ApiKey
 from panacea.bounds import Bounded, Bounds, Count, Natural, Positive
-from panacea.errors import OptionError
+from panacea.errors import ConfigError, OptionError
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -136,6 +137,14 @@ class Limits(Bounded):
     max_answer_tokens: Count | None = None
     """Largest max_tokens of a request, and its value where a request gives none; beyond it 400. Default: what the
     context leaves."""
+    requests_per_minute: Count | None = None
+    """Most requests per minute with one key, or without keys of all clients together; beyond it 429. Each of a call's n
+    answers counts. Default: no limit. A key file may set it for a key."""
+    tokens_per_minute: Count | None = None
+    """Most tokens of prompts and answers per minute, counted like --requests-per-minute; beyond it 429. Default: no
+    limit."""
+    max_wrong_keys: Count = 30
+    """Most wrong API keys per minute from one address; beyond it 429. Right keys from the same address still work."""
     max_connections: Count = 1000
     """Most open connections; beyond it the oldest without a complete request is closed, or else 503. Probes are still
     answered."""
@@ -162,6 +171,9 @@ class Limits(Bounded):
     # Kubernetes kills after 30 s.
     drain_timeout_s: Positive = 25.0
     """Seconds for open requests after SIGTERM; then they are cut off."""
+
+    hide_cached_tokens: bool = False
+    """Do not report cached tokens in usage. Among clients with one key they tell what the others have sent."""
 
     max_head_bytes: ClassVar[int] = 16 << 10
     """Request line and headers together, as most servers have it."""
@@ -199,8 +211,10 @@ class ServerConfig(ListenOptions):
     """What the HTTP half needs to know besides the model."""
 
     model_name: str
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[ApiKey, ...] = ()
     """Accepted bearer keys; without any the server is open and ignores Authorization."""
+    api_key_file: Path | None = None
+    """File that `api_keys` were read from. It is read again when it changes."""
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Host headers that are answered (without port); "*" allows all. Stops DNS rebinding from a visited web page."""
     cors_origins: tuple[str, ...] = ()
@@ -214,3 +228,8 @@ class ServerConfig(ListenOptions):
     """`/ready` is 503 when the engine was silent for longer."""
     loop_limit_s: Positive = 10.0
     """On the probe port, `/health` is 503 when the event loop has not run for longer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.api_key_file is not None and not self.api_keys:
+            raise ConfigError("api_key_file needs the keys that were read from it; without any the server is open")

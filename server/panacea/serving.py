@@ -21,10 +21,13 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from panacea.api.access.admission import Admission
+from panacea.api.access.key_ring import KeyRing
+from panacea.api.access.key_watch import watch_key_file
 from panacea.api.app import create_app, new_admission
 from panacea.api.connections.connection import HttpConfig
 from panacea.api.connections.http_server import FAREWELL_S, HttpServer
@@ -77,10 +80,25 @@ async def application(
         measured = evaluation.read_bytes() if evaluation and evaluation.is_file() else None
         admission = new_admission(config, engine)
         app = create_app(config, engine, text, space, measured, admission, tracer)
-        yield Application(app, admission, engine)
+        async with _watched_keys(config.api_key_file, admission.keys):
+            yield Application(app, admission, engine)
     finally:
         await engine.close()
         await asyncio.to_thread(tracing.close)  # it waits for the collector
+
+
+@asynccontextmanager
+async def _watched_keys(path: Path | None, keys: KeyRing) -> AsyncGenerator[None]:
+    """Within the block, the keys are those of the file."""
+    if path is None:
+        yield
+        return
+    watch = asyncio.create_task(watch_key_file(path, keys))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
 
 
 async def serve(

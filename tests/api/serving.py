@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +16,7 @@ from panacea.api.access.admission import Admission
 from panacea.api.app import new_admission
 from panacea.api.connections.connection import HttpConfig
 from panacea.api.connections.http_server import HttpServer
+from panacea.api_key import ApiKey
 from panacea.config import Limits, ServerConfig
 from panacea.preference import Dimension, PreferenceSpace
 from panacea.text import ModelText, load_model_text
@@ -70,7 +71,7 @@ def serving(
     text: ModelText = TEXT,
     space: PreferenceSpace | None = SPACE,
     evaluation: bytes | None = None,
-    api_keys: tuple[str, ...] = (),
+    api_keys: Sequence[str | ApiKey] = (),
     allowed_hosts: tuple[str, ...] = ServerConfig.allowed_hosts,
     cors_origins: tuple[str, ...] = (),
     limits: Limits = DEFAULT_LIMITS,
@@ -81,7 +82,7 @@ def serving(
     """Serves until the block ends. `send_buffer_bytes`: what the kernel holds for a client; it would be megabytes."""
     config = ServerConfig(
         model_name=NAME,
-        api_keys=api_keys,
+        api_keys=tuple(key if isinstance(key, ApiKey) else ApiKey.of(key) for key in api_keys),
         allowed_hosts=allowed_hosts,
         cors_origins=cors_origins,
         limits=limits,

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panacea.api.access.admission import Admission
+from panacea.api.access.key_ring import KeyRing
 from panacea.api.access.quota import Quota
 from panacea.config import Limits
 from panacea.errors import ConfigError
@@ -222,13 +223,15 @@ def test_others_answers_are_the_same_beside_refusals() -> None:
 def test_retry_after_is_how_long_the_queue_takes_at_the_present_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    admission = Admission(Limits(max_queued_requests=100), 10, several_tenants=False)
+    limits = Limits(max_queued_requests=100)
+    keys = KeyRing((), limits)
+    admission = Admission(limits, 10, keys)
     assert admission.retry_after_s() == 1  # nobody knows
     for _ in range(20):
-        ticket = admission.enter("")
+        ticket = admission.enter(keys.anonymous)
         now += 0.5
         ticket.close()
-    waiting = [admission.enter("") for _ in range(30)]
+    waiting = [admission.enter(keys.anonymous) for _ in range(30)]
     assert admission.retry_after_s() == 10  # 20 wait besides the batch, and every half second one ends
     now += 10
     assert admission.retry_after_s() == 20  # none ended in as much time again
@@ -242,7 +245,7 @@ def test_retry_after_is_how_long_the_queue_takes_at_the_present_pace(monkeypatch
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6), st.booleans()), max_size=60), st.booleans())
 def test_a_quota_is_never_exceeded_and_nobody_is_locked_out(moves: list[tuple[str, int, bool]], shared: bool) -> None:
     limit = 24
-    quota = Quota(limit, shared=shared)
+    quota = Quota(limit, lambda: shared)
     held: list[tuple[str, int]] = []
     for tenant, amount, gives_back in moves:
         if gives_back and held:

@@ -52,6 +52,10 @@ OURS = {
     "event_loop_tasks": "gauge",
     "requests_rejected_total": "counter",
     "log_lines_dropped_total": "counter",
+    "key_file_errors_total": "counter",
+    "key_requests_total": "counter",
+    "key_tokens_total": "counter",
+    "key_requests_rejected_total": "counter",
     "preference_entropy": "histogram",
     "preference_weight": "histogram",
 }

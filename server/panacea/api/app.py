@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from panacea.api.access.admission import Admission
 from panacea.api.access.bearer_keys import BearerKeys
 from panacea.api.access.gate import Gate
+from panacea.api.access.key_ring import RATE_HEADERS, KeyRing
 from panacea.api.catalog import Catalog
 from panacea.api.connections.disconnect import CancelOnDisconnect
 from panacea.api.connections.head_limits import HeadLimits
@@ -24,6 +25,7 @@ from panacea.api.generation.chat_route import chat_router
 from panacea.api.generation.completions_route import completions_router
 from panacea.api.information.docs_page import add_docs_page
 from panacea.api.information.health_route import health_router
+from panacea.api.information.keys_route import keys_router
 from panacea.api.information.models_route import models_router
 from panacea.api.information.openapi import DocumentedApp
 from panacea.api.information.preferences_route import preferences_router
@@ -91,7 +93,7 @@ def create_app(
             Middleware(RequestLine),
             Middleware(HeadLimits, config.limits.max_head_bytes, config.limits.max_headers),
             Middleware(HostAllowList, config.allowed_hosts),
-            Middleware(BearerKeys, config.api_keys),
+            Middleware(BearerKeys, admission),
             Middleware(Gate, admission),
             Middleware(CancelOnDisconnect),
         ],
@@ -101,6 +103,7 @@ def create_app(
     add_docs_page(app)
     app.include_router(health_router(engine, admission, config.heartbeat_limit_s))
     app.include_router(metrics_router(metrics))
+    app.include_router(keys_router(admission.keys))
     app.include_router(models_router(catalog))
     app.include_router(preferences_router(catalog, evaluation))
     grammars = GrammarChecks()
@@ -125,14 +128,14 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             allow_methods=("GET", "POST"),
             # OpenAI's client for JavaScript sends x-stainless-*. No page can make a browser send cookies.
             allow_headers=["*"],
-            expose_headers=("x-request-id", "retry-after"),
+            expose_headers=("x-request-id", "retry-after", *RATE_HEADERS),
         )
     ]
 
 
 def new_admission(config: ServerConfig, engine: EngineLike) -> Admission:
     """The admission control for a server with this configuration."""
-    return Admission(config.limits, engine.info.max_batch, several_tenants=len(config.api_keys) > 1)
+    return Admission(config.limits, engine.info.max_batch, KeyRing(config.api_keys, config.limits))
 
 
 def _check(evaluation: bytes) -> None:

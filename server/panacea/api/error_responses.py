@@ -166,8 +166,16 @@ def handle_errors(app: FastAPI) -> None:
 _MEANINGS: dict[int, tuple[str, tuple[str, str | None, str | None]]] = {
     400: ("The request is invalid. `param` names the field.", ("n must be less than or equal to 16", "n", None)),
     401: (
-        "The API key is missing or wrong.",
+        "The API key is missing, wrong or expired.",
         ("this server needs an API key; send Authorization: Bearer KEY", None, "invalid_api_key"),
+    ),
+    403: (
+        "The API key is valid, but not for this path.",
+        (
+            "this API key lacks the scope infer; ask the server's operator for a key that has it",
+            None,
+            "missing_scope",
+        ),
     ),
     404: (
         "The resource does not exist.",
@@ -184,7 +192,8 @@ _MEANINGS: dict[int, tuple[str, tuple[str, str | None, str | None]]] = {
         ("this host name is not allowed; start the server with --allowed-host to allow it", None, "unknown_host"),
     ),
     429: (
-        "Too many requests are waiting. Retry-After says when to try again.",
+        "Too many requests are waiting, or the key has used up its requests or tokens per minute. `code` says which "
+        "limit it was, and Retry-After when to try again.",
         ("too many requests are waiting; try again later", None, "too_many_requests"),
     ),
     431: (

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from starlette.requests import Request
 
+from panacea.api.access.key_ring import Account, KeyRing
 from panacea.api.access.quota import Quota
 from panacea.api.error_responses import ApiError
 from panacea.config import Limits
@@ -18,6 +19,9 @@ Rejection = Literal[
     "too_many_tokens",
     "too_many_bytes",
     "too_many_connections",
+    "too_many_wrong_keys",
+    "requests_per_minute",
+    "tokens_per_minute",
     "shutting_down",
     "head_timeout",
     "body_timeout",
@@ -30,6 +34,8 @@ Rejection = Literal[
 
 _TICKET = "ticket"
 _LONGEST_RETRY_S = 60
+_BYTES_PER_TOKEN = 4
+"""Of English text, about."""
 _FINISHES = 64
 """Number of finished requests from which the rate of completion is estimated."""
 
@@ -40,11 +46,12 @@ class Admission:
     Call it only from the event loop.
     """
 
-    def __init__(self, limits: Limits, max_batch: int, *, several_tenants: bool) -> None:
+    def __init__(self, limits: Limits, max_batch: int, keys: KeyRing) -> None:
         self.limits = limits
-        self.requests = Quota(max_batch + limits.max_queued_requests, shared=several_tenants)
-        self.tokens = Quota(limits.max_queued_tokens, shared=several_tenants)
-        self.body_bytes = Quota(limits.max_queued_body_bytes, shared=several_tenants)
+        self.keys = keys
+        self.requests = Quota(max_batch + limits.max_queued_requests, self._has_several)
+        self.tokens = Quota(limits.max_queued_tokens, self._has_several)
+        self.body_bytes = Quota(limits.max_queued_body_bytes, self._has_several)
         self.rejections: dict[Rejection, int] = dict.fromkeys(get_args(Rejection), 0)
         self.draining = False
         self._max_batch = max_batch
@@ -56,9 +63,9 @@ class Admission:
         """Whether all admitted requests have been answered."""
         return not self._tickets
 
-    def enter(self, tenant: str) -> "Ticket":
+    def enter(self, account: Account) -> "Ticket":
         """Admits a request. Raises `ApiError` (429) if a limit is reached."""
-        ticket = Ticket(self, tenant)
+        ticket = Ticket(self, account)
         ticket.hold_answers(1)
         self._tickets.add(ticket)
         return ticket
@@ -81,10 +88,13 @@ class Admission:
         """Counts a request that was rejected, or ended early, for this reason."""
         self.rejections[reason] += 1
 
-    def refuse(self, reason: Rejection, message: str, status: int = 429) -> ApiError:
+    def refuse(
+        self, reason: Rejection, message: str, status: int = 429, retry_after_s: float | None = None
+    ) -> ApiError:
         """Counts the rejection and returns its error, with a Retry-After header."""
         self.count(reason)
-        return ApiError(status, message, code=reason, headers={"retry-after": str(self.retry_after_s())})
+        seconds = self.retry_after_s() if retry_after_s is None else max(1, math.ceil(retry_after_s))
+        return ApiError(status, message, code=reason, headers={"retry-after": str(seconds)})
 
     def shutting_down(self) -> ApiError:
         self.count("shutting_down")
@@ -105,15 +115,20 @@ class Admission:
         seconds_each = (time.monotonic() - self._finishes[0]) / len(self._finishes)
         return min(max(1, math.ceil(waiting * seconds_each)), _LONGEST_RETRY_S)
 
+    def _has_several(self) -> bool:
+        return self.keys.has_several
+
 
 class Ticket:
     """The share of the limits that one HTTP request holds until it is answered."""
 
-    def __init__(self, admission: Admission, tenant: str) -> None:
-        self.tenant = tenant
+    def __init__(self, admission: Admission, account: Account) -> None:
+        self.tenant = account.tenant
         self.arrived_at = time.monotonic()
         self.limits = admission.limits
         self._admission = admission
+        self._account = account
+        self._charged_requests = 0
         self._error: ApiError | None = None
         self._on_failure: Callable[[ApiError], None] | None = None
         self._answers = 0
@@ -121,25 +136,58 @@ class Ticket:
         self._bytes = 0
 
     def hold_answers(self, count: int) -> None:
-        """Holds places for `count` answers. Raises `ApiError` (429) if the limit on waiting requests is reached."""
+        """Holds places for `count` answers, and charges them to the key as so many requests.
+
+        Raises `ApiError` (429) if the limit on waiting requests is reached, or the key's requests per minute.
+        """
+        self._charge_requests(count)
         self._answers = self._resized(self._admission.requests, self._answers, count)
         if self._answers < count:
-            raise self._admission.refuse("too_many_requests", "too many requests are waiting; try again later")
+            raise self._refuse("too_many_requests", "too many requests are waiting; try again later")
 
     def hold_tokens(self, count: int) -> None:
         """Holds `count` prompt tokens. Raises `ApiError` (429) if the limit on waiting prompt tokens is reached."""
         self._tokens = self._resized(self._admission.tokens, self._tokens, count)
         if self._tokens < count:
-            raise self._admission.refuse("too_many_tokens", "too many prompt tokens are waiting; try again later")
+            raise self._refuse("too_many_tokens", "too many prompt tokens are waiting; try again later")
 
     def hold_bytes(self, count: int) -> None:
         """Holds `count` more bytes of the body. Raises `ApiError` (429) if the limit on waiting bytes is reached."""
         wanted = self._bytes + count
         self._bytes = self._resized(self._admission.body_bytes, self._bytes, wanted)
         if self._bytes < wanted:
-            raise self._admission.refuse(
-                "too_many_bytes", "too many bytes of request bodies are waiting; try again later"
-            )
+            raise self._refuse("too_many_bytes", "too many bytes of request bodies are waiting; try again later")
+
+    def charge_tokens(self, count: int) -> None:
+        """Charges tokens that are about to be computed. Raises `ApiError` (429) beyond the key's tokens per minute."""
+        rate = self._account.tokens
+        if wait_s := rate.wait_s(count):
+            message = f"only {rate.per_minute:.0f} tokens per minute are allowed; try again later"
+            raise self._refuse("tokens_per_minute", message, wait_s)
+        self.spend_tokens(count)
+
+    def charge_body(self) -> None:
+        """Charges the bytes of the body as tokens, for work on a text that no model computes. Raises as above."""
+        self.charge_tokens(-(-self._bytes // _BYTES_PER_TOKEN))
+
+    def spend_tokens(self, count: int) -> None:
+        """Charges tokens that have been generated. An answer that has begun is not cut by its rate."""
+        self._account.tokens.spend(count)
+        self._account.total_tokens += count
+
+    def _charge_requests(self, count: int) -> None:
+        more = count - self._charged_requests
+        rate = self._account.requests
+        if wait_s := rate.wait_s(more):
+            message = f"only {rate.per_minute:.0f} requests per minute are allowed; try again later"
+            raise self._refuse("requests_per_minute", message, wait_s)
+        rate.spend(more)
+        self._account.total_requests += more
+        self._charged_requests = count
+
+    def _refuse(self, reason: Rejection, message: str, retry_after_s: float | None = None) -> ApiError:
+        self._account.total_rejected += 1
+        return self._admission.refuse(reason, message, retry_after_s=retry_after_s)
 
     def release_tokens(self) -> None:
         """Gives back the prompt tokens. Called when an answer has begun."""

@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 
-from panacea.api.access.bearer_keys import key_digest
+from panacea.api.access.bearer_keys import account_of
 from panacea.digest import Digest
 
 
@@ -13,4 +13,5 @@ def cache_salt(request: Request, asked: str | None) -> str:
     prompts another key has sent. The field lets a client keep its own users apart. Without keys, only the field counts.
     The engine gets a digest of the key's digest, never the key.
     """
-    return Digest(b"panacea salt").add(key_digest(request), None if asked is None else asked.encode()).value.hex()
+    key = account_of(request).key
+    return Digest(b"panacea salt").add(key and key.digest, None if asked is None else asked.encode()).value.hex()

@@ -1,10 +1,11 @@
 """The middleware that admits requests to the routes and counts the bytes of their bodies."""
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from panacea.api.access.admission import Admission, keep_ticket
-from panacea.api.access.bearer_keys import key_digest
+from panacea.api.access.bearer_keys import account_of
 from panacea.api.connections.connection import is_crowded
 from panacea.api.error_responses import ApiError
 
@@ -16,6 +17,9 @@ class Gate:
     """Rejects requests beyond the limits before any of their body is read.
 
     A POST request holds a ticket until it is answered. Other requests need none, because they cost very little.
+
+    Its tenant is its API key. A server without keys has one tenant. Addresses do not define tenants: many people share
+    one behind a proxy or a firewall, and one person can have many.
     """
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
@@ -27,14 +31,21 @@ class Gate:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
+        account = account_of(request)
+
+        async def send_with_rates(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(account.rate_headers())
+            await send(message)
+
         try:
             self._check_open(scope)
             if scope["method"] != "POST":
                 await self.app(scope, receive, send)
                 return
-            ticket = self._admission.enter(tenant(request))
+            ticket = self._admission.enter(account)
         except ApiError as error:
-            await error.response()(scope, receive, send)
+            await error.response()(scope, receive, send_with_rates)
             return
         keep_ticket(request, ticket)
 
@@ -45,7 +56,7 @@ class Gate:
             return message
 
         try:
-            await self.app(scope, counted_receive, send)
+            await self.app(scope, counted_receive, send_with_rates)
         finally:
             ticket.close()
 
@@ -54,12 +65,3 @@ class Gate:
             raise self._admission.shutting_down()
         if is_crowded(scope):
             raise self._admission.too_many_connections()
-
-
-def tenant(request: Request) -> str:
-    """The tenant whose quota a request uses: one per API key. A server without keys has one tenant.
-
-    Addresses do not define tenants. Many people share one behind a proxy or a firewall, and one person can have many.
-    """
-    digest = key_digest(request)
-    return "" if digest is None else digest.hex()

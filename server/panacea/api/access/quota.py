@@ -1,6 +1,7 @@
 """A limited amount that all tenants share."""
 
 from collections import Counter
+from collections.abc import Callable
 
 
 class Quota:
@@ -10,16 +11,16 @@ class Quota:
     and there is always room for another tenant.
     """
 
-    def __init__(self, limit: int, *, shared: bool) -> None:
-        """`shared` says whether there can be more than one tenant."""
+    def __init__(self, limit: int, is_shared: Callable[[], bool]) -> None:
+        """`is_shared` says whether there can be more than one tenant now."""
         self.limit = limit
         self.held = 0
-        self._shared = shared
+        self._is_shared = is_shared
         self._held_by: Counter[str] = Counter()
 
     def take(self, tenant: str, amount: int) -> bool:
         """Takes `amount` for `tenant` and returns whether this was allowed. Any amount is, while nothing is held."""
-        own = self._held_by[tenant] if self._shared else 0
+        own = self._held_by[tenant] if self._is_shared() else 0
         if self.held and own + amount > self.limit - self.held:
             return False
         self.held += amount

@@ -23,7 +23,7 @@ PERSON = {
 def generation_docs(chunk: type[AnswerHead]) -> dict[int | str, dict[str, Any]]:
     """The responses of a route. `chunk` is the type of the stream's events."""
     stream = {"content": {"text/event-stream": {"schema": _reference(chunk.__name__)}}}
-    return {200: stream, **error_docs(400, 401, 404, 408, 413, 415, 421, 429, 431, 500, 503, 504)}
+    return {200: stream, **error_docs(400, 401, 403, 404, 408, 413, 415, 421, 429, 431, 500, 503, 504)}
 
 
 def request_docs(

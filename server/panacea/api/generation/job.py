@@ -107,7 +107,8 @@ class Job(ABC, Generic[Wanted]):
 class _TokenCount:
     """Counts the tokens of a job as its pieces arrive."""
 
-    def __init__(self, job: Job[Wanted]) -> None:
+    def __init__(self, job: Job[Wanted], *, shows_cached: bool) -> None:
+        self._shows_cached = shows_cached
         self._prompt_tokens = job.prompt_tokens
         self._requests = job.requests
         self._cached_tokens = 0
@@ -124,27 +125,30 @@ class _TokenCount:
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
             total_tokens=self._prompt_tokens + self._completion_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=self._cached_tokens),
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self._cached_tokens)
+            if self._shows_cached
+            else None,
         )
 
 
 async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted], ticket: Ticket) -> Response:
     """The answer, whole or as a stream. Before the first byte, raises the engine's errors, and `ApiError` (429) if too
-    many requests are waiting."""
+    many requests are waiting, or the key has used up its tokens."""
     ticket.hold_answers(len(job.requests))
     ticket.hold_tokens(job.engine_tokens)
+    ticket.charge_tokens(job.engine_tokens)
     backlog = Backlog[Arrived](ticket.limits.max_unread_tokens * len(job.requests))
     pieces = generate(engine, job.requests, partial(job.new_answer, text), ticket, backlog)
     if not job.wanted.stream:
-        return await _complete(job, pieces)
+        return await _complete(job, pieces, ticket)
     # The status line is sent after the first token, so an error before it can still be a 400 or 503.
     first = await anext(pieces)
-    return EventStream(_events(job, first, pieces), pieces, backlog)
+    return EventStream(_events(job, first, pieces, ticket), pieces, backlog)
 
 
-async def _complete(job: Job[Wanted], pieces: AsyncGenerator[tuple[int, Piece]]) -> Response:
+async def _complete(job: Job[Wanted], pieces: AsyncGenerator[tuple[int, Piece]], ticket: Ticket) -> Response:
     choices: list[list[Piece]] = [[] for _ in job.requests]
-    count = _TokenCount(job)
+    count = _TokenCount(job, shows_cached=not ticket.limits.hide_cached_tokens)
     async for choice, piece in pieces:
         choices[choice].append(piece)
         count.add(choice, piece)
@@ -153,9 +157,9 @@ async def _complete(job: Job[Wanted], pieces: AsyncGenerator[tuple[int, Piece]])
 
 
 async def _events(
-    job: Job[Wanted], first: tuple[int, Piece], rest: AsyncGenerator[tuple[int, Piece]]
+    job: Job[Wanted], first: tuple[int, Piece], rest: AsyncGenerator[tuple[int, Piece]], ticket: Ticket
 ) -> AsyncGenerator[bytes]:
-    count = _TokenCount(job)
+    count = _TokenCount(job, shows_cached=not ticket.limits.hide_cached_tokens)
     try:
         with panics_as_errors():
             for index in range(len(job.requests)):

@@ -37,6 +37,7 @@ async def generate(
                 answer = new_answer(request)
                 async for token in tokens:
                     piece = answer.push(token)
+                    ticket.spend_tokens(piece.tokens)
                     arrived.put((choice, piece))
                     if piece.finish_reason is not None:  # set by the engine, or by a stop string
                         return

@@ -22,8 +22,8 @@ class Usage(Documented):
     """Tokens of all choices."""
     total_tokens: int
     """Sum of both."""
-    prompt_tokens_details: PromptTokensDetails
-    """Number of cached prompt tokens."""
+    prompt_tokens_details: PromptTokensDetails | None
+    """Number of cached prompt tokens. Null if the server hides it."""
 
 
 class AnswerHead(Documented):

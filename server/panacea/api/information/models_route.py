@@ -43,13 +43,13 @@ def models_router(catalog: Catalog) -> APIRouter:
         preference = catalog.choose(model, None).preference
         return ModelCard(id=model, created=created, preference=catalog.shown(preference))
 
-    @router.get("/v1/models", summary="List model ids", responses=error_docs(401, 421, 431, 503))
+    @router.get("/v1/models", summary="List model ids", responses=error_docs(401, 403, 421, 431, 503))
     async def list_models() -> ModelList:  # pyright: ignore[reportUnusedFunction]
         """The served model, its bare base, and each preset. A front end can offer all of them in its model menu."""
         return ModelList(data=[card(model) for model in catalog.ids])
 
     @router.get(
-        "/v1/models/{model:path}", summary="Describe one model id", responses=error_docs(401, 404, 421, 431, 503)
+        "/v1/models/{model:path}", summary="Describe one model id", responses=error_docs(401, 403, 404, 421, 431, 503)
     )
     async def retrieve_model(  # pyright: ignore[reportUnusedFunction]
         model: Annotated[str, Path(description="The id, such as panacea-demo:base.")],

@@ -34,7 +34,7 @@ def preferences_router(catalog: Catalog, evaluation: bytes | None) -> APIRouter:
     """The routes for this catalog and the content of the adapter's evaluation file."""
     router = APIRouter(tags=["preferences"])
 
-    @router.get("/v1/preferences", summary="List dimensions and presets", responses=error_docs(401, 421, 431, 503))
+    @router.get("/v1/preferences", summary="List dimensions and presets", responses=error_docs(401, 403, 421, 431, 503))
     async def list_preferences() -> Preferences:  # pyright: ignore[reportUnusedFunction]
         """The dimensions in the order of an array of weights, and the default and the presets with sum 1."""
         space = catalog.space
@@ -51,7 +51,7 @@ def preferences_router(catalog: Catalog, evaluation: bytes | None) -> APIRouter:
         "/v1/evaluation",
         summary="Measured rewards over the preference space",
         response_model=Evaluation,
-        responses=error_docs(401, 404, 421, 431, 503),
+        responses=error_docs(401, 403, 404, 421, 431, 503),
     )
     async def get_evaluation() -> Response:  # pyright: ignore[reportUnusedFunction]
         """The adapter's measured front: mean rewards over a grid of preferences. 404 if it was never measured."""

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request
 
+from panacea.api.access.admission import ticket_of
 from panacea.api.catalog import Catalog
 from panacea.api.connections.json_body import read_json
 from panacea.api.engine_interface import EngineLike
@@ -63,7 +64,7 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
     @router.post(
         "/v1/tokenize",
         summary="Tokenize a text or a conversation",
-        responses=error_docs(400, 401, 404, 408, 413, 415, 421, 429, 431, 503),
+        responses=error_docs(400, 401, 403, 404, 408, 413, 415, 421, 429, 431, 503),
         openapi_extra=body_docs(
             TokenizeRequest,
             {
@@ -75,6 +76,7 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
     async def tokenize(request: Request) -> TokenizedPrompt:  # pyright: ignore[reportUnusedFunction]
         """The token ids of `prompt` as in text completions, or of `messages` as in chat completions."""
         wanted = await read_json(request, TokenizeRequest, limits.max_body_bytes)
+        ticket_of(request).charge_body()
         wanted.check()
         catalog.require(wanted.model)
         check_template_kwargs(wanted.chat_template_kwargs, text)
@@ -84,7 +86,7 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
     @router.post(
         "/v1/detokenize",
         summary="Convert token ids to text",
-        responses=error_docs(400, 401, 404, 408, 413, 415, 421, 429, 431, 503),
+        responses=error_docs(400, 401, 403, 404, 408, 413, 415, 421, 429, 431, 503),
         openapi_extra=body_docs(
             DetokenizeRequest, {"The tokens of a text": {"tokens": text.encode([example_prompt(catalog)])[0]}}
         ),
@@ -92,6 +94,7 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
     async def detokenize(request: Request) -> DetokenizedText:  # pyright: ignore[reportUnusedFunction]
         """The text of the token ids. Special tokens are included by name."""
         wanted = await read_json(request, DetokenizeRequest, limits.max_body_bytes)
+        ticket_of(request).charge_body()
         catalog.require(wanted.model)
         ids = wanted.tokens
         if ids and max(ids) >= engine.info.vocab_size:

@@ -1,14 +1,14 @@
 """`GET /metrics`: the server's metrics in Prometheus' text format, with vLLM's names.
 
 docs/observability.md describes every metric. Labels are the served model's name, a finish reason, the reason of a
-rejection, or a dimension's name. All values are known at the start and few. A client's data, such as a preference,
-never becomes a label.
+rejection, a dimension's name, or the name of a key in the key file. All values are known and few. A client's data, such
+as a preference, never becomes a label.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -23,6 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from panacea.api.access.admission import Admission
+from panacea.api.access.key_ring import Account
 from panacea.api.engine_interface import EngineLike
 from panacea.api.error_responses import error_docs
 from panacea.engine.outputs import NO_TOKEN, FinishReason, TokenOutput
@@ -271,6 +272,24 @@ class _AdmissionCollector:
         for reason, count in self._admission.rejections.items():
             family.add_metric((self._model_name, reason), count)
         yield family
+        reloads = CounterMetricFamily(
+            "panacea:key_file_errors", "Changes of the key file that could not be used.", labels=("model_name",)
+        )
+        reloads.add_metric((self._model_name,), self._admission.keys.failed_reloads)
+        yield reloads
+        yield self._by_key("requests", "Answers asked for with a key.", lambda account: account.total_requests)
+        yield self._by_key("tokens", "Tokens charged to a key.", lambda account: account.total_tokens)
+        yield self._by_key(
+            "requests_rejected", "Requests with a key that a limit refused.", lambda account: account.total_rejected
+        )
+
+    def _by_key(self, name: str, meaning: str, count: Callable[[Account], int]) -> Metric:
+        """One series for each key that has a name. The other keys are not told apart."""
+        family = CounterMetricFamily(f"panacea:key_{name}", meaning, labels=("model_name", "key"))
+        for account in self._admission.keys.accounts:
+            if account.key is not None and account.key.name is not None:
+                family.add_metric((self._model_name, account.key.name), count(account))
+        return family
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -309,7 +328,7 @@ def metrics_router(metrics: Metrics) -> APIRouter:
         response_class=Response,
         responses={
             200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-            **error_docs(401, 421, 431),
+            **error_docs(401, 403, 421, 431),
         },
     )
     async def get_metrics() -> Response:  # pyright: ignore[reportUnusedFunction]

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from panacea.api.access.bearer_keys import known_account
 from panacea.api.error_responses import shown_name
 from panacea.api.information.web_page import FOLDER
 
@@ -81,6 +82,9 @@ class RequestLog:
                 "status": status,
                 "duration_s": round(time.monotonic() - begin, 4),
             }
+            key = account.key if (account := known_account(scope)) else None
+            if key is not None:
+                fields |= {"key": key.name or key.short_digest, "key_digest": key.short_digest}
             if outcome.prompt_tokens:
                 fields |= asdict(outcome)
             if not is_complete:
