@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,5 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    import panacea_train.training_run  # noqa: F401 - torch and transformers, once for all forks
-
+    import_module("panacea_train.training_run")  # torch and transformers, once for all forks
     sys.stdout.write(json.dumps(main(json.loads(Path(sys.argv[1]).read_text("utf-8")))))

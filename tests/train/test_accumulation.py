@@ -30,7 +30,8 @@ LONGEST = 50
 
 
 def _ids(rng: np.random.Generator, most: int) -> list[int]:
-    return rng.integers(1, VOCABULARY, int(rng.integers(1, most + 1))).tolist()
+    ids: list[int] = rng.integers(1, VOCABULARY, int(rng.integers(1, most + 1))).tolist()
+    return ids
 
 
 def _labels(rng: np.random.Generator) -> list[float]:

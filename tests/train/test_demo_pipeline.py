@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from panacea.errors import ConfigError
+from panacea.errors import ConfigError, OutputError
 from panacea_lab.demo.demo_pipeline import train_demo
 from panacea_lab.demo.demo_settings import DemoSettings
 from panacea_lab.demo.job_stages import STATE_FILE, JobStage, StageLog, run_stages
+from panacea_train.output_folder import locked
 
 SETTINGS = DemoSettings.tiny()
 
@@ -80,3 +81,13 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(ConfigError, match="cannot use"):
         StageLog(tmp_path / "file" / "work", "it")
+
+
+def test_a_folder_with_somebody_elses_base_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").write_text("a stranger's", "utf-8")
+    with pytest.raises(ConfigError, match="base is not from an interrupted run: choose another --out"):
+        train_demo(tmp_path, settings=SETTINGS, show_progress=False)
+    assert (tmp_path / "base" / "model.safetensors").read_text("utf-8") == "a stranger's"
+    with locked(tmp_path / "taken"), pytest.raises(OutputError, match="another run writes to"):
+        train_demo(tmp_path / "taken", settings=SETTINGS, show_progress=False)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -170,7 +170,7 @@ def test_a_disk_that_is_full_is_one_line_and_no_half_of_a_result(here: Path, siz
         [*export[:1], "--as", "merged", *export[3:]],
         ["inspect", str(ADAPTER), "--json", "out"],
     ):
-        done = limited(lambda arguments=arguments: run_panacea(*arguments), size_bytes)
+        done = limited(arguments, size_bytes)
         if done.code:
             assert "cannot be written" in one_line(done, 1)
             assert not Path("out").exists()
@@ -182,11 +182,11 @@ def test_a_disk_that_is_full_is_one_line_and_no_half_of_a_result(here: Path, siz
         shutil.rmtree("out.training", ignore_errors=True)
 
 
-def limited(run: Callable[[], Finished], size_bytes: int) -> Finished:
+def limited(arguments: Sequence[str], size_bytes: int) -> Finished:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limit[1]))
     try:
-        return run()
+        return run_panacea(*arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 

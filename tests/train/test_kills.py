@@ -33,7 +33,7 @@ def test_a_run_that_is_killed_twice_and_resumed_gives_the_same_bytes(tmp_path: P
         "seed": int(os.environ.get("PANACEA_KILLS_SEED", "0")),
     }
     (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
-    command = [sys.executable, "-m", "tests.train.killed_runs", tmp_path / "plan.json"]
+    command = [sys.executable, "-m", "tests.train.killed_runs", str(tmp_path / "plan.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)["results"]

@@ -158,7 +158,8 @@ class StepBatches(Dataset[Batch]):
         parts = np.array_split(np.arange(len(indices)), min(self._sampling.forwards, len(indices)))
         for part in parts:
             before = len(pairs), len(imitated)
-            for place in part.tolist():
+            places: list[int] = part.tolist()
+            for place in places:
                 index, preference = indices[place], drawn[place]
                 example = self._examples[index]
                 match example:

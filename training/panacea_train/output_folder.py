@@ -133,7 +133,7 @@ def output_folder(
         try:
             folder.check()
             out.parent.mkdir(parents=True, exist_ok=True)
-            claim.enter_context(_locked(out))
+            claim.enter_context(locked(out))
             folder.check()
             _clean(out, say)
         except OSError as error:
@@ -190,8 +190,11 @@ def _stranger_in(folder: Path, contents: Contents) -> str | None:
 
 
 @contextmanager
-def _locked(out: Path) -> Generator[None]:
-    """Holds the lock file beside `out`. The kernel releases it when the process ends, however it ends."""
+def locked(out: Path) -> Generator[None]:
+    """Holds the lock file beside `out`. The kernel releases it when the process ends, however it ends.
+
+    Raises `OutputError` while another process holds it.
+    """
     path = out.with_name(f"{_stem(out)}-lock")
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

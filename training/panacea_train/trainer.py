@@ -35,6 +35,7 @@ one token, so a whole text can be learned.)
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from operator import itemgetter
 from pathlib import Path
@@ -191,9 +192,13 @@ class PanaceaTrainer(Trainer):
         """The gradient of a step, with one forward in memory at a time; returns its loss without a graph."""
         model.train()
         batch = cast(Batch, self._prepare_inputs(inputs))
-        parts = self.step_loss.backward(model, batch, self.accelerator.autocast)
+        parts = self.step_loss.backward(model, batch, self._precision)
         self.means.add(parts)
         return parts.loss
+
+    def _precision(self) -> AbstractContextManager[None]:
+        context: AbstractContextManager[None] = self.accelerator.autocast()
+        return context
 
     def floating_point_ops(self, inputs: dict[str, Tensor | Any]) -> int:
         """Those of all forwards of the step."""
@@ -211,7 +216,7 @@ class PanaceaTrainer(Trainer):
         batch = cast(Batch, self._prepare_inputs(inputs))
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            self.step_loss.backward(self.model, batch, self.accelerator.autocast)
+            self.step_loss.backward(self.model, batch, self._precision)
         self.model.zero_grad()
 
     def evaluate(

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from panacea.errors import ConfigError
 from panacea.evaluation import Evaluation
 from panacea_lab.demo.adapter_training import train_adapter
 from panacea_lab.demo.answerer import Answerer
@@ -18,10 +19,11 @@ from panacea_lab.demo.demo_chat import train_tokenizer
 from panacea_lab.demo.demo_pairs import ComparedAnswers, make_pairs, sample_candidates
 from panacea_lab.demo.demo_settings import DemoSettings
 from panacea_lab.demo.examination import examine
-from panacea_lab.demo.job_stages import JobStage, StageLog, StageProgress, run_stages
+from panacea_lab.demo.job_stages import STATE_FILE, JobStage, StageLog, StageProgress, run_stages
 from panacea_lab.world.held_out import load_held_out
 from panacea_lab.world.world_texts import World, load_world
 from panacea_train.evaluation.evaluation_file import EVALUATION_FILE, load_evaluation, save_evaluation
+from panacea_train.output_folder import locked
 
 
 def train_demo(
@@ -35,14 +37,22 @@ def train_demo(
 
     `threads`: for torch; one is fastest for a model this small unless the machine is idle.
 
-    Raises `ConfigError` when `out` cannot be written or holds a run with another seed or other settings.
+    Raises `ConfigError` when `out` cannot be written, holds a run with another seed or other settings, or a base or an
+    adapter that no such run has made; `OutputError` while another process trains into it.
     """
     settings = settings or DemoSettings()
     demo = _Demo(out, seed, settings)
     identity = hashlib.sha256(msgspec.json.encode([seed, settings])).hexdigest()
-    log = StageLog(out / "work", identity)
-    with _quiet_transformers(), _torch_threads(threads):
-        run_stages(demo.stages, log, show_progress)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot use {out} for training: {error}") from None
+    with locked(out.absolute()), _quiet_transformers(), _torch_threads(threads):
+        if not (out / "work" / STATE_FILE).exists():
+            for folder in (demo.base, demo.adapter):
+                if folder.exists():
+                    raise ConfigError(f"{folder} is not from an interrupted run: choose another --out")
+        run_stages(demo.stages, StageLog(out / "work", identity), show_progress)
     return load_evaluation(demo.adapter / EVALUATION_FILE)
 
 
