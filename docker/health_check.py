@@ -2,13 +2,24 @@
 
 import http.client
 import os
+import ssl
 import sys
 
-PORT = int(os.environ.get("PANACEA_PORT", "8000"))
+PROBE_PORT = os.environ.get("PANACEA_PROBE_PORT")
+PORT = int(PROBE_PORT or os.environ.get("PANACEA_PORT", "8000"))
 # The server may be configured to allow only certain host names.
 HOST = os.environ.get("PANACEA_ALLOWED_HOST", "localhost").split()[0].replace("*", "localhost")
 
-connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=4)
+if os.environ.get("PANACEA_TLS_CERTIFICATE") and not PROBE_PORT:
+    # The certificate is for the server's public name, and this connection does not leave the container.
+    connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+        "127.0.0.1",
+        PORT,
+        timeout=4,
+        context=ssl._create_unverified_context(),  # noqa: S323
+    )
+else:
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=4)
 try:
     connection.request("GET", "/health", headers={"Host": HOST})
     status = connection.getresponse().status

@@ -104,6 +104,8 @@ def serve(
         port=http.port,
         probe_port=http.probe_port,
         probe_host=http.probe_host,
+        tls_certificate=http.tls_certificate,
+        tls_key=http.tls_key,
         unix_socket=http.unix_socket,
         api_keys=keys,
         api_key_file=http.api_key_file,

@@ -204,6 +204,10 @@ class ListenOptions(Bounded):
     Default: none."""
     probe_host: str | None = None
     """Address of --probe-port. Default: --host."""
+    tls_certificate: Path | None = None
+    """PEM file with the server's certificate and then its issuers'. The server then speaks HTTPS, from TLS 1.2 on."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key, without a password."""
 
 
 @dataclass(frozen=True)

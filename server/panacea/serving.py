@@ -20,6 +20,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from panacea.api.access.key_watch import watch_key_file
 from panacea.api.app import create_app, new_admission
 from panacea.api.connections.connection import HttpConfig
 from panacea.api.connections.http_server import FAREWELL_S, HttpServer
+from panacea.api.connections.tls import TlsConfig, tls_context
 from panacea.api.engine_interface import EngineLike
 from panacea.api.observability.tracing import exporting
 from panacea.api.probe_port import ProbedServer, probe_port
@@ -119,6 +121,7 @@ async def serve(
     Raises `ConfigError`, `CheckpointError` or `EngineDeadError` if the server cannot start.
     """
     make_room_for(config.limits.max_connections)
+    tls = tls_context(config.tls_certificate, config.tls_key)
     with StopSignals() as signals, _listener(config) as listener, _probe_listener(config) as probes:
         configure_logs(engine_config.logs)
         async with AsyncExitStack() as stack:
@@ -142,7 +145,8 @@ async def serve(
                 return signals.exit_code
             if config.unix_socket is None and is_open(config.host, config.api_keys):
                 logger.warning("open to everyone who can reach %s; --api-key-file asks for keys", config.host)
-            http = HttpConfig(
+            new_config = HttpConfig if tls is None else partial(TlsConfig, tls)
+            http = new_config(
                 served.app,
                 config.limits,
                 served.admission,
@@ -187,10 +191,15 @@ def announcement(
     config: ServerConfig, listener: socket.socket, space: PreferenceSpace | None, probes: socket.socket | None = None
 ) -> str:
     """What a server that is ready says: its address, its dimensions, and where to begin."""
-    curl, url = "curl", f"http://{_shown(config.host)}:{listener.getsockname()[1]}"
+    scheme = "http" if config.tls_certificate is None else "https"
+    curl, url = "curl", f"{scheme}://{_shown(config.host)}:{listener.getsockname()[1]}"
     place = url
     if config.unix_socket is not None:
-        curl, url, place = f"curl --unix-socket {config.unix_socket}", "http://localhost", f"unix:{config.unix_socket}"
+        curl, url, place = (
+            f"curl --unix-socket {config.unix_socket}",
+            f"{scheme}://localhost",
+            f"unix:{config.unix_socket}",
+        )
     lines = [f"Panacea serves {config.model_name} on {place}"]
     if space is not None and space.names:
         lines.append(f"Preferences: {', '.join(space.names)}")

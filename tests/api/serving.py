@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from opentelemetry.trace import Tracer
@@ -16,6 +18,7 @@ from panacea.api.access.admission import Admission
 from panacea.api.app import new_admission
 from panacea.api.connections.connection import HttpConfig
 from panacea.api.connections.http_server import HttpServer
+from panacea.api.connections.tls import TlsConfig
 from panacea.api_key import ApiKey
 from panacea.config import Limits, ServerConfig
 from panacea.preference import Dimension, PreferenceSpace
@@ -78,6 +81,7 @@ def serving(
     trusted_proxies: tuple[str, ...] = (),
     tracer: Tracer | None = None,
     send_buffer_bytes: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Generator[Served]:
     """Serves until the block ends. `send_buffer_bytes`: what the kernel holds for a client; it would be megabytes."""
     config = ServerConfig(
@@ -99,8 +103,9 @@ def serving(
         engine = await make_engine()
         admission = new_admission(config, engine)
         app = create_app(config, engine, text, space, evaluation, admission, tracer)
+        new_config = HttpConfig if tls is None else partial(TlsConfig, tls)
         server = HttpServer(
-            HttpConfig(app, limits, admission, trusted_proxies, lifespan="off", timeout_graceful_shutdown=1),
+            new_config(app, limits, admission, trusted_proxies, lifespan="off", timeout_graceful_shutdown=1),
             lambda: None,
         )
         started.append((server, engine))

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from panacea.api.access.admission import Admission
 from panacea.api.connections.client_address import UNIX, TrustedProxies, shared_address
-from panacea.api.connections.crowd import Crowd
+from panacea.api.connections.crowd import ClosableMember, Crowd
 from panacea.api.connections.loop_clock import loop_clock
 from panacea.api.error_responses import ApiError
 from panacea.config import Limits
@@ -92,7 +92,29 @@ class HttpConfig(uvicorn.Config):
         self.limits = limits
         self.admission = admission
         self.proxies = TrustedProxies(trusted_proxies)
-        self.crowd: Crowd[Connection] = Crowd(limits.max_connections, limits.max_peer_connections, SPARE_CONNECTIONS)
+        self.crowd: Crowd[ClosableMember] = Crowd(
+            limits.max_connections, limits.max_peer_connections, SPARE_CONNECTIONS
+        )
+
+    def peer_of(self, client: tuple[str, int] | None) -> str | None:
+        """The address whose connections are counted together. None for a proxy, which has many clients."""
+        address = UNIX if client is None else client[0]
+        return None if address in self.proxies else shared_address(address)
+
+    def admit(self, member: ClosableMember) -> bool:
+        """Counts a new connection and closes silent ones for it. False: there are too many even to refuse it."""
+        for silent in self.crowd.enter(member):
+            self.admission.count("too_many_connections")
+            silent.displace()
+        if self.beyond > SPARE_CONNECTIONS:
+            self.admission.count("too_many_connections")
+            return False
+        return True
+
+    @property
+    def beyond(self) -> int:
+        """How many connections there are beyond the limit."""
+        return len(self.crowd) - self.limits.max_connections
 
 
 class Connection(H11Protocol):
@@ -114,9 +136,8 @@ class Connection(H11Protocol):
 
     @property
     def peer(self) -> str | None:
-        """The address whose connections are counted together. None for a proxy, which has many clients."""
-        address = UNIX if self.client is None else self.client[0]
-        return None if address in self.config.proxies else shared_address(address)
+        """The address whose connections are counted together. None for a proxy."""
+        return self.config.peer_of(self.client)
 
     @property
     def silent_since(self) -> float | None:
@@ -127,14 +148,9 @@ class Connection(H11Protocol):
         super().connection_made(cast(Any, LingeringTransport(transport, self)))
         if self.client is None:
             self.client = (UNIX, 0)
-        crowd = self.config.crowd
-        for silent in crowd.enter(self):
-            self.config.admission.count("too_many_connections")
-            silent.displace()
-        beyond = len(crowd) - self._limits.max_connections
-        self._is_crowded = beyond > 0
-        if beyond > SPARE_CONNECTIONS:
-            self.config.admission.count("too_many_connections")
+        is_admitted = self.config.admit(self)
+        self._is_crowded = self.config.beyond > 0
+        if not is_admitted:
             self.transport.abort()
 
     def displace(self) -> None:

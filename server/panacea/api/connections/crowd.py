@@ -18,6 +18,12 @@ class Member(Protocol):
         ...
 
 
+class ClosableMember(Member, Protocol):
+    """A connection that can be closed to make room."""
+
+    def displace(self) -> None: ...
+
+
 Connected = TypeVar("Connected", bound=Member)
 
 
