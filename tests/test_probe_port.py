@@ -16,6 +16,7 @@ import pytest
 from panacea.api.access.admission import Admission
 from panacea.api.app import create_app, new_admission
 from panacea.api.probe_port import ProbedServer, ProbePort, probe_port
+from panacea.api_key import ApiKey
 from panacea.config import ServerConfig
 from panacea.serving import bind
 from tests.api.fake_engine import FakeEngine
@@ -65,7 +66,7 @@ def probing(api_keys: tuple[str, ...] = (), *, loaded: bool = True) -> Generator
     ended = threading.Event()
 
     async def main() -> None:
-        config = ServerConfig(NAME, api_keys=api_keys)
+        config = ServerConfig(NAME, api_keys=tuple(map(ApiKey.of, api_keys)))
         engine = FakeEngine()
         with bind("127.0.0.1", 0) as listener:
             async with probe_port(listener, loop_limit_s=0.5) as port:

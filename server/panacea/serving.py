@@ -36,6 +36,7 @@ from panacea.api.connections.tls import TlsConfig, tls_context
 from panacea.api.engine_interface import EngineLike
 from panacea.api.observability.tracing import exporting
 from panacea.api.probe_port import ProbedServer, probe_port
+from panacea.api_key import ApiKey
 from panacea.config import EngineConfig, ServerConfig, Supervision
 from panacea.engine.supervisor import Supervisor
 from panacea.errors import ConfigError
@@ -215,7 +216,7 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def is_open(host: str, api_keys: Collection[str]) -> bool:
+def is_open(host: str, api_keys: Collection[ApiKey]) -> bool:
     """Whether other machines can reach a server at this address and ask it without a key."""
     try:
         is_local = ip_address(host).is_loopback

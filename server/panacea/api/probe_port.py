@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from panacea.api.access.admission import Admission
+from panacea.api.access.key_ring import KeyRing
 from panacea.api.connections.connection import HttpConfig
 from panacea.api.connections.http_server import HttpServer
 from panacea.api.connections.loop_clock import LoopClock, loop_clock
@@ -55,7 +56,7 @@ class ProbePort:
         self._listener = listener
         # Its own admission: connections here must not change the main port's counts from another thread.
         http = HttpConfig(
-            self, _LIMITS, Admission(_LIMITS, 1, several_tenants=False), lifespan="off", timeout_graceful_shutdown=1
+            self, _LIMITS, Admission(_LIMITS, 1, KeyRing((), _LIMITS)), lifespan="off", timeout_graceful_shutdown=1
         )
         self._server = HttpServer(http, lambda: None)
         self._thread = threading.Thread(target=self._run, name="probe-port", daemon=True)

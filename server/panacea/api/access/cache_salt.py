@@ -14,4 +14,8 @@ def cache_salt(request: Request, asked: str | None) -> str:
     The engine gets a digest of the key's digest, never the key.
     """
     key = account_of(request).key
-    return Digest(b"panacea salt").add(key and key.digest, None if asked is None else asked.encode()).value.hex()
+    return (
+        Digest(b"panacea salt")
+        .add(None if key is None else key.digest, None if asked is None else asked.encode())
+        .value.hex()
+    )
