@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from panacea.errors import CheckpointError
+from panacea.model.tokenizer import load_tokenizer
 from panacea.text import ChatMessage, load_model_text
 from panacea.text.generation_defaults import GenerationDefaults, generation_defaults
-from panacea.text.tokenizer import load_tokenizer
 from tests.golden_files import BASE
 from tests.text.tiny import TEXT
 
@@ -75,7 +75,7 @@ def test_a_folder_without_tokenizer_file_goes_through_transformers(tmp_path: Pat
     (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), "utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer", "unk_token": "<|end|>"}')
     text = "How do I sharpen a knife?"
-    ids = load_tokenizer(tmp_path).encode(text, add_special_tokens=False).ids
+    ids = load_tokenizer(tmp_path).tokenizer.encode(text, add_special_tokens=False).ids
     assert ids == TEXT.tokenizer.encode(text, add_special_tokens=False).ids
 
 

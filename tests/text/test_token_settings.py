@@ -9,8 +9,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from panacea.errors import CheckpointError
+from panacea.model.token_settings import read_token_settings
 from panacea.text import ChatMessage, load_model_text
-from panacea.text.token_settings import read_token_settings
 from tests.golden_files import BASE
 from tests.text.tiny import added_token
 

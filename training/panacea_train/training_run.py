@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback, set_seed
 
 from panacea.errors import ConfigError, OutputError, first_line
+from panacea.model.end_tokens import end_token_ids
 from panacea.model.hub import local_folder
 from panacea_train.data import TrainingFile
 from panacea_train.data.encoding import ConversationEncoder
@@ -136,9 +137,9 @@ def _load(settings: RunSettings) -> tuple[PreTrainedModel, ConversationEncoder]:
     # Whatever is wrong with a folder, transformers raises almost any exception for it.
     except Exception as error:
         raise ConfigError(f"{settings.model} cannot be loaded: {first_line(error)}") from error
-    stop: int | list[int] | None = getattr(model.generation_config, "eos_token_id", None)
-    stop_ids: Sequence[int] = () if stop is None else [stop] if isinstance(stop, int) else stop
-    return model, ConversationEncoder(tokenizer, stop_ids)
+    text_config = model.config.get_text_config(decoder=True)
+    ends = end_token_ids(folder, text_config.eos_token_id, text_config.vocab_size)
+    return model, ConversationEncoder(tokenizer, ends)
 
 
 def _is_bf16(settings: RunSettings) -> bool:

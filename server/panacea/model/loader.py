@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from panacea.config import EngineConfig
 from panacea.errors import CheckpointError, ConfigError, first_line
 from panacea.model.adapter import Adapter, LowRank
 from panacea.model.attention_interface import ATTENTION, register_attention
 from panacea.model.decoders import FAMILIES, Decoder, FusedDecoder, TransformersDecoder
+from panacea.model.end_tokens import end_token_ids
 from panacea.model.identity import base_identity
 from panacea.model.steered_linear import FusedPart, FusedProjections, PreferenceTable, SteeredLinear
 from panacea_kernels import MAX_RANK
@@ -68,7 +69,8 @@ def load_model(config: EngineConfig) -> LoadedModel:
     adapter = None if config.adapter is None else Adapter.read(config.adapter)
     dtype = choose_dtype(config, base_config.dtype, device)
     network = _load_network(config.model, base_config, dtype, device)
-    eos_token_ids = _eos_token_ids(config.model, base_config.get_text_config(decoder=True))
+    text_config = base_config.get_text_config(decoder=True)
+    eos_token_ids = end_token_ids(config.model, text_config.eos_token_id, text_config.vocab_size)
     return assemble(network, adapter, config, eos_token_ids, base_identity(config.model, str(dtype)))
 
 
@@ -244,15 +246,6 @@ def _too_large(network: PreTrainedModel, device: torch.device) -> str:
         f"the model's weights take {needed / 2**30:.1f} GiB in {network.dtype}, but only {free / 2**30:.1f} GiB of the "
         f"GPU's {total / 2**30:.1f} GiB are free: choose a smaller dtype or model, or free GPU memory"
     )
-
-
-def _eos_token_ids(folder: Path, text_config: PreTrainedConfig) -> tuple[int, ...]:
-    """The tokens that end an answer, from the generation config, else from the model config."""
-    ids: int | list[int] | None = text_config.eos_token_id
-    if (folder / "generation_config.json").is_file():
-        ids = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id or ids
-    listed = [ids] if isinstance(ids, int) else ids or []
-    return tuple(token for token in listed if 0 <= token < text_config.vocab_size)  # others cannot be generated
 
 
 def _steer(network: PreTrainedModel, adapter: Adapter | None, steering: PreferenceTable) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from jinja2 import TemplateError, meta
 
 from panacea.errors import CheckpointError, RequestError
+from panacea.model.token_settings import read_json
 from panacea.text.template_environment import TemplateEnvironment
-from panacea.text.token_settings import read_json
 from panacea.text.traced_text import MESSAGE, TEMPLATE, TracedText, plain, traced
 
 logger = logging.getLogger(__name__)

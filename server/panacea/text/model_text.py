@@ -8,11 +8,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from panacea.errors import RequestError
+from panacea.model.token_settings import read_json
+from panacea.model.tokenizer import load_tokenizer
 from panacea.text.chat_template import ChatMessage, ChatTemplate, read_chat_template
 from panacea.text.generation_defaults import GenerationDefaults, generation_defaults
 from panacea.text.prompt import PromptEncoder
-from panacea.text.token_settings import read_json, read_token_settings
-from panacea.text.tokenizer import load_tokenizer
 from panacea.text.vocabulary import Vocabulary
 
 
@@ -76,10 +76,9 @@ def load_model_text(folder: Path) -> ModelText:
 
     Raises `CheckpointError` if a file is missing or damaged.
     """
-    tokenizer = load_tokenizer(folder)
-    tokenizer_config = read_json(folder / "tokenizer_config.json")
-    named = read_token_settings(folder).names
-    source = read_chat_template(folder, tokenizer_config)
+    loaded = load_tokenizer(folder)
+    tokenizer, named = loaded.tokenizer, loaded.names
+    source = read_chat_template(folder, read_json(folder / "tokenizer_config.json"))
     return ModelText(
         tokenizer=tokenizer,
         vocabulary=Vocabulary(tokenizer),
