@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from panacea.api_key import ApiKey
 from panacea.errors import ConfigError
 from panacea.preference import Dimension, PreferenceSpace
 from panacea.serving import is_open, make_room_for
@@ -73,7 +74,7 @@ def test_a_config_file_names_options_with_dash_or_underscore(tmp_path: Path) -> 
 )
 def test_a_server_without_keys_is_open_where_others_can_reach_it(host: str, expected: bool) -> None:
     assert is_open(host, ()) is expected
-    assert not is_open(host, ("key",))
+    assert not is_open(host, (ApiKey.of("a-key-of-some-length"),))
 
 
 def test_origins_are_what_a_browser_sends() -> None:

@@ -42,7 +42,7 @@ class LogWriter(io.TextIOBase):
         self._thread: threading.Thread | None = None
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]  # it is fixed here
         return "utf-8"
 
     def writable(self) -> bool:

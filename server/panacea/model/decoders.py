@@ -70,7 +70,8 @@ class TransformersDecoder:
         # the given states in place of its layers' output.
         self._given = _Given(network.base_model)
         self._head: Any = copy.copy(network)
-        self._head._modules = {**dict(network.named_children()), network.base_model_prefix: self._given}
+        parts: dict[str, Any] = {**dict(network.named_children()), network.base_model_prefix: self._given}
+        self._head._modules = parts
 
     def states(self, token_ids: torch.Tensor, cache: Cache, rows: torch.Tensor | None) -> torch.Tensor:
         output = self._network.base_model(

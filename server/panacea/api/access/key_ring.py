@@ -36,10 +36,9 @@ class Account:
     def key(self, key: ApiKey | None) -> None:
         """Takes over the limits of a new version of the same key. What was used stays used."""
         self._key = key
-        self.requests.per_minute = _first(
-            None if key is None else key.requests_per_minute, self._limits.requests_per_minute
-        )
-        self.tokens.per_minute = _first(None if key is None else key.tokens_per_minute, self._limits.tokens_per_minute)
+        requests, tokens = (None, None) if key is None else (key.requests_per_minute, key.tokens_per_minute)
+        self.requests.per_minute = _first(requests, self._limits.requests_per_minute)
+        self.tokens.per_minute = _first(tokens, self._limits.tokens_per_minute)
 
     @property
     def is_expired(self) -> bool:

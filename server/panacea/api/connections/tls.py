@@ -141,7 +141,7 @@ class TlsHandshake(asyncio.Protocol):
             self._config.crowd.leave(self)
         if encrypted is None or self._is_lost:
             return
-        self._connection = self._make_connection()
+        self._connection = self._make_connection()  # type: ignore[no-untyped-call]
         encrypted.set_protocol(self._connection)
         self._connection.connection_made(encrypted)
         if self._early:
