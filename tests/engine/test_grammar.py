@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from panacea.config import EngineConfig
-from panacea.engine import grammar
+from panacea.engine import grammar, grammar_check
 from panacea.engine.adjustments import Adjustments
 from panacea.engine.engine import Engine
 from panacea.engine.outputs import Completion
@@ -259,3 +259,57 @@ def test_an_answer_that_is_too_long_for_the_context_is_refused_before_its_schema
     with pytest.raises(RequestError, match="context"):
         engine.add("0", Request(ENTRIES[0].prompt_ids, None, follow({"type": "object"}, max_tokens=10_000)))
     assert not engine.has_work
+
+
+def test_answers_are_compact_unless_the_schema_asks_for_whitespace() -> None:
+    engine = make_engine()
+    spaced = SCHEMAS["person"] | {"x-guidance": {"whitespace_flexible": True}}
+    params = [
+        follow(schema, seed=seed, temperature=1.5) for seed in range(16) for schema in (SCHEMAS["person"], spaced)
+    ]
+    texts = [text_of(answer) for answer in ask(engine, params) if answer.finish_reason == "stop"]
+    compact = [text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) for text in texts]
+    assert 0 < sum(compact) < len(texts)
+    texts = [text_of(answer) for answer in ask(engine, params[::2])]
+    assert not [text for text in texts if ", " in text or ": " in text or "\n" in text]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        str(2**53 + 1),
+        str(-(2**53) - 1),
+        str(2**63 - 1),
+        str(10**4000),
+        "1e16",
+        "1e400",
+        "0.30000000000000004",
+        "1e-300",
+    ],
+)
+@pytest.mark.parametrize("schema", ['{"const":%s}', '{"enum":[[{"a":%s}]]}', '{"type":"integer","minimum":%s}'])
+def test_numbers_that_cannot_be_enforced_exactly_are_refused(schema: str, number: str) -> None:
+    error = grammar_check.error_of(schema % number)
+    assert error is not None
+    assert "numbers in a JSON schema must be between -2^53 and 2^53" in error
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**53 - 1, 10**15, 0, -7, 0.1, 1.5e-7, 123456.789012345, -2.5])
+def test_other_numbers_are_exact(number: float) -> None:
+    tokenizer = grammar_check.byte_tokenizer()
+    assert tokenizer is not None
+    matcher = grammar.compile_schema(tokenizer, json.dumps({"const": number}))
+    written = b""
+    while not matcher.is_stopped():
+        (allowed,) = [byte for byte in range(256) if matcher.compute_bitmask()[byte // 8] >> byte % 8 & 1]
+        written += bytes([allowed])
+        matcher.consume_token(allowed)
+    assert json.loads(written) == number
+
+
+def test_where_other_fields_exclude_what_the_schema_allows_the_error_says_so() -> None:
+    quotes = tuple(token for text, token in TEXT.tokenizer.get_vocab().items() if text.startswith('"'))
+    with pytest.raises(RequestError, match="allows no further token") as raised:
+        ask(make_engine(), [follow({"enum": ["yes"]}, min_tokens=50, stop_token_ids=quotes)])
+    assert raised.value.param == "response_format"
+    assert "work" not in str(raised.value)

@@ -372,9 +372,10 @@ class Engine:
     def _follow(self, sequence: Sequence, grammar: Grammar) -> bool:
         """Advances the grammar by the sequence's last token. False: the sequence failed."""
         grammar.accept(sequence.output_ids[-1])
-        if grammar.has_failed:
-            self._fail(sequence, f"{FIELD}: the JSON schema takes too much work to follow; simplify it", FIELD)
-        return not grammar.has_failed
+        failure = grammar.failure
+        if failure is not None:
+            self._fail(sequence, failure, FIELD)
+        return failure is None
 
     def _finish_reason(self, sequence: Sequence) -> FinishReason | None:
         params, count = sequence.request.params, len(sequence.output_ids)

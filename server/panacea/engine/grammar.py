@@ -4,14 +4,16 @@ A grammar is compiled in a thread, without the interpreter's lock, while the eng
 between steps. The mask of one token takes 3 to 100 us, and at most a few ms, because the work per token is limited.
 """
 
+import json
 import logging
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from decimal import Context, Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from panacea.errors import RequestError, first_line
 
@@ -36,14 +38,30 @@ _STACK_BYTES = 64 << 20
 is four times the stack of `grammar_check`, and only the used part takes memory."""
 
 _OPTIONS: "JsonCompileOptions" = {
-    "whitespace_flexible": True,
-    # The styles that models know, on one line or indented. The limit is for models that never end their whitespace.
-    "whitespace_pattern": r" |\n[ \t]{0,64}",
+    "whitespace_flexible": False,
     "item_separator": ",",
     "key_separator": ":",
     "coerce_one_of": False,  # true would treat oneOf as anyOf
     "lenient": False,  # true would ignore keywords that are not implemented
 }
+_SPACED_OPTIONS: "JsonCompileOptions" = {
+    **_OPTIONS,
+    "whitespace_flexible": True,
+    # The styles that models know, on one line or indented. The limit is for models that never end their whitespace.
+    "whitespace_pattern": r" |\n[ \t]{0,64}",
+}
+
+_GUIDANCE = "x-guidance"
+"""A schema's member for llguidance. Only whitespace is a client's choice."""
+_SPACED = {"whitespace_flexible": True}
+_EXACT = Context(prec=1 << 17)
+"""More digits than a schema has characters."""
+
+_LARGEST = 2**53
+_MOST_DIGITS = 15
+_LEAST_EXPONENT = -22
+"""llguidance reads numbers as doubles, with one rounding for the digits and one for the exponent. Within these limits
+both are exact."""
 
 _KEYWORDS = frozenset(
     (
@@ -97,9 +115,17 @@ class Grammar:
         return self._matcher.is_stopped()
 
     @property
-    def has_failed(self) -> bool:
-        """Whether the grammar needed more work at one token than the limit allows."""
-        return self._matcher.is_error()
+    def failure(self) -> str | None:
+        """Why the answer cannot go on in this grammar, as a sentence for its client; None if it can."""
+        if not self._matcher.is_error():
+            return None
+        # Sampling has no allowed token to choose from if other fields of the request forbid them all.
+        if self._matcher.get_error().startswith("Parser Error: token"):
+            return (
+                f"{FIELD}: the answer allows no further token: the schema, min_tokens and stop_token_ids exclude all; "
+                "change one of them"
+            )
+        return f"{FIELD}: the JSON schema takes too much work to follow; simplify it"
 
 
 class Grammars:
@@ -151,6 +177,8 @@ class Grammars:
 def compile_schema(tokenizer: "LLTokenizer", schema: str) -> "LLMatcher":
     """Compiles a JSON schema.
 
+    Answers are compact, unless the schema has the member `"x-guidance": {"whitespace_flexible": true}`.
+
     Raises `RequestError` if no answer can follow the schema, if llguidance does not support it, or if it exceeds
     llguidance's limits. These limit the size of a grammar, but not the time for every regular expression. Run
     `grammar_check` first on a schema from an untrusted source.
@@ -160,8 +188,9 @@ def compile_schema(tokenizer: "LLTokenizer", schema: str) -> "LLMatcher":
     # Large regular expressions are evaluated on demand, so that the time to compile does not depend on the size of the
     # vocabulary.
     limits = LLParserLimits(step_lexer_fuel=STEP_LEXER_FUEL, precompute_large_lexemes=False, verbose_errors=False)
+    options = _SPACED_OPTIONS if _asks_for_spaces(_checked(schema)) else _OPTIONS
     try:
-        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_OPTIONS)
+        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=options)
     except ValueError as error:
         raise RequestError(f"{FIELD}: the JSON schema is not valid", FIELD) from error
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
@@ -169,6 +198,54 @@ def compile_schema(tokenizer: "LLTokenizer", schema: str) -> "LLMatcher":
     if matcher.is_error() or matcher.is_stopped() or not any(mask):
         raise RequestError(f"{FIELD}: the JSON schema cannot be followed: {_reason(matcher.get_error())}", FIELD)
     return matcher
+
+
+def _checked(schema: str) -> object:
+    """The parsed schema. Raises `RequestError` if it is not JSON, or has a number that cannot be enforced exactly."""
+    try:
+        parsed: object = json.loads(schema, parse_int=Decimal, parse_float=Decimal, parse_constant=_no_number)
+    except (ValueError, RecursionError, ArithmeticError) as error:
+        raise RequestError(f"{FIELD}: the JSON schema is not valid", FIELD) from error
+    left = [parsed]
+    while left:
+        match left.pop():
+            case dict() as members:
+                left.extend(members.values())
+            case list() as items:
+                left.extend(items)
+            case Decimal() as number if not _is_exact(number):
+                raise RequestError(
+                    f"{FIELD}: numbers in a JSON schema must be between -2^53 and 2^53, with at most {_MOST_DIGITS} "
+                    "digits if they have a fraction; others cannot be enforced exactly",
+                    FIELD,
+                )
+            case _:
+                pass
+    return parsed
+
+
+def _is_exact(number: Decimal) -> bool:
+    if not number:
+        return True
+    if not _LEAST_EXPONENT <= number.adjusted() <= len(str(_LARGEST)) or abs(number) > _LARGEST:
+        return False
+    _, digits, exponent = number.normalize(_EXACT).as_tuple()
+    is_whole = isinstance(exponent, int) and exponent >= 0
+    return is_whole or (len(digits) <= _MOST_DIGITS and isinstance(exponent, int) and exponent >= _LEAST_EXPONENT)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _asks_for_spaces(schema: object) -> bool:
+    asked: object = schema.get(_GUIDANCE) if isinstance(schema, dict) else None
+    if asked not in (None, _SPACED):
+        raise RequestError(
+            f'{FIELD}: {_GUIDANCE} must be {{"whitespace_flexible": true}}, or be left out; nothing else is supported',
+            FIELD,
+        )
+    return asked is not None
 
 
 def _reason(message: str) -> str:
@@ -179,7 +256,7 @@ def _reason(message: str) -> str:
         return f"{', '.join(names) or 'one of its keywords'} is not supported"
     if said.startswith("oneOf"):
         return "oneOf is supported only if types or constants make its alternatives mutually exclusive"
-    if said.startswith("NoExtension"):
+    if said.startswith(("NoExtension", "Unsatisfiable schema")):
         return "no answer can satisfy it"
     said = re.sub(r"""'[^']*'|"[^"]*"|/[^/]*/""", "...", said)
     return said if re.fullmatch(r"[A-Za-z .()-]{1,100}", said) else "llguidance rejects it"

@@ -32,8 +32,9 @@ class JsonSchema(Strict):
         Field(
             alias="schema",
             description="The JSON schema. As in the standard, it allows anything that it does not restrict. Properties "
-            "are generated in its order. Keywords that cannot be enforced are an error. At most "
-            f"{MAX_SCHEMA_CHARS} characters.",
+            "are generated in its order. Keywords and numbers that cannot be enforced are an error. At most "
+            f"{MAX_SCHEMA_CHARS} characters. Answers have no whitespace between their parts, unless the schema has the "
+            'member "x-guidance": {"whitespace_flexible": true}.',
         ),
     ]
     strict: Annotated[bool | None, Field(description="No effect: the schema is always enforced.")] = None
@@ -71,8 +72,6 @@ class ResponseFormat(Strict):
                 "response_format.json_schema is required for the type json_schema and not allowed for others",
                 "response_format",
             )
-        if self.json_schema is not None and "x-guidance" in self.json_schema.json_schema:
-            raise RequestError("response_format: x-guidance is not supported in a schema", "response_format")
         if len(self.schema_text or "") > MAX_SCHEMA_CHARS:
             raise RequestError(
                 f"response_format: the schema must have at most {MAX_SCHEMA_CHARS} characters", "response_format"
