@@ -20,7 +20,8 @@ from panacea.api_key import ApiKey
 from panacea.config import ServerConfig
 from panacea.serving import bind
 from tests.api.fake_engine import FakeEngine
-from tests.api.serving import NAME, SPACE, TEXT, wait_until
+from tests.api.serving import NAME, SPACE, wait_until
+from tests.api.text_workers import text_workers
 from tests.command import run_panacea
 from tests.golden_files import BASE
 from tests.test_drain import SLOW_ENGINE
@@ -40,7 +41,7 @@ class Probed:
     config: ServerConfig
 
     def load(self) -> None:
-        app = create_app(self.config, self.engine, TEXT, SPACE, None, self.admission)
+        app = create_app(self.config, self.engine, text_workers(), SPACE, None, self.admission)
         self.port.probed = ProbedServer(app, self.engine, self.admission, heartbeat_limit_s=10)
 
     @contextmanager

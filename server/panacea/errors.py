@@ -7,6 +7,8 @@ PanaceaError
 ├── CheckpointError    a base model or adapter on disk is damaged or not supported
 ├── PreferenceError    the weights are not a valid preference in this preference space
 ├── RequestError       this engine can never serve the request (too long, unknown token, ...)
+│   └── PromptTooLongError the prompt's text is longer than any text that fits into the context
+├── TextWorkerError    a worker process for text was killed or late; another attempt may succeed
 └── EngineError        the engine failed on a valid request
     ├── EngineDeadError    the engine's process has ended; the supervisor may start another one
     ├── QueueTimeoutError  the request waited too long in the queue
@@ -55,6 +57,23 @@ class RequestError(PanaceaError):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class PromptTooLongError(RequestError):
+    """The prompt's text is longer than any text whose tokens fit into the context. It is not tokenized."""
+
+    def __init__(self, max_chars: int, param: str) -> None:
+        self.max_chars = max_chars
+        super().__init__(
+            f"{param}: the text has more characters than the context can hold, which are at most {max_chars}", param
+        )
+
+
+class TextWorkerError(PanaceaError):
+    """A worker process for text was killed or late. Nothing is known about the request; another attempt may succeed."""
+
+    retry_after_s = 1.0
+    """Seconds to wait before another attempt."""
 
 
 class EngineError(PanaceaError):

@@ -43,7 +43,7 @@ from panacea.errors import ConfigError
 from panacea.logs import configure_logs, flush_logs
 from panacea.preference import PreferenceSpace
 from panacea.stop_signals import StopSignals
-from panacea.text import load_model_text
+from panacea.text.pool import TextPool
 from panacea.unix_socket import unix_listener
 
 _OTHER_FILES = 200
@@ -68,26 +68,27 @@ async def application(
     space: PreferenceSpace | None = None,
     supervision: Supervision | None = None,
 ) -> AsyncGenerator[Application]:
-    """Starts the engine's process, gives the app that answers with it, and ends the process on exit.
+    """Starts the engine and the text workers, gives the app that answers with them, and ends them on exit.
 
     `space` is the adapter's preference space, or None for a bare base model.
 
     Raises `ConfigError`, `CheckpointError` or `EngineDeadError` if the model cannot be loaded.
     """
-    text = load_model_text(engine_config.model)
-    engine = await Supervisor.start(engine_config, supervision or Supervision())
-    tracing = ExitStack()
-    try:
+    async with AsyncExitStack() as stack:
+        keys = KeyRing(config.api_keys, config.limits)
+        text = await TextPool.start(engine_config.model, several_tenants=lambda: keys.has_several)
+        stack.push_async_callback(text.close)
+        tracing = ExitStack()
+        stack.push_async_callback(asyncio.to_thread, tracing.close)  # it waits for the collector
         tracer = tracing.enter_context(exporting(config.otlp_endpoint))
+        engine = await Supervisor.start(engine_config, supervision or Supervision())
+        stack.push_async_callback(engine.close)
         evaluation = engine_config.adapter / "evaluation.json" if engine_config.adapter else None
         measured = evaluation.read_bytes() if evaluation and evaluation.is_file() else None
-        admission = new_admission(config, engine)
+        admission = new_admission(config, engine, keys)
         app = create_app(config, engine, text, space, measured, admission, tracer)
-        async with _watched_keys(config.api_key_file, admission.keys):
+        async with _watched_keys(config.api_key_file, keys):
             yield Application(app, admission, engine)
-    finally:
-        await engine.close()
-        await asyncio.to_thread(tracing.close)  # it waits for the collector
 
 
 @asynccontextmanager

@@ -22,7 +22,9 @@ from panacea.api.connections.tls import TlsConfig
 from panacea.api_key import ApiKey
 from panacea.config import Limits, ServerConfig
 from panacea.preference import Dimension, PreferenceSpace
-from panacea.text import ModelText, load_model_text
+from panacea.text import load_model_text
+from panacea.text.pool import TextService
+from tests.api.text_workers import text_workers
 from tests.golden_files import BASE
 
 TEXT = load_model_text(BASE)
@@ -71,7 +73,7 @@ class Served:
 def serving(
     make_engine: EngineMaker,
     *,
-    text: ModelText = TEXT,
+    text: TextService | None = None,
     space: PreferenceSpace | None = SPACE,
     evaluation: bytes | None = None,
     api_keys: Sequence[str | ApiKey] = (),
@@ -102,7 +104,7 @@ def serving(
     async def serve() -> None:
         engine = await make_engine()
         admission = new_admission(config, engine)
-        app = create_app(config, engine, text, space, evaluation, admission, tracer)
+        app = create_app(config, engine, text or text_workers(), space, evaluation, admission, tracer)
         new_config = HttpConfig if tls is None else partial(TlsConfig, tls)
         server = HttpServer(
             new_config(app, limits, admission, trusted_proxies, lifespan="off", timeout_graceful_shutdown=1),

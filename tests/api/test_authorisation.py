@@ -17,7 +17,8 @@ from panacea.api.access.key_ring import RATE_HEADERS
 from panacea.config import Limits, ServerConfig
 from tests.api.chatting import CHAT, COMPLETIONS, body, error_of
 from tests.api.fake_engine import FakeEngine
-from tests.api.serving import NAME, SPACE, TEXT, Served, serving
+from tests.api.serving import NAME, SPACE, Served, serving
+from tests.api.text_workers import text_workers
 
 KEYS = ("first-key", "zweiter-schlüssel")
 
@@ -91,7 +92,7 @@ def routes_of(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 def application() -> FastAPI:
-    return create_app(ServerConfig(NAME), FakeEngine(), TEXT, SPACE, None)
+    return create_app(ServerConfig(NAME), FakeEngine(), text_workers(), SPACE, None)
 
 
 def test_every_route_is_listed_as_open_or_guarded() -> None:

@@ -1,18 +1,18 @@
 """Text completions: raw prompts, several at once, token ids, echo and OpenAI's older shape of log probabilities."""
 
-from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import httpx2
 import pytest
 
 from panacea.engine.request import Request
-from panacea.text.vocabulary import Vocabulary
 from tests.api.chatting import COMPLETIONS, QUESTION, body, contents, error_of, streamed
 from tests.api.chatting import ask as ask_path
 from tests.api.chatting import events as events_of
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import NAME, SPACE, TEXT, Served, serving
+from tests.api.text_workers import text_workers
 from tests.text.tiny import sentencepiece_tokenizer
 
 OTHER = "The attic is"
@@ -180,7 +180,7 @@ def test_a_stop_string_in_the_prompt_ends_nothing(own_client: httpx2.Client, eng
     assert contents(ask(own_client, prompt="a knife", stop="knife", echo=True)) == ["a knife and a "]
 
 
-def test_an_answers_first_space_is_part_of_it(engine: FakeEngine) -> None:
+def test_an_answers_first_space_is_part_of_it(engine: FakeEngine, tmp_path: Path) -> None:
     """Decoded alone, a SentencePiece tokenizer's text loses it."""
     tokenizer = sentencepiece_tokenizer()
     the, knife = (tokenizer.get_vocab()[word] for word in ("\u2581the", "\u2581knife"))
@@ -189,8 +189,8 @@ def test_an_answers_first_space_is_part_of_it(engine: FakeEngine) -> None:
     async def make_engine() -> FakeEngine:
         return engine
 
-    text = replace(TEXT, tokenizer=tokenizer, vocabulary=Vocabulary(tokenizer))
-    with serving(make_engine, text=text) as served, httpx2.Client(base_url=served.url) as client:
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with serving(make_engine, text=text_workers(tmp_path)) as served, httpx2.Client(base_url=served.url) as client:
         assert contents(ask(client, prompt=[the], max_tokens=1)) == [" knife"]
         assert contents(ask(client, prompt=[the], max_tokens=1, echo=True)) == ["the knife"]
 

@@ -12,7 +12,8 @@ from panacea.errors import CheckpointError
 from panacea.preference import PreferenceSpace
 from tests.api.chatting import CHAT, ask, body, error_of
 from tests.api.fake_engine import FakeEngine
-from tests.api.serving import NAME, SPACE, TEXT, serving
+from tests.api.serving import NAME, SPACE, serving
+from tests.api.text_workers import text_workers
 
 POINT = {
     "preference": [1.0, 0.0],
@@ -57,7 +58,7 @@ async def make_engine() -> FakeEngine:
 
 
 def app_with(evaluation: bytes | None) -> None:
-    create_app(ServerConfig(NAME), FakeEngine(), TEXT, SPACE, evaluation)
+    create_app(ServerConfig(NAME), FakeEngine(), text_workers(), SPACE, evaluation)
 
 
 def test_models_are_the_name_its_base_and_the_presets(client: httpx2.Client) -> None:

@@ -20,6 +20,7 @@ from tests.api.chatting import CHAT, COMPLETIONS, QUESTION, ask, body, events
 from tests.api.fake_engine import FakeEngine
 from tests.api.metric_samples import Samples, families
 from tests.api.serving import NAME, SPACE, TEXT, Served, serving, wait_until
+from tests.api.text_workers import text_workers
 from tests.golden_files import ADAPTER, BASE
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs/observability.md"
@@ -56,6 +57,10 @@ OURS = {
     "key_requests_total": "counter",
     "key_tokens_total": "counter",
     "key_requests_rejected_total": "counter",
+    "text_jobs_total": "counter",
+    "text_jobs_waited_seconds_total": "counter",
+    "text_jobs_waiting": "gauge",
+    "text_workers_killed_total": "counter",
     "preference_entropy": "histogram",
     "preference_weight": "histogram",
 }
@@ -255,7 +260,7 @@ def test_labels_are_known_at_the_start_and_no_request_adds_any(own_client: httpx
 
 def test_two_applications_count_apart() -> None:
     for _ in range(2):
-        create_app(ServerConfig(NAME), FakeEngine(), TEXT, SPACE, None)
+        create_app(ServerConfig(NAME), FakeEngine(), text_workers(), SPACE, None)
 
 
 # The real engine.

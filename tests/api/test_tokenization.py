@@ -1,25 +1,25 @@
 """`POST /v1/tokenize` and `POST /v1/detokenize`: transformers' own tokens, over a real socket."""
 
-from dataclasses import replace
+import shutil
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
 from panacea.api.connections.json_body import MAX_VALUES
-from panacea.text.chat_template import ChatTemplate
-from panacea.text.prompt import PromptEncoder
 from tests.api.bad_bodies import DEPTHS, NO_JSON
 from tests.api.cases import LIST, OBJECT, SECRET, STRING, Case
 from tests.api.chatting import CHAT, COMPLETIONS, QUESTION, ask, body, error_of
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import NAME, TEXT, serving
+from tests.api.text_workers import text_workers
 from tests.golden_files import BASE
 
 TOKENIZE = "/v1/tokenize"
 DETOKENIZE = "/v1/detokenize"
-TEXTS = ["", QUESTION, "a<|end|>b", " caf\u00e9 \U0001f600\n", "x" * 30_000]
+TEXTS = ["", QUESTION, "a<|end|>b", " caf\u00e9 \U0001f600\n", "x" * 400]
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
 
 
@@ -83,15 +83,16 @@ def case(field: str, value: str, **rest: str) -> Case:
     return f'{{"{field}": {value}{others}}}'.encode(), field
 
 
-def test_a_request_tells_the_models_own_template_what_it_reads(engine: FakeEngine) -> None:
+def test_a_request_tells_the_models_own_template_what_it_reads(engine: FakeEngine, tmp_path: Path) -> None:
     source = "{{ messages[0].content }}{% if enable_thinking %}<think>{{ budget['tokens'] }}{% endif %}"
 
     async def make_engine() -> FakeEngine:
         return engine
 
-    text = replace(TEXT, prompts=PromptEncoder(TEXT.tokenizer, ChatTemplate(source, {}), ()))
+    shutil.copy(BASE / "tokenizer.json", tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(source)
     told = {"enable_thinking": True, "budget": {"tokens": 12}}
-    with serving(make_engine, text=text) as served, httpx2.Client(base_url=served.url) as client:
+    with serving(make_engine, text=text_workers(tmp_path)) as served, httpx2.Client(base_url=served.url) as client:
         tokens = post(client, TOKENIZE, messages=MESSAGES[1:], chat_template_kwargs=told)["tokens"]
         assert TEXT.decode(tokens) == f"{QUESTION}<think>12"
         ask(client, chat_template_kwargs=told)

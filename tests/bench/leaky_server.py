@@ -21,7 +21,8 @@ from panacea.engine.outputs import EngineStats
 from panacea.engine.request import Request
 from panacea.errors import EngineError
 from tests.api.fake_engine import FakeEngine, FakeStream
-from tests.api.serving import NAME, SPACE, TEXT
+from tests.api.serving import NAME, SPACE
+from tests.api.text_workers import text_workers
 
 CANARY_TOKENS = 32
 """Of a canary's answer; the load's are shorter."""
@@ -107,7 +108,7 @@ async def serve(faults: Sequence[str]) -> None:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen()
-    app = create_app(ServerConfig(model_name=NAME), LeakyEngine(faults=faults), TEXT, SPACE, None)
+    app = create_app(ServerConfig(model_name=NAME), LeakyEngine(faults=faults), text_workers(), SPACE, None)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
     print(f"Panacea serves {NAME} on http://127.0.0.1:{listener.getsockname()[1]}", file=sys.stderr, flush=True)  # noqa: T201
     await server.serve(sockets=[listener])

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -220,7 +221,7 @@ def test_the_tokenizers_own_tokens_come_around_a_conversation_only_where_they_ar
 
 
 def test_a_model_without_chat_template_refuses_conversations() -> None:
-    bare = type(TEXT)(TEXT.tokenizer, TEXT.vocabulary, None, TEXT.defaults)
+    bare = replace(TEXT, prompts=None)
     with pytest.raises(RequestError, match="chat template"):
         bare.prompt_ids([ChatMessage("user", "hello")])
 

@@ -39,7 +39,8 @@ from panacea.config import ServerConfig
 from panacea.errors import CheckpointError
 from panacea.evaluation import Evaluation
 from panacea.preference import PreferenceSpace
-from panacea.text import GrammarChecks, ModelText
+from panacea.text.pool import TextService
+from panacea.text.schema_checks import SchemaChecks
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -57,7 +58,7 @@ If the server was started with API keys, send one of them: `Authorization: Beare
 def create_app(
     config: ServerConfig,
     engine: EngineLike,
-    text: ModelText,
+    text: TextService,
     space: PreferenceSpace | None,
     evaluation: bytes | None,
     admission: Admission | None = None,
@@ -66,7 +67,8 @@ def create_app(
     """The application with all routes and middleware.
 
     `space` is None for a base model without adapter. `evaluation` is the content of the adapter's evaluation file.
-    Pass `admission` to drain the server or to inspect what it holds. `tracer` gets OpenTelemetry's spans.
+    The caller closes `text`. Pass `admission` to drain the server or to inspect what it holds. `tracer` gets
+    OpenTelemetry's spans.
 
     Raises `CheckpointError` if the evaluation does not match the published schema.
     """
@@ -74,7 +76,7 @@ def create_app(
         _check(evaluation)
     catalog = Catalog(config.model_name, space)
     admission = admission or new_admission(config, engine)
-    metrics = Metrics(config.model_name, engine, space, admission)
+    metrics = Metrics(config.model_name, engine, text, space, admission)
     measured = MeasuredEngine(engine, metrics)
     app = DocumentedApp(
         title="Panacea",
@@ -106,9 +108,9 @@ def create_app(
     app.include_router(keys_router(admission.keys))
     app.include_router(models_router(catalog))
     app.include_router(preferences_router(catalog, evaluation))
-    grammars = GrammarChecks()
-    app.include_router(chat_router(config.limits, measured, text, catalog, grammars))
-    app.include_router(completions_router(config.limits, measured, text, catalog, grammars))
+    schemas = SchemaChecks(text)
+    app.include_router(chat_router(config.limits, measured, text, catalog, schemas))
+    app.include_router(completions_router(config.limits, measured, text, catalog, schemas))
     app.include_router(tokenization_router(config.limits, measured, text, catalog))
     return app
 
@@ -133,9 +135,9 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
-def new_admission(config: ServerConfig, engine: EngineLike) -> Admission:
-    """The admission control for a server with this configuration."""
-    return Admission(config.limits, engine.info.max_batch, KeyRing(config.api_keys, config.limits))
+def new_admission(config: ServerConfig, engine: EngineLike, keys: KeyRing | None = None) -> Admission:
+    """The admission control for a server with this configuration, and with `keys` if they exist already."""
+    return Admission(config.limits, engine.info.max_batch, keys or KeyRing(config.api_keys, config.limits))
 
 
 def _check(evaluation: bytes) -> None:

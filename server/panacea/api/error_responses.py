@@ -14,7 +14,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from panacea.api.fields import Documented
-from panacea.errors import EngineError, PanaceaError, PreferenceError, RequestError, RequestFailedError
+from panacea.errors import (
+    EngineError,
+    PanaceaError,
+    PreferenceError,
+    PromptTooLongError,
+    RequestError,
+    RequestFailedError,
+    TextWorkerError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +108,16 @@ def as_api_error(error: Exception) -> ApiError:
             return error
         case PreferenceError():
             return ApiError(400, str(error), "preference", "invalid_preference")
+        case PromptTooLongError():
+            return ApiError(400, str(error), error.param, "context_length_exceeded")
         case RequestError():
             return ApiError(400, str(error), error.param)
         case RequestFailedError():
             return ApiError(500, str(error), code="request_failed")
         case EngineError():
             return ApiError(503, f"the engine failed: {error}", code="engine_unavailable", headers=retry_after(error))
+        case TextWorkerError():
+            return ApiError(503, str(error), code="text_worker_failed", headers=retry_after(error))
         case HTTPException():
             message = _HTTP_MESSAGES.get(error.status_code, "the request was rejected")
             return ApiError(error.status_code, message, headers=dict(error.headers or {}))
@@ -114,7 +126,7 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(500, "internal server error; see the server's log", code="internal_error")
 
 
-def retry_after(error: EngineError) -> dict[str, str]:
+def retry_after(error: EngineError | TextWorkerError) -> dict[str, str]:
     """The Retry-After header for this error."""
     return {"retry-after": str(math.ceil(error.retry_after_s))}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from panacea.engine.outputs import NO_TOKEN, FinishReason, PromptLogprob, TokenOutput
 from panacea.text.detokenizer import Detokenizer
-from panacea.text.model_text import ModelText
+from panacea.text.model_text import ModelTokens
 from panacea.text.stop_strings import StopStrings
 
 
@@ -59,7 +59,7 @@ class Answer:
     """
 
     def __init__(
-        self, text: ModelText, stops: Sequence[str] = (), min_tokens: int = 0, context: Sequence[int] = ()
+        self, text: ModelTokens, stops: Sequence[str] = (), min_tokens: int = 0, context: Sequence[int] = ()
     ) -> None:
         """Stop strings are ignored within the first `min_tokens` tokens. The answer continues the text of `context`."""
         self._vocabulary = text.vocabulary

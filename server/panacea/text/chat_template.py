@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jinja2 import TemplateError, meta
 
-from panacea.errors import CheckpointError, RequestError
+from panacea.errors import CheckpointError, RequestError, first_line
 from panacea.model.token_settings import read_json
 from panacea.text.template_environment import TemplateEnvironment
 from panacea.text.traced_text import MESSAGE, TEMPLATE, TracedText, plain, traced
@@ -59,8 +59,9 @@ class ChatTemplate:
         try:
             read = meta.find_undeclared_variables(environment.parse(source))
             self._template = environment.from_string(source)
-        except TemplateError as error:
-            raise CheckpointError(f"the chat template does not compile: {error}") from error
+        # jinja raises its own errors, and RecursionError, MemoryError or SyntaxError for what is nested too deeply.
+        except Exception as error:
+            raise CheckpointError(f"the chat template does not compile: {first_line(error)}") from error
         own = {*self._own, *environment.globals}
         self.free_variables = frozenset(name for name in read - own if not name.endswith("_token"))
         """Variables that the template reads and a request may set, such as `enable_thinking`."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from panacea.errors import PromptTooLongError
 from panacea.text.chat_template import ChatMessage, ChatTemplate
 from panacea.text.control_tokens import ControlTokens
 
@@ -37,14 +38,18 @@ class PromptEncoder:
         *,
         add_generation_prompt: bool = True,
         add_special_tokens: bool = False,
+        max_chars: int | None = None,
     ) -> list[int]:
         """The token ids of the conversation.
 
         With `add_generation_prompt` they end where the assistant's next answer begins. `variables` maps names of
         `self.variables` to JSON values. `add_special_tokens` adds the tokenizer's own special tokens, which most
-        templates write themselves.
+        templates write themselves. A rendered text of more than `max_chars` is not encoded.
 
-        Raises `RequestError` (param "messages") if the template or the tokenizer does not support them.
+        Raises `PromptTooLongError` for such a text. Raises `RequestError` (param "messages") if the template or the
+        tokenizer does not support the messages.
         """
         text = self._template.render_traced(messages, variables, add_generation_prompt=add_generation_prompt)
+        if max_chars is not None and len(text) > max_chars:
+            raise PromptTooLongError(max_chars, "messages")
         return self._control.encode(text, add_special_tokens=add_special_tokens)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from panacea.engine.outputs import PromptLogprob
 from panacea.text.answer import Alternative, TokenLogprob
 from panacea.text.detokenizer import Detokenizer
-from panacea.text.model_text import ModelText
+from panacea.text.model_text import ModelTokens
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class PromptTokens:
     starts: tuple[int, ...]
 
     @classmethod
-    def of(cls, text: ModelText, prompt_ids: Sequence[int], shown: str) -> "PromptTokens":
+    def of(cls, text: ModelTokens, prompt_ids: Sequence[int], shown: str) -> "PromptTokens":
         """`shown` is the prompt's text: the decoded tokens, or the text that they were encoded from.
 
         Tokens that the tokenizer put before the text have offset 0. If the tokenizer changed the text (to a Unicode
@@ -36,7 +36,7 @@ class PromptTokens:
             tuple(min(max(0, start - added), len(shown)) for start in starts),
         )
 
-    def logprobs(self, text: ModelText, scores: Sequence[PromptLogprob]) -> list[TokenLogprob]:
+    def logprobs(self, text: ModelTokens, scores: Sequence[PromptLogprob]) -> list[TokenLogprob]:
         """The scores of all tokens but the first, which has none."""
         of = text.vocabulary.token_bytes
         return [

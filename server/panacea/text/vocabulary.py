@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cached_property
 
 from tokenizers import Tokenizer
 
@@ -20,6 +21,12 @@ class Vocabulary:
         # The decoder is GPT-2's, with one printable character per byte, or SentencePiece's.
         decoder = json.dumps(json.loads(tokenizer.to_str())["decoder"])
         self._alphabet = _byte_alphabet() if '"ByteLevel"' in decoder else None
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Most characters of a text that one token stands for, if the tokenizer shortens no text."""
+        # Byte-level vocabularies spell each byte as one character, and SentencePiece each character as itself.
+        return max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)), default=1)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that this token adds to a text. Several tokens may share a character. Empty for unknown ids."""

@@ -18,11 +18,15 @@ from panacea.api.generation.chat_response import (
 from panacea.api.generation.engine_requests import engine_requests
 from panacea.api.generation.generation_docs import example_prompt, generation_docs, request_docs
 from panacea.api.generation.generation_request import read_generation_request
-from panacea.api.generation.job import Job, encoded, new_head, respond
+from panacea.api.generation.job import Job, new_head, respond
 from panacea.api.generation.template_kwargs import check_template_kwargs
+from panacea.api.generation.text_work import check_schema, most_chars, perform
 from panacea.api.generation.usage import Usage
 from panacea.config import Limits
-from panacea.text import GrammarChecks, ModelText, Piece
+from panacea.text import Piece
+from panacea.text.jobs import EncodeConversation, template_json
+from panacea.text.pool import TextService
+from panacea.text.schema_checks import SchemaChecks
 
 
 class _ChatJob(Job[ChatRequest]):
@@ -66,7 +70,7 @@ class _ChatJob(Job[ChatRequest]):
 
 
 def chat_router(
-    limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
+    limits: Limits, engine: EngineLike, text: TextService, catalog: Catalog, schemas: SchemaChecks
 ) -> APIRouter:
     """A router with the chat completions route."""
     router = APIRouter(tags=["chat"])
@@ -74,12 +78,13 @@ def chat_router(
     async def prepare(http: Request, chat: ChatRequest) -> _ChatJob:
         choice = catalog.choose(chat.model, chat.preference)
         messages = [message.as_chat_message() for message in chat.messages]
-        chars = sum(len(message.content) for message in messages)
-        check_template_kwargs(chat.chat_template_kwargs, text)
-        prompt_ids = await encoded(lambda: text.prompt_ids(messages, chat.chat_template_kwargs), chars)
-        if chat.json_schema is not None:
-            await grammars.check(chat.json_schema)
-        requests = engine_requests(http, chat, choice.preference, [prompt_ids], text.defaults, engine.info, limits)
+        check_template_kwargs(chat.chat_template_kwargs, text.template_variables)
+        max_chars = most_chars(engine.info, text.tokens)
+        encoding = EncodeConversation(messages, template_json(chat.chat_template_kwargs), max_chars)
+        prompt_ids = await perform(text, http, encoding)
+        await check_schema(schemas, http, chat.json_schema)
+        defaults = text.tokens.defaults
+        requests = engine_requests(http, chat, choice.preference, [prompt_ids], defaults, engine.info, limits)
         return _ChatJob(chat.without_content(), requests, new_head("chatcmpl", choice, catalog))
 
     @router.post(
@@ -113,6 +118,6 @@ def chat_router(
         job = await prepare(
             request, await read_generation_request(request, ChatRequest, limits.max_body_bytes, catalog)
         )
-        return await respond(engine, text, job, ticket_of(request))
+        return await respond(engine, text.tokens, job, ticket_of(request))
 
     return router

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
@@ -22,28 +20,22 @@ from panacea.api.generation.completion_response import (
 from panacea.api.generation.engine_requests import engine_requests
 from panacea.api.generation.generation_docs import example_prompt, generation_docs, request_docs
 from panacea.api.generation.generation_request import read_generation_request
-from panacea.api.generation.job import Job, encoded, new_head, respond
+from panacea.api.generation.job import Job, new_head, respond
+from panacea.api.generation.text_work import check_length, check_schema, perform
 from panacea.api.generation.usage import Usage
 from panacea.config import Limits
-from panacea.text import GrammarChecks, ModelText, Piece, PromptTokens
-
-_CHARS_PER_TOKEN = 10
-"""Finding the place of one token in its prompt's text takes as long as encoding this many characters."""
-
-
-class _Echo(NamedTuple):
-    """The text before a choice's own text, and the prompt's tokens if they are scored."""
-
-    text: str
-    tokens: PromptTokens | None
+from panacea.text import ModelTokens, Piece
+from panacea.text.jobs import EchoedPrompt, EchoPrompts, EncodeTexts, packed
+from panacea.text.pool import TextService
+from panacea.text.schema_checks import SchemaChecks
 
 
 @dataclass(frozen=True)
 class _CompletionJob(Job[CompletionRequest]):
     continues = True
 
-    text: ModelText
-    echoes: list[_Echo]
+    tokens: ModelTokens
+    echoes: list[EchoedPrompt]
     """One for each choice."""
 
     def whole(self, choices: list[list[Piece]], usage: Usage) -> TextCompletion:
@@ -73,12 +65,12 @@ class _CompletionJob(Job[CompletionRequest]):
             finish_reason=pieces[-1].finish_reason if pieces else None,
         )
 
-    def _logprobs(self, echo: _Echo, pieces: list[Piece]) -> TextLogprobs:
+    def _logprobs(self, echo: EchoedPrompt, pieces: list[Piece]) -> TextLogprobs:
         answer = text_logprobs([token for piece in pieces for token in piece.logprobs], len(echo.text))
         scores = pieces[0].prompt_logprobs if pieces else None
         if scores is None or echo.tokens is None:
             return answer
-        return with_prompt(echo.tokens.tokens[0], echo.tokens.logprobs(self.text, scores), answer)
+        return with_prompt(echo.tokens.tokens[0], echo.tokens.logprobs(self.tokens, scores), answer)
 
     def _completion(self, choices: list[TextChoice], usage: Usage | None = None) -> TextCompletion:
         return TextCompletion(**self.head, object="text_completion", choices=choices, usage=usage)
@@ -89,47 +81,43 @@ def _text(pieces: list[Piece]) -> str:
 
 
 def completions_router(
-    limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog, grammars: GrammarChecks
+    limits: Limits, engine: EngineLike, text: TextService, catalog: Catalog, schemas: SchemaChecks
 ) -> APIRouter:
     """A router with the completions route."""
     router = APIRouter(tags=["completions"])
 
     async def prepare(http: Request, wanted: CompletionRequest) -> _CompletionJob:
         choice = catalog.choose(wanted.model, wanted.preference)
-        if wanted.json_schema is not None:
-            await grammars.check(wanted.json_schema)
-        prompts = await prompt_ids(wanted.prompt)
-        for ids in prompts:
-            check(ids)
-        requests = engine_requests(http, wanted, choice.preference, prompts, text.defaults, engine.info, limits)
+        await check_schema(schemas, http, wanted.json_schema)
+        prompts = await prompt_ids(http, wanted.prompt)
+        defaults = text.tokens.defaults
+        requests = engine_requests(http, wanted, choice.preference, prompts, defaults, engine.info, limits)
         head = new_head("cmpl", choice, catalog)
-        return _CompletionJob(wanted.without_content(), requests, head, text, await echoes(wanted, prompts))
+        return _CompletionJob(
+            wanted.without_content(), requests, head, text.tokens, await echoes(http, wanted, prompts)
+        )
 
-    async def prompt_ids(prompts: list[str] | list[list[int]]) -> list[list[int]]:
+    async def prompt_ids(http: Request, prompts: list[str] | list[list[int]]) -> list[list[int]]:
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-        if texts:
-            return await encoded(lambda: text.encode(texts), sum(map(len, texts)))
-        return [prompt for prompt in prompts if not isinstance(prompt, str)]
-
-    def check(ids: list[int]) -> None:
-        if not ids:
+        if not texts:
+            ids = [prompt for prompt in prompts if not isinstance(prompt, str)]
+            if max(map(max, ids)) >= engine.info.vocab_size:
+                raise ApiError(400, f"prompt: token ids must be below {engine.info.vocab_size}", "prompt")
+            return ids
+        check_length(max(map(len, texts)), engine.info, text.tokens)
+        encoded = await perform(text, http, EncodeTexts(texts))
+        if not all(encoded):
             raise ApiError(400, "prompt must not be empty: this model has no beginning-of-sequence token", "prompt")
-        if max(ids) >= engine.info.vocab_size:
-            raise ApiError(400, f"prompt: token ids must be below {engine.info.vocab_size}", "prompt")
+        return encoded
 
-    async def echoes(wanted: CompletionRequest, prompts: Sequence[list[int]]) -> list[_Echo]:
-        given: list[str | list[int]] = [*wanted.prompt]
-        each = [
-            await encoded(partial(echo, wanted, one, ids), _CHARS_PER_TOKEN * len(ids))
-            for one, ids in zip(given, prompts, strict=True)
-        ]
+    async def echoes(http: Request, wanted: CompletionRequest, prompts: Sequence[list[int]]) -> list[EchoedPrompt]:
+        """One for each choice."""
+        if not wanted.echo:
+            return [EchoedPrompt("", None)] * (len(prompts) * (wanted.n or 1))
+        texts = [prompt if isinstance(prompt, str) else None for prompt in wanted.prompt]
+        pairs = list(zip(texts, map(packed, prompts), strict=True))
+        each = await perform(text, http, EchoPrompts(pairs, wanted.scores_prompt))
         return [one for one in each for _ in range(wanted.n or 1)]
-
-    def echo(wanted: CompletionRequest, given: str | list[int], ids: list[int]) -> _Echo:
-        shown = given if isinstance(given, str) else text.decode(given)
-        if not wanted.scores_prompt:
-            return _Echo(shown if wanted.echo else "", None)
-        return _Echo(shown, PromptTokens.of(text, ids, shown))
 
     @router.post(
         "/v1/completions",
@@ -152,6 +140,6 @@ def completions_router(
         job = await prepare(
             request, await read_generation_request(request, CompletionRequest, limits.max_body_bytes, catalog)
         )
-        return await respond(engine, text, job, ticket_of(request))
+        return await respond(engine, text.tokens, job, ticket_of(request))
 
     return router

@@ -1,10 +1,9 @@
 """Turns a checked request into its answer, whole or as a stream. The routes define the shape of each part."""
 
-import asyncio
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +22,8 @@ from panacea.api.generation.generation_request import GenerationRequest
 from panacea.api.generation.pieces import Arrived, generate
 from panacea.api.generation.usage import PromptTokensDetails, Usage
 from panacea.engine.request import Request
-from panacea.text import Answer, ModelText, Piece
+from panacea.text import Answer, ModelTokens, Piece
 
-_LONG_PROMPT_CHARS = 20_000
-"""Longer prompts are encoded in a thread. Encoding takes 1 us a character and would block the event loop."""
-
-Encoded = TypeVar("Encoded")
 Wanted = TypeVar("Wanted", bound=GenerationRequest)
 
 
@@ -49,11 +44,6 @@ def new_head(prefix: str, choice: ServedModel, catalog: Catalog) -> Head:
         model=choice.model,
         preference=catalog.shown(choice.preference),
     )
-
-
-async def encoded(encode: Callable[[], Encoded], chars: int) -> Encoded:
-    """The result of `encode` for a text of `chars` characters. A long text is encoded in a thread."""
-    return await asyncio.to_thread(encode) if chars > _LONG_PROMPT_CHARS else encode()
 
 
 @dataclass(frozen=True)
@@ -78,10 +68,10 @@ class Job(ABC, Generic[Wanted]):
         """Prompt tokens that the engine gets. Each choice counts its prompt again."""
         return sum(len(request.prompt_ids) for request in self.requests)
 
-    def new_answer(self, text: ModelText, request: Request) -> Answer:
+    def new_answer(self, tokens: ModelTokens, request: Request) -> Answer:
         """The text of one choice, before its first token."""
         context = request.prompt_ids if self.continues else ()
-        return Answer(text, self.wanted.stop or (), request.params.min_tokens, context)
+        return Answer(tokens, self.wanted.stop or (), request.params.min_tokens, context)
 
     @abstractmethod
     def whole(self, choices: list[list[Piece]], usage: Usage) -> BaseModel:
@@ -131,14 +121,14 @@ class _TokenCount:
         )
 
 
-async def respond(engine: EngineLike, text: ModelText, job: Job[Wanted], ticket: Ticket) -> Response:
+async def respond(engine: EngineLike, tokens: ModelTokens, job: Job[Wanted], ticket: Ticket) -> Response:
     """The answer, whole or as a stream. Before the first byte, raises the engine's errors, and `ApiError` (429) if too
     many requests are waiting, or the key has used up its tokens."""
     ticket.hold_answers(len(job.requests))
     ticket.hold_tokens(job.engine_tokens)
     ticket.charge_tokens(job.engine_tokens)
     backlog = Backlog[Arrived](ticket.limits.max_unread_tokens * len(job.requests))
-    pieces = generate(engine, job.requests, partial(job.new_answer, text), ticket, backlog)
+    pieces = generate(engine, job.requests, partial(job.new_answer, tokens), ticket, backlog)
     if not job.wanted.stream:
         return await _complete(job, pieces, ticket)
     # The status line is sent after the first token, so an error before it can still be a 400 or 503.

@@ -1,13 +1,12 @@
 """The request field `chat_template_kwargs`: variables of the model's chat template."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from panacea.api.error_responses import ApiError, shown_name
 from panacea.api.fields import FINITE, only
-from panacea.text import ModelText
 
 FIELD = "chat_template_kwargs"
 _MOST_LISTED = 120
@@ -23,12 +22,12 @@ TemplateKwargs = Annotated[
 NoTemplate = Annotated[Any, only(), Field(description="Not supported, because a template is a program: null.")]
 
 
-def check_template_kwargs(given: Mapping[str, Any] | None, text: ModelText) -> None:
-    """Raises `ApiError` (400) if the template does not read one of these variables, or if the server sets it."""
+def check_template_kwargs(given: Mapping[str, Any] | None, allowed: Collection[str]) -> None:
+    """Raises `ApiError` (400) if one of these variables is not `allowed`: not read by the template, or the server's."""
     for name in given or ():
-        if name not in text.template_variables:
+        if name not in allowed:
             path = shown_name(f"{FIELD}.{name}")
-            free = ", ".join(sorted(text.template_variables))[:_MOST_LISTED] or "none"
+            free = ", ".join(sorted(allowed))[:_MOST_LISTED] or "none"
             message = (
                 f"{path} is not a variable of this model's chat template that a request may set; those are: {free}"
             )

@@ -1,6 +1,6 @@
 """`POST /v1/tokenize` and `POST /v1/detokenize`, in vLLM's shapes."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from panacea.api.access.admission import ticket_of
 from panacea.api.catalog import Catalog
@@ -9,14 +9,12 @@ from panacea.api.engine_interface import EngineLike
 from panacea.api.error_responses import ApiError, error_docs
 from panacea.api.fields import Documented
 from panacea.api.generation.generation_docs import body_docs, example_prompt
-from panacea.api.generation.job import encoded
 from panacea.api.generation.template_kwargs import check_template_kwargs
+from panacea.api.generation.text_work import check_length, most_chars, perform
 from panacea.api.information.tokenization_request import DetokenizeRequest, TokenizeRequest
 from panacea.config import Limits
-from panacea.text import ModelText
-
-_CHARS_PER_TOKEN = 1
-"""Decoding one token takes at most as long as encoding this many characters."""
+from panacea.text.jobs import Detokenize, Tokenize, packed, template_json
+from panacea.text.pool import TextService
 
 
 class TokenizedPrompt(Documented):
@@ -39,32 +37,20 @@ class DetokenizedText(Documented):
     """The text. Incomplete characters are U+FFFD."""
 
 
-def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, catalog: Catalog) -> APIRouter:
+def tokenization_router(limits: Limits, engine: EngineLike, text: TextService, catalog: Catalog) -> APIRouter:
     """The routes for this engine, tokenizer and catalog."""
     router = APIRouter(tags=["tokens"])
 
-    def tokens(wanted: TokenizeRequest) -> TokenizedPrompt:
-        if wanted.messages is None:
-            assert wanted.prompt is not None, "the body was checked"
-            (ids,) = text.encode([wanted.prompt], add_special_tokens=wanted.add_special_tokens is not False)
-        else:
-            ids = text.prompt_ids(
-                [message.as_chat_message() for message in wanted.messages],
-                wanted.chat_template_kwargs,
-                add_generation_prompt=wanted.add_generation_prompt is not False,
-                add_special_tokens=bool(wanted.add_special_tokens),
-            )
-        return TokenizedPrompt(
-            count=len(ids),
-            max_model_len=engine.info.context_length,
-            tokens=ids,
-            token_strs=text.token_strings(ids) if wanted.return_token_strs else None,
-        )
+    async def answer(http: Request, job: Tokenize | Detokenize) -> Response:
+        content = await perform(text, http, job)
+        ticket_of(http).hold_bytes(len(content))
+        return Response(content, media_type="application/json")
 
     @router.post(
         "/v1/tokenize",
         summary="Tokenize a text or a conversation",
-        responses=error_docs(400, 401, 403, 404, 408, 413, 415, 421, 429, 431, 503),
+        response_model=TokenizedPrompt,
+        responses=error_docs(400, 401, 403, 404, 408, 413, 415, 421, 429, 431, 500, 503),
         openapi_extra=body_docs(
             TokenizeRequest,
             {
@@ -73,32 +59,52 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: ModelText, cat
             },
         ),
     )
-    async def tokenize(request: Request) -> TokenizedPrompt:  # pyright: ignore[reportUnusedFunction]
-        """The token ids of `prompt` as in text completions, or of `messages` as in chat completions."""
+    async def tokenize(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """The token ids of `prompt` as in text completions, or of `messages` as in chat completions.
+
+        A text that is longer than any text in the context is an error. A count above `max_model_len` is not.
+        """
         wanted = await read_json(request, TokenizeRequest, limits.max_body_bytes)
         ticket_of(request).charge_body()
         wanted.check()
+        special = wanted.messages is None if wanted.add_special_tokens is None else wanted.add_special_tokens
         catalog.require(wanted.model)
-        check_template_kwargs(wanted.chat_template_kwargs, text)
-        contents = [wanted.prompt or "", *(part.text for each in wanted.messages or () for part in each.content)]
-        return await encoded(lambda: tokens(wanted), sum(map(len, contents)))
+        check_template_kwargs(wanted.chat_template_kwargs, text.template_variables)
+        check_length(len(wanted.prompt or ""), engine.info, text.tokens)
+        return await answer(
+            request,
+            Tokenize(
+                prompt=wanted.prompt,
+                messages=[message.as_chat_message() for message in wanted.messages or ()],
+                variables=template_json(wanted.chat_template_kwargs),
+                add_generation_prompt=wanted.add_generation_prompt is not False,
+                add_special_tokens=special,
+                strings=bool(wanted.return_token_strs),
+                max_chars=most_chars(engine.info, text.tokens),
+                max_model_len=engine.info.context_length,
+            ),
+        )
 
     @router.post(
         "/v1/detokenize",
         summary="Convert token ids to text",
-        responses=error_docs(400, 401, 403, 404, 408, 413, 415, 421, 429, 431, 503),
+        response_model=DetokenizedText,
+        responses=error_docs(400, 401, 403, 404, 408, 413, 415, 421, 429, 431, 500, 503),
         openapi_extra=body_docs(
-            DetokenizeRequest, {"The tokens of a text": {"tokens": text.encode([example_prompt(catalog)])[0]}}
+            DetokenizeRequest, {"The tokens of a text": {"tokens": text.tokens.encode([example_prompt(catalog)])[0]}}
         ),
     )
-    async def detokenize(request: Request) -> DetokenizedText:  # pyright: ignore[reportUnusedFunction]
-        """The text of the token ids. Special tokens are included by name."""
+    async def detokenize(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """The text of the token ids, at most as many as the context has. Special tokens are included by name."""
         wanted = await read_json(request, DetokenizeRequest, limits.max_body_bytes)
         ticket_of(request).charge_body()
         catalog.require(wanted.model)
         ids = wanted.tokens
         if ids and max(ids) >= engine.info.vocab_size:
             raise ApiError(400, f"tokens: token ids must be below {engine.info.vocab_size}", "tokens")
-        return DetokenizedText(prompt=await encoded(lambda: text.decode(ids), _CHARS_PER_TOKEN * len(ids)))
+        if len(ids) > engine.info.context_length:
+            message = f"tokens: at most {engine.info.context_length} are converted at once; send them in parts"
+            raise ApiError(400, message, "tokens", "context_length_exceeded")
+        return await answer(request, Detokenize(packed(ids)))
 
     return router

@@ -30,6 +30,7 @@ from panacea.engine.outputs import NO_TOKEN, FinishReason, TokenOutput
 from panacea.engine.request import Request
 from panacea.logs import log_lines_dropped
 from panacea.preference import Preference, PreferenceSpace
+from panacea.text.pool import TextService
 
 FinishedReason = FinishReason | Literal["abort", "error"]
 """How a request ended: the engine's finish reason, "abort" if its client disconnected, or "error"."""
@@ -62,7 +63,12 @@ class Metrics:
     """
 
     def __init__(
-        self, model_name: str, engine: EngineLike, space: PreferenceSpace | None, admission: Admission
+        self,
+        model_name: str,
+        engine: EngineLike,
+        text: TextService,
+        space: PreferenceSpace | None,
+        admission: Admission,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per metric that is never used
         self._registry = CollectorRegistry(auto_describe=False)
@@ -70,6 +76,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._registry.register(_StateCollector(model_name, engine))
         self._registry.register(_AdmissionCollector(model_name, admission))
+        self._registry.register(_TextCollector(model_name, text))
         lengths = tuple(_one_two_five(engine.info.context_length))
 
         self.prompt_tokens = self._counter(
@@ -298,6 +305,30 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+class _TextCollector:
+    """The text workers."""
+
+    def __init__(self, model_name: str, text: TextService) -> None:
+        self._model_name = model_name
+        self._text = text
+
+    def collect(self) -> Iterable[Metric]:
+        stats = self._text.stats
+        waiting = GaugeMetricFamily(
+            "panacea:text_jobs_waiting", "Jobs that wait for a text worker.", labels=("model_name",)
+        )
+        waiting.add_metric((self._model_name,), stats.waiting)
+        yield waiting
+        for name, meaning, value in (
+            ("text_jobs", "Jobs that text workers have begun.", stats.jobs),
+            ("text_jobs_waited_seconds", "Time that jobs have waited for a text worker.", stats.waited_s),
+            ("text_workers_killed", "Text workers that were killed, or died, during a job.", stats.killed),
+        ):
+            family = CounterMetricFamily(f"panacea:{name}", meaning, labels=("model_name",))
+            family.add_metric((self._model_name,), value)
+            yield family
 
 
 def evenness(preference: Preference) -> float:
