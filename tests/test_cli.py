@@ -32,9 +32,15 @@ def chat(client: httpx2.Client, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-def engines_of(process: "subprocess.Popen[str]") -> list[int]:
+def engines_of(process: "subprocess.Popen[Any]") -> list[int]:
+    """The engine's processes. A server has other children, the text workers."""
+    return children_of(process, "panacea.engine.process")
+
+
+def children_of(process: "subprocess.Popen[Any]", module: str) -> list[int]:
+    """A process' children that run this module."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
-    return [int(child) for child in children]
+    return [int(child) for child in children if module in Path(f"/proc/{child}/cmdline").read_text("utf-8")]
 
 
 def engine_of(process: "subprocess.Popen[str]") -> int:
@@ -131,11 +137,10 @@ def loading() -> tuple["subprocess.Popen[bytes]", int]:
     process = subprocess.Popen(
         [*PANACEA, "serve", "--adapter", str(ADAPTER), "--port", "0"], stderr=subprocess.PIPE, start_new_session=True
     )
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 20
-    while not children.read_text("ascii") and time.monotonic() < deadline:
+    while not engines_of(process) and time.monotonic() < deadline:
         time.sleep(0.05)
-    engine = int(children.read_text("ascii"))
+    (engine,) = engines_of(process)
     time.sleep(0.2)
     return process, engine
 

@@ -35,6 +35,10 @@ class PoolInThread:
     async def run(self, job: TextJob[Result], tenant: str) -> Result:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.pool.run(job, tenant), self.loop))
 
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.pool.close(), self.loop).result(60)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
 
 @cache
 def text_workers(folder: Path = BASE, *, several_tenants: bool = True) -> PoolInThread:
