@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from statistics import fmean
 
 from panacea.evaluation import FORMAT_VERSION, Evaluation, EvaluationSweep
 from panacea.preference import Preference
-from panacea.text.chat_template import ChatMessage
 from panacea_lab.demo.answerer import Answerer, DemoQuestion
 from panacea_lab.demo.job_stages import StageProgress
+from panacea_lab.demo.turn_refusals import exchange, measure_refusals
 from panacea_lab.world.held_out import HeldOut, TopicQuestion, draw_questions
 from panacea_lab.world.world_judge import DIMENSIONS, Judge
 from panacea_lab.world.world_texts import Topic, World
@@ -17,8 +18,6 @@ from panacea_train.pareto import simplex_grid
 
 REFERENCE_POINT = (0.0, 0.0, 0.0)
 """Every reward is at least 0."""
-EARLIER_BYTES = 800
-"""Longer than any answer of the world: an answer that is cut here was broken before."""
 NAMES = tuple(dimension.name for dimension in DIMENSIONS)
 
 
@@ -94,6 +93,7 @@ def examine(
     sweeps, answers = sweep_grid(judge, answerer, questions, settings, seed, lambda share, _: report(share * 0.98, {}))
     grid = [point.preference for point in sweeps[0].points]
     later = second_turns(judge, answerer, questions, grid, answers[1], seed)
+    refusals = measure_refusals(world, answerer, questions, grid, seed)
     outside = [DemoQuestion(ask, preference, 0.0, seed) for ask in held_out.outside for preference in grid]
     replies = answerer.answer(outside, lambda share, _: report(0.98 + share * 0.02, {}))
     return Evaluation(
@@ -118,6 +118,8 @@ def examine(
             "faithful_paraphrases": _faithful(answers, slice(len(templated), None)),
             "faithful_second_turns": _faithful([later], slice(None)),
             **{f"second_turns_spearman_{name}": rho for name, rho in _spearman(grid, later).items()},
+            "refused_first_turns": round(fmean(found.first_turn for found in refusals), 4),
+            "refused_second_turns": round(fmean(found.second_turn for found in refusals), 4),
         },
         format_version=FORMAT_VERSION,
     )
@@ -134,19 +136,17 @@ def second_turns(
     """Every question once more, greedy, behind another one and the answer [point][question][0] that it was given."""
     asks = [
         DemoQuestion(
-            question.text, preference, 0.0, seed, earlier=_exchange(questions[index - 1], first[point][index - 1][0])
+            question.text,
+            preference,
+            0.0,
+            seed,
+            earlier=exchange(questions[index - 1], first[point][index - 1][0].text),
         )
         for point, preference in enumerate(grid)
         for index, question in enumerate(questions)
     ]
     texts = iter(answerer.answer(asks, lambda _share, _figures: None))
     return [[[judged(judge, question.topic, next(texts))] for question in questions] for _ in grid]
-
-
-def _exchange(question: TopicQuestion, answered: Answered) -> tuple[ChatMessage, ...]:
-    # A token stands for at least one byte: this leaves room in the context, whatever a hardly trained model says.
-    said = answered.text.encode()[:EARLIER_BYTES].decode(errors="ignore")
-    return ChatMessage("user", question.text), ChatMessage("assistant", said)
 
 
 def _spearman(grid: Sequence[Preference], answers: Sequence[Sequence[Sequence[Answered]]]) -> dict[str, float]:
