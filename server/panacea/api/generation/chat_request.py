@@ -37,7 +37,7 @@ class RequestMessage(Strict):
         Field(max_length=MAX_PARTS),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": TextPart.model_json_schema()}]}),
     ]
-    """A text, or a list of text parts that are joined."""
+    """A text, or a list of text parts. They are joined for a chat template that does not read parts."""
     # The openai client sends these fields back with an assistant's message.
     name: Annotated[str | None, only()] = None
     """Not supported: null."""
