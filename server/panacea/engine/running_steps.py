@@ -46,10 +46,10 @@ class RunningSteps:
         self._count(work)
         return None
 
-    def wait(self) -> list[tuple[Sequence, Sampled]]:
+    def wait(self) -> abc.Iterable[tuple[Sequence, Sampled]]:
         """Waits for the oldest step, and removes it. Returns its tokens, each with its sequence."""
         sequences, step = self._queue.popleft()
-        return list(zip(sequences, step.result(), strict=True))
+        return zip(sequences, step.result(), strict=True)
 
     def _count(self, work: abc.Sequence[Work]) -> None:
         self.launched += 1

@@ -47,18 +47,18 @@ class PendingTokens:
         self,
         token_ids: torch.Tensor,
         chosen: torch.Tensor,
-        adjusted: torch.Tensor,
+        adjusted: torch.Tensor | None,
         logprobs: "_LogProbs | None",
         rows: Sequence[SamplingRow],
     ) -> None:
         """`token_ids` (rows,) int64. `chosen` and `adjusted` (rows,): the logits of these tokens, the model's own and
-        after all adjustments. They may be one tensor."""
+        after all adjustments. `adjusted` is None if there are none."""
         self.token_ids = token_ids
         """(rows,) int64 on the device."""
         self.rows = rows
         self._logprobs = logprobs
         self._on_host = [to_host(tensor) for tensor in (token_ids, chosen, *(logprobs.tensors if logprobs else ()))]
-        self._adjusted = self._on_host[1] if adjusted is chosen else to_host(adjusted)
+        self._adjusted = None if adjusted is None else to_host(adjusted)
         self._arrived = torch.cuda.Event() if token_ids.is_cuda else None  # type: ignore[no-untyped-call]
         if self._arrived is not None:
             self._arrived.record()
@@ -69,11 +69,13 @@ class PendingTokens:
             self._arrived.synchronize()
         token_ids: list[int] = self._on_host[0].tolist()
         chosen: list[float] = self._on_host[1].tolist()
-        adjusted: list[float] = self._adjusted.tolist()
         sampled = [
-            Sampled(token_id, None, (), finite=math.isfinite(logit), allowed=changed != -math.inf)
-            for token_id, logit, changed in zip(token_ids, chosen, adjusted, strict=True)
+            Sampled(token_id, None, (), finite=math.isfinite(logit))
+            for token_id, logit in zip(token_ids, chosen, strict=True)
         ]
+        if self._adjusted is not None:
+            for row in (self._adjusted == -math.inf).nonzero()[:, 0].tolist():
+                sampled[row] = replace(sampled[row], allowed=False)
         if self._logprobs is not None:
             own, top_values, top_ids = (tensor.tolist() for tensor in self._on_host[2:])
             for line, row in enumerate(self._logprobs.lines):
@@ -107,8 +109,7 @@ def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjus
     """
     device = logits.device
     if not rows:
-        none = logits.new_empty(0)
-        return PendingTokens(torch.empty(0, dtype=torch.int64, device=device), none, none, None, rows)
+        return PendingTokens(torch.empty(0, dtype=torch.int64, device=device), logits.new_empty(0), None, None, rows)
     floats = [[_temperature(row.params) for row in rows], [max(row.params.top_p, _LEAST_FLOAT) for row in rows]]
     temperature, top_p = to_device(floats, torch.float32, device)
     keys = [_key(row.params.seed, row.params.choice, row.position) for row in rows]
@@ -118,7 +119,7 @@ def choose(logits: torch.Tensor, rows: Sequence[SamplingRow], adjustments: Adjus
     token_ids = draw(adjusted, temperature, top_k.to(torch.int32), top_p, key)
     adjustments.note(token_ids, rows)
     chosen = logits.gather(-1, token_ids[:, None])[:, 0]
-    changed = chosen if adjusted is logits else adjusted.gather(-1, token_ids[:, None])[:, 0]
+    changed = None if adjusted is logits else adjusted.gather(-1, token_ids[:, None])[:, 0]
     return PendingTokens(token_ids, chosen, changed, _log_probabilities(logits, token_ids, rows), rows)
 
 
