@@ -1,11 +1,13 @@
 """SIGTERM to a real server: what it had admitted is answered as if nothing had happened, and nothing else is."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,7 +17,7 @@ from tests.api.serving import wait_until
 from tests.command import serving
 from tests.engine.test_process import gone_within
 from tests.golden_files import ADAPTER, BASE
-from tests.test_cli import engine_of
+from tests.test_cli import children_of, engine_of
 
 SLOW_ENGINE = [sys.executable, "-m", "tests.faults.panacea_with_faults"]
 
@@ -162,3 +164,31 @@ def test_a_server_that_nobody_uses_ends_at_once_though_clients_are_connected() -
         assert client.get("/ready").status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_a_template_that_never_ends_stops_neither_others_nor_sigterm(tmp_path: Path) -> None:
+    base = shutil.copytree(BASE, tmp_path / "base")
+    template = (base / "chat_template.jinja").read_text("utf-8")
+    loop = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
+    on_loop = f"{{% if messages[0].content == 'loop' %}}{loop}{{% endif %}}"
+    (base / "chat_template.jinja").write_text(on_loop + template, "utf-8")
+    with serving("--model", str(base)) as (process, client):
+        looping = [threading.Thread(target=_ask_for_loop, args=[client.base_url]) for _ in range(2)]
+        for thread in looping:
+            thread.start()
+        wait_until(lambda: "panacea:text_jobs_total{" in client.get("/metrics").text, 30)
+        workers = children_of(process, "panacea.text.worker")
+        assert client.get("/health").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        for thread in looping:
+            thread.join()
+        assert len(workers) == 1
+        assert gone_within(workers[0], 5)
+
+
+def _ask_for_loop(url: httpx2.URL) -> None:
+    loop = {"messages": [{"role": "user", "content": "loop"}]}
+    with suppress(httpx2.TransportError), httpx2.Client(base_url=url, timeout=60) as client:
+        client.post(PATH, json=loop)
