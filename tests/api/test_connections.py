@@ -237,11 +237,13 @@ def crowded(most: int, busy: int) -> Generator[tuple[Served, list[socket.socket]
         engine = served.engine
         assert isinstance(engine, FakeEngine)
         engine.prefill_s = 60
-        clients = [stack.enter_context(connection(served)) for _ in range(busy)]
-        for client in clients:
+        clients: list[socket.socket] = []
+        for number in range(busy):
+            clients.append(stack.enter_context(connection(served)))
             with suppress(ConnectionError):  # it may be closed already
-                client.sendall(chat())
-        wait_until(lambda: engine.live == min(busy, most))
+                clients[-1].sendall(chat())
+            if number < most:
+                wait_until(lambda: engine.live == len(clients), 20)
         engine.prefill_s = 0
         yield served, clients, stack
 
