@@ -214,7 +214,7 @@ _MEANINGS: dict[int, tuple[str, tuple[str, str | None, str | None]]] = {
     ),
     500: ("This request could not be computed.", ("its logits are not finite numbers", None, "request_failed")),
     503: (
-        "The engine is not available, the request waited too long in the queue, or the server is shutting down.",
+        "The engine or a text worker failed, the request waited too long, or the server is shutting down.",
         ("the engine failed: its process has ended", None, "engine_unavailable"),
     ),
     504: (
