@@ -27,7 +27,7 @@ from panacea.text.jobs import (
     packed,
     template_json,
 )
-from panacea.text.pool import TextPool
+from panacea.text.pool import WORKERS, TextPool
 from tests.golden_files import BASE
 from tests.text.tiny import TEXT
 
@@ -178,7 +178,7 @@ def test_a_killed_worker_is_replaced() -> None:
             for pid in workers_of(pool):
                 os.kill(pid, signal.SIGKILL)
             errors = await asyncio.gather(
-                *(pool.run(conversation(HELLO), "") for _ in range(2)), return_exceptions=True
+                *(pool.run(conversation(HELLO), "") for _ in range(WORKERS)), return_exceptions=True
             )
             assert isinstance(errors[0], TextWorkerError)
             assert await pool.run(conversation(HELLO), "") == TEXT.prompt_ids(HELLO)
@@ -189,7 +189,7 @@ def test_a_killed_worker_is_replaced() -> None:
 def test_workers_start_again_if_all_their_processes_die() -> None:
     async def test(pool: TextPool) -> None:
         os.kill(vars(pool)["_source"].pid, signal.SIGKILL)
-        await asyncio.gather(*(pool.run(conversation(HELLO), "") for _ in range(2)), return_exceptions=True)
+        await asyncio.gather(*(pool.run(conversation(HELLO), "") for _ in range(WORKERS)), return_exceptions=True)
         assert await pool.run(conversation(HELLO), "") == TEXT.prompt_ids(HELLO)
 
     with_pool(test)
@@ -227,7 +227,7 @@ def test_a_caller_that_goes_away_leaves_nothing_behind() -> None:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         assert await pool.run(conversation(HELLO), "") == TEXT.prompt_ids(HELLO)
-        await until(lambda: len(workers_of(pool)) <= 2)
+        await until(lambda: len(workers_of(pool)) <= WORKERS)
         assert (pool.stats.waiting, pool.stats.killed) == (0, 0)
 
     with_pool(test)
@@ -239,7 +239,7 @@ def test_a_large_job_leaves_no_memory_in_its_worker() -> None:
         text = "\u00e9" * (1 << 20)
         ids = array("I", (await pool.run(EncodeTexts([text]), ""))[0])
         assert len(ids) == 2 << 20
-        await until(lambda: len(workers_of(pool) & before) == 1)
+        await until(lambda: len(workers_of(pool) & before) == WORKERS - 1)
 
     with_pool(test)
 
@@ -261,7 +261,7 @@ def test_workers_die_with_the_server(how: str, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         pids = [int(pid) for pid in server.stdout.readline().split()]
-        assert len(pids) == 3
+        assert len(pids) == WORKERS + 1
         if how == "stopped":
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)

@@ -103,6 +103,20 @@ def test_long_jobs_leave_a_place_to_short_ones() -> None:
     run(test, shared=False)
 
 
+def test_a_tenants_long_jobs_leave_a_place_to_anothers_long_job() -> None:
+    async def test(jobs: Jobs) -> None:
+        for name in ("a1", "a2", "a3"):
+            await jobs.begin(name, is_long=True)
+        assert jobs.running == ["a1"]
+        await jobs.begin("b1", is_long=True)
+        assert jobs.running == ["a1", "b1"]
+        await jobs.begin("c1", is_long=True)
+        await jobs.begin("d1")
+        assert jobs.running == ["a1", "b1", "d1"]
+
+    run(test, places=3)
+
+
 @pytest.mark.parametrize("names", [["a2"], ["a1"], ["a1", "a2"], ["a2", "a3"]])
 def test_who_goes_away_takes_and_keeps_no_place(names: list[str]) -> None:
     async def test(jobs: Jobs) -> None:

@@ -17,8 +17,9 @@ from panacea.text.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-WORKERS = 2
-"""Each encodes a million characters per second: a quarter of a million tokens, as much as a few GPUs prefill."""
+WORKERS = 3
+"""One is kept free of long jobs, and of the two others a key that is not alone has one. Each encodes a million
+characters per second: a quarter of a million tokens, as much as a few GPUs prefill. A worker takes 8 MB."""
 TIME_LIMIT_S = 30.0
 """Wall-clock limit of one job, for a busy machine. A job's CPU seconds are limited besides."""
 _RECYCLED_BYTES = 1 << 20

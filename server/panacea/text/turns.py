@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ class Turns:
     """Hands out `places`. In each lane the first come is the first served, and lanes take turns.
 
     Each tenant has a lane for short jobs and one for long jobs. One place is kept free of long jobs, so that short jobs
-    never wait for them. With several tenants, a tenant may hold at most as many places as remain free, so that one
-    place is left for another tenant.
+    never wait for them. With several tenants, a tenant may hold at most as many places as remain free, and of the
+    places for long jobs too. So a place is left for another tenant.
     """
 
     def __init__(self, places: int, *, is_shared: Callable[[], bool]) -> None:
@@ -73,9 +73,12 @@ class Turns:
                 place.set_result(None)
 
     def _may_hold_more(self, lane: _Lane) -> bool:
-        free = self._places - self._held.total()
-        own = sum(count for held, count in self._held.items() if held.tenant == lane.tenant)
-        long = sum(count for held, count in self._held.items() if held.is_long)
-        is_kept_free = lane.is_long and long == self._places - 1
-        has_share = self._is_shared() and own and own >= free
-        return free > 0 and not is_kept_free and not has_share
+        long = {held: count for held, count in self._held.items() if held.is_long}
+        return self._allows(lane, self._places, self._held) and (
+            not lane.is_long or self._allows(lane, self._places - 1, long)
+        )
+
+    def _allows(self, lane: _Lane, places: int, held: Mapping[_Lane, int]) -> bool:
+        free = places - sum(held.values())
+        own = sum(count for other, count in held.items() if other.tenant == lane.tenant)
+        return free > 0 and (not own or own < free or not self._is_shared())
