@@ -199,7 +199,10 @@ class Panics(TextJob[None], frozen=True, tag="Detokenize"):
     """A job that the worker reads as a detokenization of token ids that it cannot convert."""
 
     ids: bytes
-    chars = 0
+
+    @property
+    def chars(self) -> int:
+        return len(self.ids)
 
     def perform(self, text: object) -> bytes:
         raise NotImplementedError
