@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
@@ -288,6 +289,18 @@ def test_one_clients_silent_connections_displace_each_other_alone() -> None:
         wait_until(lambda: len(served.server.server_state.connections) <= 4)
         with httpx2.Client(base_url=served.url) as client:
             assert contents(ask(client))
+
+
+def test_clients_that_connect_at_once_and_have_sent_their_requests_are_all_answered() -> None:
+    """They are no silent ones, even if the server accepts all of them before it reads from the first."""
+    with limited(Limits(max_connections=200, max_peer_connections=4)) as served, ExitStack() as stack:
+        loop_is_free = threading.Event()
+        served.server.servers[0].get_loop().call_soon_threadsafe(loop_is_free.wait, 30)
+        clients = [stack.enter_context(connection(served)) for _ in range(50)]
+        for client in clients:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        loop_is_free.set()
+        assert all(client.recv(100).startswith(b"HTTP/1.1 200") for client in clients)
 
 
 def test_an_address_of_a_trusted_proxy_may_have_many_silent_connections() -> None:

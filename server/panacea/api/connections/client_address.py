@@ -22,16 +22,22 @@ def client_address(scope: Scope) -> str:
 
 
 def shared_address(address: str) -> str:
-    """An address, or the network of an IPv6 address: what one client can choose freely counts as one."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
+    """An address, or the network of an IPv6 address: what one client can choose freely counts as one.
+
+    "unknown" for anything else, so that a client that invents names for itself gains nothing.
+    """
+    parsed = _parsed(address)
+    if parsed is None:
+        return "unknown"
     if parsed.version == 4:
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((int(parsed), _NETWORK_BITS), strict=False))
+        return str(parsed)
+    return str(ipaddress.IPv6Network((int(parsed), _NETWORK_BITS), strict=False))
+
+
+def plain_address(address: str) -> str:
+    """An address without the prefix that IPv4 addresses have on an IPv6 socket."""
+    parsed = _parsed(address)
+    return address if parsed is None else str(parsed)
 
 
 class TrustedProxies:
@@ -44,8 +50,18 @@ class TrustedProxies:
     def __contains__(self, address: str) -> bool:
         if address == UNIX:
             return True
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
+        parsed = _parsed(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
+
+    @property
+    def names(self) -> list[str]:
+        """The proxies as uvicorn's middleware takes them: it would ignore a network with bits beyond its mask."""
+        return [UNIX, *map(str, self._networks)]
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    return parsed.ipv4_mapped or parsed if isinstance(parsed, ipaddress.IPv6Address) else parsed

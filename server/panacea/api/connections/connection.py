@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from panacea.api.access.admission import Admission
-from panacea.api.connections.client_address import UNIX, TrustedProxies, shared_address
-from panacea.api.connections.crowd import ClosableMember, Crowd
+from panacea.api.connections.bounded_h11 import BoundedH11, TooManyChunksError
+from panacea.api.connections.client_address import UNIX, TrustedProxies, plain_address, shared_address
+from panacea.api.connections.crowd import ClosableMember, Crowd, has_unread_data
 from panacea.api.connections.loop_clock import loop_clock
 from panacea.api.error_responses import ApiError
 from panacea.config import Limits
@@ -35,7 +36,7 @@ _BODY_GRACE_S = 1.0
 """The application answers 408 if a body does not arrive. If it has not done so after this time, the connection is
 closed."""
 
-_LINGER_S = 2.0
+_LINGER_S = 10.0
 _LINGER_BYTES = 16 << 20
 """How much of a request is still read after its answer, so that its client reads the answer before it sees the end.
 Closing a socket that holds unread data resets the connection, and the answer would be lost."""
@@ -44,8 +45,8 @@ _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with a time of 0: closing the socket resets the connection."""
 
 ConnectionPhase = Literal["new", "idle", "head", "body", "answer", "linger"]
-_SILENT: tuple[ConnectionPhase, ...] = ("new", "idle", "head", "body")
-"""Without a complete request."""
+_SERVED: tuple[ConnectionPhase, ...] = ("answer",)
+"""With a complete request. In all other phases, the connection is silent and may have to make room."""
 
 
 def is_crowded(scope: Scope) -> bool:
@@ -86,7 +87,7 @@ class HttpConfig(uvicorn.Config):
             h11_max_incomplete_event_size=limits.max_head_bytes,
             timeout_keep_alive=round(limits.idle_timeout_s) + 60,  # so that `Connection.check` acts first
             proxy_headers=True,
-            forwarded_allow_ips=[*trusted_proxies, UNIX],
+            forwarded_allow_ips=[*TrustedProxies(trusted_proxies).names],
             **settings,
         )
         self.limits = limits
@@ -124,6 +125,7 @@ class Connection(H11Protocol):
 
     def __init__(self, config: HttpConfig, *arguments: Any, **more: Any) -> None:
         super().__init__(config, *arguments, **more)
+        self.conn = BoundedH11(h11.SERVER, config.limits.max_head_bytes)
         self._limits = config.limits
         self._clock = loop_clock()
         self._phase: ConnectionPhase = "new"
@@ -140,14 +142,16 @@ class Connection(H11Protocol):
         return self.config.peer_of(self.client)
 
     @property
-    def silent_since(self) -> float | None:
-        """When the connection became silent, on the loop's clock. None while it serves a request."""
-        return self._phase_began if self._phase in _SILENT and not self.transport.is_closing() else None
+    def has_unread_data(self) -> bool:
+        """Whether the client has sent something that waits in the kernel."""
+        return has_unread_data(self.transport)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(cast(Any, LingeringTransport(transport, self)))
-        if self.client is None:
+        if transport.get_extra_info("socket").family == socket.AF_UNIX:
             self.client = (UNIX, 0)
+        elif self.client is not None:
+            self.client = (plain_address(self.client[0]), self.client[1])
         is_admitted = self.config.admit(self)
         self._is_crowded = self.config.beyond > 0
         if not is_admitted:
@@ -155,10 +159,7 @@ class Connection(H11Protocol):
 
     def displace(self) -> None:
         """Closes a connection that has no complete request, to make room for another one."""
-        if self._phase == "body":
-            self.transport.abort()
-        else:
-            self.transport.close()
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.config.crowd.leave(self)
@@ -170,10 +171,6 @@ class Connection(H11Protocol):
             return
         self._lingering_bytes += len(data)
         if self._lingering_bytes > _LINGER_BYTES:
-            self.transport.abort()
-
-    def eof_received(self) -> None:
-        if self._phase == "linger":
             self.transport.abort()
 
     def handle_events(self) -> None:
@@ -188,10 +185,11 @@ class Connection(H11Protocol):
         return self.conn.their_state is not h11.SEND_BODY
 
     def linger(self) -> bool:
-        """Whether the connection may be closed now. If a request's body is still on its way, starts to drop it."""
-        if self._has_body() or self._phase == "linger":
+        """Whether the connection may be closed now. If a request is still on its way, starts to drop its rest."""
+        is_complete = self._has_body() and self.conn.their_state is not h11.ERROR and self._phase != "head"
+        if is_complete or self._phase == "linger":
             return True
-        self._phase, self._phase_began = "linger", self._clock.now()
+        self._enter("linger")
         self.flow.resume_reading()
         return False
 
@@ -214,7 +212,14 @@ class Connection(H11Protocol):
             case _:
                 phase = "answer"
         if phase != self._phase:
-            self._phase, self._phase_began = phase, self._clock.now()
+            self._enter(phase)
+
+    def _enter(self, phase: ConnectionPhase) -> None:
+        self._phase, self._phase_began = phase, self._clock.now()
+        if phase in _SERVED:
+            self.config.crowd.hear(self)
+        else:
+            self.config.crowd.hush(self)
 
     def check(self) -> None:
         """Closes the connection if its client exceeded a time limit. The server calls it periodically."""
@@ -235,7 +240,7 @@ class Connection(H11Protocol):
                 self._end_with(ApiError(408, message, code="head_timeout"))
             case "body" if spent_s > limits.body_timeout_s + _BODY_GRACE_S:
                 self.transport.abort()
-            case "linger" if spent_s > _LINGER_S:
+            case "linger" if spent_s > min(_LINGER_S, limits.body_timeout_s):
                 self.transport.abort()
             case _:
                 pass
@@ -265,6 +270,8 @@ class Connection(H11Protocol):
         if status == 431:
             most = self._limits.max_head_bytes
             self._end_with(ApiError(431, f"the headers are larger than {most} bytes", code="headers_too_large"))
+        elif isinstance(error, TooManyChunksError):
+            self._end_with(ApiError(413, str(error), code="too_many_chunks"))
         else:
             self._end_with(ApiError(400, "the request is not valid HTTP", code="invalid_http"))
 
@@ -295,7 +302,7 @@ class Connection(H11Protocol):
 
 
 class LingeringTransport:
-    """uvicorn's transport. If a request's body is still on its way, `close` ends the sending half alone at first."""
+    """uvicorn's transport. If a request is still on its way, `close` ends the sending half alone at first."""
 
     def __init__(self, transport: Any, connection: Connection) -> None:
         self._transport = transport

@@ -9,7 +9,7 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from panacea.api.connections.connection import Connection, HttpConfig
-from panacea.api.connections.loop_clock import loop_clock
+from panacea.api.connections.crowd import has_unread_data
 from panacea.errors import ConfigError
 
 _GOODBYE_S = 1.0
@@ -80,7 +80,6 @@ class TlsHandshake(asyncio.Protocol):
         self._config = config
         self._make_connection = lambda: Connection(config, server_state, app_state, asyncio.get_running_loop())
         self._connection: Connection | None = None
-        self._began = loop_clock().now()
         self._early = b""
         self._is_lost = False
         self._transport: asyncio.Transport | None = None
@@ -93,9 +92,9 @@ class TlsHandshake(asyncio.Protocol):
         return self._peer
 
     @property
-    def silent_since(self) -> float | None:
-        """When the client connected, on the loop's clock."""
-        return self._began
+    def has_unread_data(self) -> bool:
+        """Whether the client has sent something that waits in the kernel."""
+        return self._transport is not None and has_unread_data(self._transport)
 
     def displace(self) -> None:
         """Closes the connection to make room for another one."""
