@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PlainValidator, TypeAdapter, WithJsonSchema
+from pydantic import FailFast, Field, PlainValidator, TypeAdapter, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from panacea.api.fields import only
@@ -17,13 +17,15 @@ MAX_CHOICES_TOGETHER = 128
 MAX_LOGPROBS = 5
 """OpenAI's limit for text completions. Chat completions have another one."""
 
-_TokenIds = list[Annotated[int, Field(ge=0)]]
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], FailFast()]  # describing an error takes 0.5 us
 _AtLeastOne = Field(min_length=1)
 _Several = Field(min_length=1, max_length=MAX_PROMPTS)
 
-_STRINGS = TypeAdapter[list[str]](Annotated[list[str], _Several])
+_STRINGS = TypeAdapter[list[str]](Annotated[list[str], FailFast(), _Several])
 _TOKEN_IDS = TypeAdapter[list[int]](Annotated[_TokenIds, _AtLeastOne])
-_LISTS_OF_TOKEN_IDS = TypeAdapter[list[list[int]]](Annotated[list[Annotated[_TokenIds, _AtLeastOne]], _Several])
+_LISTS_OF_TOKEN_IDS = TypeAdapter[list[list[int]]](
+    Annotated[list[Annotated[_TokenIds, _AtLeastOne]], FailFast(), _Several]
+)
 
 
 def _as_prompts(value: Any) -> list[str] | list[list[int]]:

@@ -138,7 +138,10 @@ def completions_router(
         """
         # No variable holds the parsed body while the request waits.
         job = await prepare(
-            request, await read_generation_request(request, CompletionRequest, limits.max_body_bytes, catalog)
+            request,
+            await read_generation_request(
+                request, CompletionRequest, limits.max_body_bytes, catalog, engine.info.context_length
+            ),
         )
         return await respond(engine, text.tokens, job, ticket_of(request))
 

@@ -197,11 +197,11 @@ GenerationBody = TypeVar("GenerationBody", bound=GenerationRequest)
 
 
 async def read_generation_request(
-    request: Request, model: type[GenerationBody], max_bytes: int, catalog: Catalog
+    request: Request, model: type[GenerationBody], max_bytes: int, catalog: Catalog, token_ids: int = 0
 ) -> GenerationBody:
-    """The request's body as `model`, checked. Raises `ApiError` or `RequestError`."""
+    """The request's body as `model`, checked. `token_ids` as in `read_json`. Raises `ApiError` or `RequestError`."""
     try:
-        body = await read_json(request, model, max_bytes)
+        body = await read_json(request, model, max_bytes, token_ids)
     except ApiError as error:
         raise catalog.explained(error) from None
     body.check()

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from panacea.api.fields import Strict, only
 from panacea.api.generation.chat_request import MAX_MESSAGES, RequestMessage
@@ -58,5 +58,5 @@ class DetokenizeRequest(Strict):
 
     model: _ModelId = None
     tokens: Annotated[
-        list[Annotated[int, Field(ge=0)]], Field(description="Token ids. A special token becomes its name.")
+        list[Annotated[int, Field(ge=0)]], FailFast(), Field(description="Token ids. A special token becomes its name.")
     ]

@@ -96,7 +96,7 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: TextService, c
     )
     async def detokenize(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         """The text of the token ids, at most as many as the context has. Special tokens are included by name."""
-        wanted = await read_json(request, DetokenizeRequest, limits.max_body_bytes)
+        wanted = await read_json(request, DetokenizeRequest, limits.max_body_bytes, engine.info.context_length)
         ticket_of(request).charge_body()
         catalog.require(wanted.model)
         ids = wanted.tokens
