@@ -1,10 +1,12 @@
 """Bodies whose structure costs much: counted before they are parsed, refused, and noticed by nobody else."""
 
 import json
+import pickle
 import threading
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -128,3 +130,20 @@ def test_health_is_answered_within_a_second_beside_three_looping_bombs() -> None
     assert set(statuses) <= {200, 400, 413, 429}
     assert watch.failures == []
     assert watch.p99_s < 1, watch.report()
+
+
+def test_a_waiting_request_holds_nothing_large_of_its_body() -> None:
+    large = "a" * 1_000_000
+    fields: dict[str, Any] = {
+        "messages": [{"role": "user", "content": large}],
+        "user": large,
+        "metadata": {str(number): large for number in range(16)},
+        "chat_template_kwargs": {"enable_thinking": [large]},
+        "preference": [1] * 10_000,
+        "logit_bias": {str(number): 1 for number in range(1000)},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"const": large[:9000]}}},
+    }
+    form = {"stop": ["x"], "stream": True, "stream_options": {"include_usage": True}, "logprobs": True}
+    kept = ChatRequest.model_validate(fields | form, strict=True).without_content()
+    assert len(pickle.dumps(kept)) < 2000
+    assert kept.model_dump(include=set(form), exclude_none=True) == form

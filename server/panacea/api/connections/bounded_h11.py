@@ -2,7 +2,7 @@
 
 import h11
 
-_FREE_CHUNKS = 1000
+_FREE_CHUNKS = 250
 _LEAST_MEAN_BYTES = 128
 """Least mean size of the chunks beyond the free ones. h11 takes 12 us for a chunk, and a client that sends one byte in
 each could keep the event loop busy with 5 MB/s: three of them gave /health a median of 5 s."""

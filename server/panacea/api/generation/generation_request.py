@@ -21,6 +21,9 @@ MAX_STOP_TOKENS = 128
 MAX_SALT_LENGTH = 256
 _INT64 = 2**63
 
+_FORM = {"stream", "stream_options", "stop", "logprobs", "echo"}
+"""The fields that make the answer from the engine's tokens."""
+
 _StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -157,9 +160,12 @@ class GenerationRequest(Strict):
     """No effect."""
 
     def without_content(self) -> Self:
-        """The request without what may be large, for the time in which it waits: parsed, 4 MB can take 96 MB."""
-        empty = dict.fromkeys(("preference", "response_format", "logit_bias"))
-        return self.model_copy(update={**empty, self.prompt_field: []})
+        """The request with the fields of the answer's form alone, for the time in which it waits.
+
+        Parsed, 4 MB can take 96 MB. The other fields are in the engine's request, or have no effect.
+        """
+        dropped = dict.fromkeys(type(self).model_fields.keys() - _FORM)
+        return self.model_copy(update={**dropped, self.prompt_field: []})
 
     @property
     @abstractmethod
