@@ -42,8 +42,10 @@ class Panacea:
         grow. If the server asks for a pause of at most a minute, the client waits that long. A request is not retried
         after the first byte of a stream, or after the timeout.
     headers: additional headers of every request, for example for a gateway.
-    verify: False accepts any certificate. An `ssl.SSLContext` defines which certificates are accepted.
-    proxy: URL of a proxy. Default: the variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+    verify: False accepts any certificate. An `ssl.SSLContext` defines which certificates are accepted. True accepts
+        those of known authorities, or of SSL_CERT_FILE if it is set.
+    proxy: URL of a proxy: http, https, socks5 or socks5h. Default: the variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY
+        and NO_PROXY. SOCKS needs `panacea-client[socks]`.
 
     Every method raises `RequestError` if the request gets no answer, and `TypeError` or `ValueError` for invalid
     arguments. The constructor raises `SettingsError`.

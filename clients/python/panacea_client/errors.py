@@ -4,6 +4,7 @@ PanaceaError
 ├── SettingsError               an invalid base URL, key, timeout, ...; it is also a ValueError
 └── RequestError                a request without a complete answer; has .url and .request_id
     ├── NetworkError            the server could not be reached, or the connection was lost
+    │   ├── ProxyError          the proxy could not be reached, or refused; the message names it
     │   └── TimedOutError       the server sent nothing for longer than the timeout
     ├── InvalidResponseError    the response is not that of a Panacea server
     ├── StreamBrokenError       the stream ended before the answer was complete
@@ -28,7 +29,8 @@ PanaceaError
             ├── UnavailableError        503
             └── GatewayTimeoutError     504
 
-Wrong arguments raise Python's own `TypeError` and `ValueError`. No error contains the API key.
+Wrong arguments raise Python's own `TypeError` and `ValueError`. No error contains the API key or a
+proxy's password.
 """
 
 from typing import Final
@@ -62,6 +64,10 @@ class RequestError(PanaceaError):
 
 class NetworkError(RequestError):
     """The server could not be reached, or the connection was lost."""
+
+
+class ProxyError(NetworkError):
+    """The proxy could not be reached, or did not connect to the server. The message names it, without its password."""
 
 
 class TimedOutError(NetworkError):

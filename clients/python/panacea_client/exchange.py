@@ -15,8 +15,9 @@ import httpx2
 from pydantic import ValidationError
 
 from panacea_client.calls import Call
-from panacea_client.errors import RequestError, StatusError
+from panacea_client.errors import ProxyError, RequestError
 from panacea_client.failures import invalid_response, status_error, transport_error
+from panacea_client.proxies import ServerProxy
 from panacea_client.retries import delay_before_retry_s
 from panacea_client.settings import ClientSettings, timeouts
 
@@ -71,7 +72,7 @@ def opening(settings: ClientSettings, call: Call[object], *, stream: bool) -> Ex
         if isinstance(outcome, httpx2.Response) and outcome.is_success:
             return Opened(outcome, outcome.headers.get("x-request-id", request_id))
         assert outcome is not None
-        error, delay_s = _judged(outcome, request, request_id, attempt)
+        error, delay_s = _judged(outcome, request, request_id, attempt, settings.proxy)
         if delay_s is None or call.once or attempt == settings.max_retries:
             raise error from (outcome if isinstance(outcome, httpx2.RequestError) else None)
         yield Wait(delay_s)
@@ -79,12 +80,18 @@ def opening(settings: ClientSettings, call: Call[object], *, stream: bool) -> Ex
 
 
 def _judged(
-    outcome: httpx2.Response | httpx2.RequestError, request: httpx2.Request, request_id: str, attempt: int
+    outcome: httpx2.Response | httpx2.RequestError,
+    request: httpx2.Request,
+    request_id: str,
+    attempt: int,
+    proxy: ServerProxy | None,
 ) -> tuple[RequestError, float | None]:
     """The error for a failure, and the seconds to wait before the next attempt. None means no further attempt."""
     if isinstance(outcome, httpx2.RequestError):
-        return transport_error(outcome, request, request_id), delay_before_retry_s(outcome, attempt)
-    error: StatusError = status_error(outcome, request_id)
+        return transport_error(outcome, request, request_id, proxy), delay_before_retry_s(outcome, attempt)
+    error = status_error(outcome, request_id, proxy)
+    if isinstance(error, ProxyError):
+        return error, None
     if outcome.headers.get("x-should-retry") == "false":
         return error, None
     return error, delay_before_retry_s(error, attempt)

@@ -12,22 +12,30 @@ from panacea_client.errors import (
     BY_STATUS,
     InvalidResponseError,
     NetworkError,
+    ProxyError,
     RedirectError,
     RequestError,
     ServerError,
     StatusError,
     TimedOutError,
 )
+from panacea_client.proxies import ServerProxy
 
 _MAX_SHOWN = 500
+_PROXY_REFUSES = 407
 _NEEDS_KEY = "; pass the key as api_key=... or set PANACEA_API_KEY"
 
 
-def status_error(response: httpx2.Response, request_id: str) -> StatusError:
-    """The error for an unsuccessful response that has been read."""
+def status_error(
+    response: httpx2.Response, request_id: str, proxy: ServerProxy | None = None
+) -> StatusError | ProxyError:
+    """The error for an unsuccessful response that has been read. A 407 is the proxy's own."""
     status = response.status_code
+    if status == _PROXY_REFUSES and proxy is not None:
+        message = f"the proxy {proxy.name} asks for a user name and password; put them into {proxy.source}"
+        return ProxyError(message, url=str(response.request.url), request_id=request_id)
     said = _error_object(response)
-    message = word(said, "message") or _without_words(response)
+    message = word(said, "message") or _without_words(response, proxy)
     kind = RedirectError if 300 <= status < 400 else ServerError if status >= 500 else StatusError
     return BY_STATUS.get(status, kind)(
         message + (_NEEDS_KEY if status == 401 else ""),
@@ -40,16 +48,26 @@ def status_error(response: httpx2.Response, request_id: str) -> StatusError:
     )
 
 
-def transport_error(error: httpx2.RequestError, request: httpx2.Request, request_id: str) -> RequestError:
+def transport_error(
+    error: httpx2.RequestError, request: httpx2.Request, request_id: str, proxy: ServerProxy | None = None
+) -> RequestError:
     """The error for a request without a complete response."""
     url = str(request.url)
     reason = shown(str(error)) or type(error).__name__
+    through = "" if proxy is None else f" through the proxy {proxy.name}"
     match error:
+        case httpx2.ConnectError() | httpx2.ProxyError() if proxy is not None:
+            return ProxyError(
+                f"{url} cannot be reached{through}: {reason}; check {proxy.source}, or name the "
+                "server's host in NO_PROXY",
+                url=url,
+                request_id=request_id,
+            )
         case httpx2.ConnectTimeout():
-            message = f"no server answers at {url}: timed out while connecting"
+            message = f"no server answers at {url}{through}: timed out while connecting"
             return TimedOutError(message, url=url, request_id=request_id)
         case httpx2.TimeoutException():
-            message = f"{url} sent nothing for longer than the timeout"
+            message = f"{url} sent nothing{through} for longer than the timeout"
             return TimedOutError(message, url=url, request_id=request_id)
         case httpx2.ConnectError():
             message = f"no server answers at {url}: {reason}; check base_url or PANACEA_BASE_URL"
@@ -58,7 +76,7 @@ def transport_error(error: httpx2.RequestError, request: httpx2.Request, request
             message = f"the response from {url} cannot be decoded: {reason}"
             return InvalidResponseError(message, url=url, request_id=request_id)
         case _:
-            return NetworkError(f"the connection to {url} failed: {reason}", url=url, request_id=request_id)
+            return NetworkError(f"the connection to {url}{through} failed: {reason}", url=url, request_id=request_id)
 
 
 def invalid_response(response: httpx2.Response, problem: str, request_id: str) -> InvalidResponseError:
@@ -97,12 +115,13 @@ def _error_object(response: httpx2.Response) -> dict[str, Any]:
         return {}
 
 
-def _without_words(response: httpx2.Response) -> str:
+def _without_words(response: httpx2.Response, proxy: ServerProxy | None) -> str:
     location = response.headers.get("location")
     if location:
         return f"{response.request.url} redirects to {shown(location)}; if that is correct, set it as base_url"
     reason = shown(response.reason_phrase or "an error without a message")
-    return f"{response.request.url} answered {reason}"
+    through = f", or the proxy {proxy.name}," if proxy is not None else ""
+    return f"{response.request.url}{through} answered {reason}"
 
 
 def _retry_after_s(header: str) -> float | None:

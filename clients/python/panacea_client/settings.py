@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 
 from panacea_client.errors import SettingsError
+from panacea_client.proxies import ServerProxy, proxy_of
 
 DEFAULT_BASE_URL = "http://localhost:8000"
 DEFAULT_TIMEOUT_S = 600.0
@@ -34,7 +35,7 @@ class ClientSettings:
     max_retries: int
     headers: Mapping[str, str] = field(repr=False)
     verify: ssl.SSLContext | bool
-    proxy: str | None = field(repr=False)
+    proxy: ServerProxy | None
 
     @classmethod
     def of(
@@ -50,22 +51,29 @@ class ClientSettings:
         """Checked settings. A missing URL or key is read from the environment. Raises `SettingsError`."""
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
             raise SettingsError("max_retries must be an integer of at least 0")
+        checked_url = _base_url(base_url or os.environ.get("PANACEA_BASE_URL") or DEFAULT_BASE_URL)
         return cls(
-            base_url=_base_url(base_url or os.environ.get("PANACEA_BASE_URL") or DEFAULT_BASE_URL),
+            base_url=checked_url,
             api_key=_api_key(api_key or os.environ.get("PANACEA_API_KEY") or ""),
             timeout_s=checked_timeout_s(timeout),
             max_retries=max_retries,
             headers=_headers(headers or {}),
             # Created once, because it takes 30 ms and each comparison opens its own connections.
             verify=httpx2.create_ssl_context() if verify is True else verify,
-            proxy=_proxy(proxy),
+            proxy=proxy_of(checked_url, proxy),
         )
 
     def http_options(self) -> dict[str, Any]:
         """Arguments of httpx2's clients, blocking and asynchronous."""
         # The caller limits the number of concurrent requests, so the connection pool does not.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
-        return {"verify": self.verify, "proxy": self.proxy, "limits": limits, "follow_redirects": False}
+        return {
+            "verify": self.verify,
+            "proxy": None if self.proxy is None else self.proxy.url,
+            "trust_env": False,  # `proxy_of` and `create_ssl_context` have read the environment
+            "limits": limits,
+            "follow_redirects": False,
+        }
 
 
 def timeouts(timeout_s: float) -> dict[str, float | None]:
@@ -118,15 +126,3 @@ def _headers(given: Mapping[str, str]) -> dict[str, str]:
         if not _HEADER_VALUE.fullmatch(value):
             raise SettingsError(f"headers: the value of {name} contains control characters")
     return {name.lower(): value for name, value in given.items()}
-
-
-def _proxy(given: str | None) -> str | None:
-    if given is None:
-        return None
-    try:
-        host = httpx2.Proxy(given).url.host
-    except (ValueError, httpx2.InvalidURL):
-        host = ""
-    if not host:
-        raise SettingsError("proxy must be a URL such as http://localhost:3128")
-    return given

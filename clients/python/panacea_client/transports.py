@@ -8,6 +8,7 @@ import httpx2
 
 from panacea_client.calls import Call
 from panacea_client.exchange import ExchangeSteps, Opened, Send, StepResult, Wait, exchange, opening
+from panacea_client.proxies import socks_errors
 from panacea_client.settings import ClientSettings
 
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class Transport:
                     response.close()
         except httpx2.RequestError as error:
             return error
+        except socks_errors() as error:
+            return httpx2.ProxyError(f"it is not a SOCKS5 proxy: {error}", request=step.request)
         return response
 
 
@@ -96,4 +99,6 @@ class AsyncTransport:
                     await response.aclose()
         except httpx2.RequestError as error:
             return error
+        except socks_errors() as error:
+            return httpx2.ProxyError(f"it is not a SOCKS5 proxy: {error}", request=step.request)
         return response
