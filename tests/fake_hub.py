@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+REFERENCES = ("main", "v1.0", REVISION)
+"""What names the one revision of each repository."""
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
@@ -24,7 +26,9 @@ class _Hub(http.server.BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         for repository, folder in self.folders.items():
             path = self.path.partition("?")[0]
-            if path == f"/api/models/{repository}/revision/main":
+            if path.startswith(f"/api/models/{repository}/revision/"):
+                if path.rpartition("/")[2] not in REFERENCES:
+                    return self._refuse("RevisionNotFound")
                 return self._send(json.dumps({"id": repository, "sha": REVISION, "siblings": []}).encode(), with_body)
             if path == f"/api/models/{repository}/tree/{REVISION}":
                 files = [
@@ -35,11 +39,13 @@ class _Hub(http.server.BaseHTTPRequestHandler):
             file = folder / path.removeprefix(f"/{repository}/resolve/{REVISION}/")
             if path.startswith(f"/{repository}/resolve/") and file.is_file():
                 return self._send(file.read_bytes(), with_body, _oid(file))
+        return self._refuse("RepoNotFound")
+
+    def _refuse(self, code: str) -> None:
         self.send_response(404)
-        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
-        return None
 
     def _send(self, content: bytes, with_body: bool, etag: str = "listing") -> None:
         self.send_response(200)

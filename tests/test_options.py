@@ -164,7 +164,7 @@ def test_switches_are_words_in_a_variable_and_an_empty_variable_is_none(
 @pytest.mark.parametrize(
     ("file", "environment", "arguments", "message"),
     [
-        ("max_bach = 3", {}, [], "unknown option 'max_bach'; known are adapter, allowed_host"),
+        ("max_bach = 3", {}, [], "unknown option 'max_bach'; known are adapter, adapter_revision, allowed_host"),
         ("max_batch = 0", {}, [], "--max-batch is 0, but must be at least 1"),
         ('max_batch = "many"', {}, [], "max_batch from"),
         ("", {"PANACEA_MAX_BATCH": "many"}, [], "PANACEA_MAX_BATCH from the environment"),

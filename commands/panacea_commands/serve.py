@@ -34,6 +34,10 @@ class CheckpointOptions:
     """Base model: a folder or a hub id. Default: the adapter's own base."""
     adapter: str | None = None
     """Panacea adapter: a folder or a hub id. Default: the embedded demo, unless --model is given."""
+    revision: str | None = None
+    """Branch, tag or commit of the base model's hub id. Default: main. A commit pins a deployment."""
+    adapter_revision: str | None = None
+    """Branch, tag or commit of the adapter's hub id. Default: main."""
     served_model_name: str | None = None
     """The model id that clients ask for. Default: the name of the adapter's folder, or else of the base's."""
     preset: Annotated[tuple[str, ...], Parameter(metavar="NAME=w,w,w")] = ()
@@ -96,7 +100,7 @@ def serve(
     from panacea.model.checkpoint import Checkpoint
     from panacea.serving import serve as run
 
-    checkpoint = Checkpoint.find(served.model, served.adapter)
+    checkpoint = Checkpoint.find(served.model, served.adapter, served.revision, served.adapter_revision)
     space = with_presets(checkpoint.space, served.preset)
     server_config = ServerConfig(
         served.served_model_name or checkpoint.name,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from panacea.demo_model import DEMO_ADAPTER
+from panacea.errors import ConfigError
 from panacea.model.adapter_config import AdapterConfig
 from panacea.model.hub import local_folder
 from panacea.preference import PreferenceSpace
@@ -18,16 +19,25 @@ class Checkpoint:
     space: PreferenceSpace | None
 
     @classmethod
-    def find(cls, model: str | None = None, adapter: str | None = None) -> "Checkpoint":
+    def find(
+        cls,
+        model: str | None = None,
+        adapter: str | None = None,
+        revision: str | None = None,
+        adapter_revision: str | None = None,
+    ) -> "Checkpoint":
         """Resolves folders or hub ids, with a download if need be. Without both it is the embedded demo.
 
-        An adapter without `model` takes the base that its config names. Raises `ConfigError` or `CheckpointError`.
+        An adapter without `model` takes the base that its config names. A revision is a branch, tag or commit of a hub
+        id: `revision` of the base, `adapter_revision` of the adapter. Raises `ConfigError` or `CheckpointError`.
         """
+        if adapter is None and adapter_revision is not None:
+            raise ConfigError("--adapter-revision needs --adapter with a hub id")
         if adapter is None and model is not None:
-            return cls(local_folder(model), None, None)
-        folder = DEMO_ADAPTER if adapter is None else local_folder(adapter)
+            return cls(local_folder(model, revision), None, None)
+        folder = DEMO_ADAPTER if adapter is None else local_folder(adapter, adapter_revision, "--adapter-revision")
         config = AdapterConfig.read(folder)
-        return cls(local_folder(str(model or config.base_of(folder))), folder, config.space)
+        return cls(local_folder(str(model or config.base_of(folder)), revision), folder, config.space)
 
     @property
     def name(self) -> str:
