@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_nohup_keeps_a_server_alive_when_its_terminal_closes() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGINT), (signal.SIGTERM,) * 3, (signal.SIGHUP,) * 2])
-def test_further_signals_end_a_server_at_once_without_a_traceback(numbers: tuple[signal.Signals, ...]) -> None:
+def test_further_signals_end_a_server_at_once_without_a_traceback(numbers: Sequence[signal.Signals]) -> None:
     with serving("--model", str(BASE), command=SLOW_ENGINE) as (process, client):
         several = [Stream(client.base_url, n=2) for _ in range(3)]
         begin(several)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from typing import cast
 
 import pytest
 
@@ -47,7 +48,9 @@ def dead_port() -> int:
 class _Relay(socketserver.BaseRequestHandler):
     """CONNECT and SOCKS5 with a password, whatever host is asked for, always to one server."""
 
-    server: "_Proxy"
+    @property
+    def proxy(self) -> "_Proxy":
+        return cast(_Proxy, self.server)
 
     def handle(self) -> None:
         first = self.request.recv(1, socket.MSG_PEEK)
@@ -57,7 +60,7 @@ class _Relay(socketserver.BaseRequestHandler):
             head = b""
             while b"\r\n\r\n" not in head:
                 head += self.request.recv(4096)
-            self.server.seen.append(head.decode())
+            self.proxy.seen.append(head.decode())
             self.request.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
         self._copy()
 
@@ -68,13 +71,13 @@ class _Relay(socketserver.BaseRequestHandler):
         _, length = self.request.recv(2)
         name = self.request.recv(length)
         password = self.request.recv(self.request.recv(1)[0])
-        self.server.seen.append(f"{name.decode()}:{password.decode()}")
+        self.proxy.seen.append(f"{name.decode()}:{password.decode()}")
         self.request.sendall(b"\x01\x00")
         self.request.recv(300)
         self.request.sendall(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
 
     def _copy(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.server.target)) as target:
+        with socket.create_connection(("127.0.0.1", self.proxy.target)) as target:
 
             def back() -> None:
                 with suppress(OSError):
@@ -93,11 +96,9 @@ class _Relay(socketserver.BaseRequestHandler):
 class _Impostor(socketserver.BaseRequestHandler):
     """Reads something, sends a reply, and hangs up."""
 
-    server: "_Impostors"
-
     def handle(self) -> None:
         self.request.recv(4096)
-        self.request.sendall(self.server.reply)
+        self.request.sendall(cast(_Impostors, self.server).reply)
 
 
 class _Impostors(socketserver.ThreadingTCPServer):
@@ -271,7 +272,7 @@ def test_a_malformed_proxy_of_the_environment_is_a_settings_error(
 def test_socks_without_its_package_is_a_settings_error_that_says_what_to_install(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "socksio", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "socksio", None)
     for options, variable in (({"proxy": f"socks5://u:{SECRET}@h:1"}, None), ({}, f"socks5h://u:{SECRET}@h:1")):
         if variable is not None:
             monkeypatch.setenv("ALL_PROXY", variable)

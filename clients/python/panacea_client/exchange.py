@@ -15,8 +15,8 @@ import httpx2
 from pydantic import ValidationError
 
 from panacea_client.calls import Call
-from panacea_client.errors import ProxyError, RequestError
-from panacea_client.failures import invalid_response, status_error, transport_error
+from panacea_client.errors import RequestError
+from panacea_client.failures import invalid_response, refusal_of_the_proxy, status_error, transport_error
 from panacea_client.proxies import ServerProxy
 from panacea_client.retries import delay_before_retry_s
 from panacea_client.settings import ClientSettings, timeouts
@@ -89,9 +89,10 @@ def _judged(
     """The error for a failure, and the seconds to wait before the next attempt. None means no further attempt."""
     if isinstance(outcome, httpx2.RequestError):
         return transport_error(outcome, request, request_id, proxy), delay_before_retry_s(outcome, attempt)
+    refusal = refusal_of_the_proxy(outcome, request_id, proxy)
+    if refusal is not None:
+        return refusal, None
     error = status_error(outcome, request_id, proxy)
-    if isinstance(error, ProxyError):
-        return error, None
     if outcome.headers.get("x-should-retry") == "false":
         return error, None
     return error, delay_before_retry_s(error, attempt)

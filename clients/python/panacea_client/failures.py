@@ -26,14 +26,9 @@ _PROXY_REFUSES = 407
 _NEEDS_KEY = "; pass the key as api_key=... or set PANACEA_API_KEY"
 
 
-def status_error(
-    response: httpx2.Response, request_id: str, proxy: ServerProxy | None = None
-) -> StatusError | ProxyError:
-    """The error for an unsuccessful response that has been read. A 407 is the proxy's own."""
+def status_error(response: httpx2.Response, request_id: str, proxy: ServerProxy | None = None) -> StatusError:
+    """The error for an unsuccessful response that has been read."""
     status = response.status_code
-    if status == _PROXY_REFUSES and proxy is not None:
-        message = f"the proxy {proxy.name} asks for a user name and password; put them into {proxy.source}"
-        return ProxyError(message, url=str(response.request.url), request_id=request_id)
     said = _error_object(response)
     message = word(said, "message") or _without_words(response, proxy)
     kind = RedirectError if 300 <= status < 400 else ServerError if status >= 500 else StatusError
@@ -46,6 +41,14 @@ def status_error(
         param=word(said, "param"),
         code=word(said, "code"),
     )
+
+
+def refusal_of_the_proxy(response: httpx2.Response, request_id: str, proxy: ServerProxy | None) -> ProxyError | None:
+    """The error for a 407, which is always the proxy's own. None for other responses."""
+    if response.status_code != _PROXY_REFUSES or proxy is None:
+        return None
+    message = f"the proxy {proxy.name} asks for a user name and password; put them into {proxy.source}"
+    return ProxyError(message, url=str(response.request.url), request_id=request_id)
 
 
 def transport_error(
