@@ -19,7 +19,7 @@ from panacea.config import Limits
 from tests.api.chatting import CHAT, COMPLETIONS, ask, body, error_of, events
 from tests.api.fake_engine import FakeEngine
 from tests.api.metric_samples import Samples
-from tests.api.serving import Served, serving
+from tests.api.serving import Served, serving, wait_until
 
 ALICE, BOB = "key-of-alice", "key-of-bob"
 KEYS = (replace(ApiKey.of(ALICE, "alice"), requests_per_minute=3, tokens_per_minute=float("inf")), ApiKey.of(BOB))
@@ -104,7 +104,7 @@ def test_a_key_has_its_own_rates_and_no_other_key_uses_them_up() -> None:
         assert answers[0].headers["x-ratelimit-limit-tokens"] == "10000"
         client.headers.update(bob)
         assert Samples(client)("key_requests_rejected_total", key="alice") == 1
-        assert served.admission.is_idle
+        wait_until(lambda: served.admission.is_idle)
 
 
 def test_a_refused_request_holds_and_charges_nothing() -> None:
@@ -112,7 +112,7 @@ def test_a_refused_request_holds_and_charges_nothing() -> None:
         ask(client, COMPLETIONS, prompt=[5] * 90, max_tokens=1)
         refused(client, "tokens_per_minute", COMPLETIONS, prompt=[5] * 90)
         admission = served.admission
-        assert admission.is_idle
+        wait_until(lambda: admission.is_idle)
         assert admission.requests.held == admission.tokens.held == admission.body_bytes.held == 0
         assert admission.keys.anonymous.total_tokens == 91
         assert admission.keys.anonymous.total_rejected == 1

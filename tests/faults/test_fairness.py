@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from panacea.api_key import ApiKey
 from panacea.config import EngineConfig, Limits
 from panacea.engine.client import EngineClient
 from tests.api.chatting import COMPLETIONS
@@ -89,6 +90,29 @@ def test_a_flood_by_one_key_keeps_another_waiting_for_a_turn_and_not_for_the_bac
         # A batch that ends to make room, and what ends beside the answer; the backlog is more than ten batches.
         assert meanwhile <= 5 * faults.MAX_BATCH, meanwhile
         assert server.admission.requests.held > 100
+        stack.close()
+        wait_until(lambda: is_idle(server), 20)
+
+
+@pytest.mark.slow
+def test_a_key_gets_no_more_tokens_by_asking_for_more_and_longer_answers() -> None:
+    with served() as server, asker(server) as client, ExitStack() as stack:
+        greedy, modest = (server.admission.keys.find(ApiKey.of(key).digest) for key in KEYS)
+        assert greedy is not None
+        assert modest is not None
+        for _ in range(16):
+            stack.enter_context(sent(server, n=16, max_tokens=200, stream=True))
+        wait_until(lambda: server.admission.requests.held > 14 * 16, 20)
+        before = greedy.total_tokens, modest.total_tokens
+        threads = [threading.Thread(target=ask, args=(client,), kwargs={"n": 16, "max_tokens": 20}) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: modest.total_tokens - before[1] > 2500, 60)
+        gained = greedy.total_tokens - before[0], modest.total_tokens - before[1]
+        for thread in threads:
+            thread.join()
+        # Besides equal shares: the batch of the first key that runs when the second one comes, and another one.
+        assert gained[0] <= gained[1] + 2 * faults.MAX_BATCH * 200, gained
         stack.close()
         wait_until(lambda: is_idle(server), 20)
 

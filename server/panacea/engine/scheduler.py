@@ -28,7 +28,7 @@ class Work:
 
 
 class Scheduler:
-    """Schedules the next token of every running sequence before any prompt. Tenants take turns (`WaitingQueue`).
+    """Schedules the next token of every running sequence before any prompt. Tenants share the engine (`WaitingQueue`).
 
     A sequence is admitted when a slot and the blocks for all its present tokens are free. When a running sequence
     needs a block and none is free, the youngest running sequence is preempted. It loses its blocks and its slot, goes
@@ -93,6 +93,8 @@ class Scheduler:
             self._release(sequence)
         else:
             self.waiting.remove(sequence)
+        if not self.has_work:
+            self.waiting.forget_charges()
 
     def schedule(self) -> list[Work]:
         """The next step's work, single tokens first. Empty if no sequence can run before a pending token is known."""
@@ -110,8 +112,12 @@ class Scheduler:
             if count and self._reserve(sequence, sequence.computed + count):
                 work.append(Work(sequence, sequence.computed, count))
                 prefill_budget -= count if left > 1 else 0
-        while self.waiting and prefill_budget and self.preemptions == preempted and self._admit(self.waiting.first):
+        has_room = self.preemptions == preempted
+        # The slots come before those who wait: finding the first of them takes time for each tenant.
+        while has_room and prefill_budget and len(self.slots) and self.waiting and self._admit(self.waiting.first):
             sequence = self.waiting.pop()
+            if sequence.admissions == 1:  # a preempted one has paid, and is not at fault
+                self.waiting.charge(sequence.request.tenant, sequence.num_tokens - sequence.computed)
             self.running.append(sequence)
             count = min(sequence.num_tokens - sequence.computed, prefill_budget)
             self._extend(sequence, sequence.computed + count)
@@ -131,6 +137,8 @@ class Scheduler:
             if sequence.needs_prompt_logits:
                 sequence.scored = max(sequence.scored, sequence.computed)
             sequence.num_pending += samples
+            if samples:
+                self.waiting.charge(sequence.request.tenant, 1)
             self.prefix_cache.publish(sequence)
 
     def append_token(self, sequence: Sequence, token_id: int) -> None:
@@ -156,9 +164,7 @@ class Scheduler:
         return -(-tokens // self.block_size)
 
     def _admit(self, sequence: Sequence) -> bool:
-        """Gives the sequence a slot and its cached prefix, if a slot and blocks for all its other tokens are free."""
-        if not len(self.slots):
-            return False
+        """Gives the sequence a slot and its cached prefix, if blocks for all its other tokens are free."""
         cached = self.prefix_cache.find(sequence)
         kept = sum(self.blocks.holders(block) == 0 for block in cached)  # free now, but this sequence will hold them
         if len(self.blocks) - kept < self._blocks_for(sequence.num_tokens) - len(cached):
