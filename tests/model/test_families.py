@@ -230,6 +230,7 @@ def test_quantised_weights_are_refused_before_they_are_read(method: str | None, 
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
     config["quantization_config"] = {"bits": 4} if method is None else {"bits": 4, "quant_method": method}
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(CheckpointError, match=rf"is quantised \({named}.*\); use weights of 16 or 32 bits"):
         Engine.load(EngineConfig(model=tmp_path))
 
@@ -238,7 +239,7 @@ def test_weights_that_are_cut_off_are_one_clear_line(tmp_path: Path) -> None:
     random_checkpoint(tmp_path, FAMILIES["llama"])
     weights = tmp_path / "base/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match=r"base cannot be loaded: .*not fully covered"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is cut off: it has \d+ of \d+ bytes"):
         Engine.load(EngineConfig(model=tmp_path / "base"))
 
 

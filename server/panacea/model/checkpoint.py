@@ -6,6 +6,7 @@ from pathlib import Path
 from panacea.demo_model import DEMO_ADAPTER
 from panacea.errors import ConfigError
 from panacea.model.adapter_config import AdapterConfig
+from panacea.model.folder_format import check_model_file, check_model_folder, check_tokenizer
 from panacea.model.hub import local_folder
 from panacea.preference import PreferenceSpace
 
@@ -34,12 +35,20 @@ class Checkpoint:
         if adapter is None and adapter_revision is not None:
             raise ConfigError("--adapter-revision needs --adapter with a hub id")
         if adapter is None and model is not None:
-            return cls(local_folder(model, revision), None, None)
+            return cls(_base_folder(model, revision), None, None)
         folder = DEMO_ADAPTER if adapter is None else local_folder(adapter, adapter_revision, "--adapter-revision")
         config = AdapterConfig.read(folder)
-        return cls(local_folder(str(model or config.base_of(folder)), revision), folder, config.space)
+        return cls(_base_folder(str(model or config.base_of(folder)), revision), folder, config.space)
 
     @property
     def name(self) -> str:
         """The model id of a server that was given no other."""
         return "panacea-demo" if self.adapter == DEMO_ADAPTER else (self.adapter or self.base).resolve().name
+
+
+def _base_folder(name: str, revision: str | None) -> Path:
+    check_model_file(Path(name).expanduser())
+    folder = local_folder(name, revision)
+    check_model_folder(folder)
+    check_tokenizer(folder)
+    return folder

@@ -31,11 +31,14 @@ def local_folder(name: str, revision: str | None = None, option: str = "--revisi
     Raises `ConfigError`, also for a folder with a pipe, a socket or a device in it: reading one may wait for ever.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        if revision is not None:
-            raise ConfigError(f"{option} is for hub ids, but {name} is a folder: leave the option out")
-        _check_files(folder)
-        return folder
+    try:
+        if folder.is_dir():
+            if revision is not None:
+                raise ConfigError(f"{option} is for hub ids, but {name} is a folder: leave the option out")
+            _check_files(folder)
+            return folder
+    except OSError as error:  # older Pythons raise for a name that is too long
+        raise ConfigError(f"{name[:80]!r} is not a folder: {error.strerror}") from None
     if not _HUB_ID.fullmatch(name):
         raise ConfigError(f"{name} is neither a folder nor a hub id (owner/name)")
     try:

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from panacea.config import EngineConfig
 from panacea.errors import CheckpointError, ConfigError, first_line
 from panacea.model.adapter import Adapter, LowRank
 from panacea.model.attention_interface import ATTENTION, register_attention
+from panacea.model.base_config import read_base_config
+from panacea.model.context_length import context_length
 from panacea.model.decoders import FAMILIES, Decoder, FusedDecoder, TransformersDecoder
 from panacea.model.end_tokens import end_token_ids
+from panacea.model.folder_format import check_model_folder
 from panacea.model.identity import base_identity
 from panacea.model.steered_linear import FusedPart, FusedProjections, PreferenceTable, SteeredLinear
+from panacea.model.stored_tensors import check_stored_tensors
 from panacea_kernels import MAX_RANK
 
 logger = logging.getLogger(__name__)
@@ -65,13 +68,16 @@ def load_model(config: EngineConfig) -> LoadedModel:
     small.
     """
     device = choose_device(config)
-    base_config = _read_config(config.model)
+    check_model_folder(config.model)
+    base_config = read_base_config(config.model)
+    check_stored_tensors(config.model)
     adapter = None if config.adapter is None else Adapter.read(config.adapter)
     dtype = choose_dtype(config, base_config.dtype, device)
     network = _load_network(config.model, base_config, dtype, device)
     text_config = base_config.get_text_config(decoder=True)
-    eos_token_ids = end_token_ids(config.model, text_config.eos_token_id, text_config.vocab_size)
-    return assemble(network, adapter, config, eos_token_ids, base_identity(config.model, str(dtype)))
+    named: int | list[int] | None = getattr(text_config, "eos_token_id", None)
+    eos_token_ids = end_token_ids(config.model, named, text_config.vocab_size)
+    return assemble(network, adapter, config, eos_token_ids, base_identity(config.model, str(dtype)), config.model)
 
 
 def assemble(
@@ -80,22 +86,24 @@ def assemble(
     config: EngineConfig,
     eos_token_ids: tuple[int, ...],
     identity: bytes = b"",
+    folder: Path | None = None,
 ) -> LoadedModel:
     """Prepares a network with attention `ATTENTION` for steps: fuses its projections and inserts the adapter.
 
     `identity` is the digest of the base. It may be empty for a network that was not read from a folder, because a
-    process has only one base. Raises `CheckpointError` if adapter or settings do not fit the network.
+    process has only one base. The tokenizer's config in `folder` may limit the context. Raises `CheckpointError` if
+    adapter or settings do not fit the network.
     """
     device = network.device
     text_config = network.config.get_text_config(decoder=True)
-    context_length = _context_length(network.config, config)
+    limit = context_length(text_config.to_dict(), folder, config.max_context)
     steering = PreferenceTable(config.max_batch + 1, adapter.config.rank if adapter else 1, device)
     _steer(network, adapter, steering)
     if adapter is not None:
         _warn_of_rank(adapter.config.rank, device)
     decoder: Decoder = TransformersDecoder(network)
     if FusedDecoder.fits(network):
-        decoder = FusedDecoder(network, context_length)
+        decoder = FusedDecoder(network, limit)
     elif config.deterministic:
         raise CheckpointError(
             f"deterministic supports only {', '.join(FAMILIES)}, not {type(network).__name__}: leave it off"
@@ -115,7 +123,7 @@ def assemble(
         base_identity=identity,
         adapter=adapter,
         steering=steering,
-        context_length=context_length,
+        context_length=limit,
         vocab_size=text_config.vocab_size,
         eos_token_ids=eos_token_ids,
         num_layers=text_config.num_hidden_layers,
@@ -170,44 +178,6 @@ def choose_dtype(config: EngineConfig, stored: torch.dtype | str | None, device:
     return torch.float16 if stored == torch.float16 else torch.bfloat16
 
 
-def _read_config(folder: Path) -> PreTrainedConfig:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is not a model folder: config.json is missing")
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise CheckpointError(f"{folder}/config.json cannot be used: {first_line(error)}") from None
-    quantization: dict[str, Any] | None = getattr(config, "quantization_config", None)
-    if quantization is not None:
-        method = quantization.get("quant_method") or "unnamed method"
-        raise CheckpointError(f"{folder} is quantised ({method}); use weights of 16 or 32 bits")
-    if config.is_encoder_decoder:
-        raise CheckpointError(f"{folder} is an encoder-decoder model; use a causal language model")
-    for setting in (
-        "attention_chunk_size",
-        "use_bidirectional_attention",
-    ):  # these act only through transformers' masks
-        if getattr(config.get_text_config(decoder=True), setting, None):
-            raise CheckpointError(f"{folder} is not supported: its attention needs {setting}")
-    return config
-
-
-def _context_length(base_config: PreTrainedConfig, config: EngineConfig) -> int:
-    """Maximum tokens of a sequence: the limit of the model's position embedding, or the user's if it is lower."""
-    text = base_config.get_text_config(decoder=True)
-    limit: int | None = getattr(text, "max_position_embeddings", None)
-    if limit is None:
-        raise CheckpointError(f"{base_config.model_type} has no max_position_embeddings and is not supported")
-    rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
-    for parameters in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        if parameters.get("rope_type") == "dynamic":
-            raise CheckpointError("rope_type 'dynamic' is not supported: it depends on the longest request of a batch")
-        if parameters.get("rope_type") == "longrope":
-            # Beyond this length the embedding of every position changes, including those in the cache.
-            limit = min(limit, parameters.get("original_max_position_embeddings", limit))
-    return limit if config.max_context is None else min(limit, config.max_context)
-
-
 def _load_network(
     folder: Path, base_config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
@@ -223,13 +193,20 @@ def _load_network(
             local_files_only=True,
             output_loading_info=True,
         )
-    except (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from None
+    except Exception as error:  # a family's own code may raise anything
+        if isinstance(error, KeyError) and error.args == (ATTENTION,):
+            problem = f"is not supported: {base_config.model_type} computes attention with code of its own"
+        else:
+            problem = f"cannot be loaded: {first_line(error)}"
+        raise CheckpointError(f"{folder} {problem}") from None
     network: PreTrainedModel
     report: dict[str, set[str]]
     network, report = loaded
     if report["missing_keys"]:
         raise CheckpointError(f"{folder}: the tensor {min(report['missing_keys'])} is missing")
+    if report["unexpected_keys"]:
+        unused = sorted(report["unexpected_keys"])
+        logger.warning("%s has %d tensors that the model does not use, such as %s", folder, len(unused), unused[0])
     network.train(mode=False)
     network.requires_grad_(requires_grad=False)
     try:
