@@ -49,10 +49,12 @@ class PreferenceSpace:
             for name in names:
                 if not NAME_PATTERN.fullmatch(name):
                     raise PreferenceError(
-                        f"{kind} name {name!r}: use up to 64 letters, digits, '_', '.' and '-', a letter or digit first"
+                        f"{kind} name {name[:64]!r}: use up to 64 letters, digits, '_', '.' and '-', and begin with a "
+                        "letter or digit"
                     )
         if len(set(self.names)) != len(self.names):
-            raise PreferenceError(f"dimension names occur twice: {', '.join(self.names)}")
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise PreferenceError(f"dimension name {twice!r} occurs twice")
         if BASE_NAME in self.presets:
             raise PreferenceError(f"a preset cannot be called {BASE_NAME!r}: that name selects the bare base model")
         object.__setattr__(self, "default", self.resolve(self.default))

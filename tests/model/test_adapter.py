@@ -1,7 +1,9 @@
 """Every check of the adapter's format: one damaged copy of the golden adapter per check."""
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,7 @@ CONFIG_CHANGES: dict[str, tuple[Change, str]] = {
         "dimension 'concise' has no effect",
     ),
     "dimension_unnamed": (put("preference_dimensions", [{"description": "x"}] * 3), "name is missing"),
-    "dimension_twice": (put("preference_dimensions", [{"name": "a"}] * 3), "occur twice"),
+    "dimension_twice": (put("preference_dimensions", [{"name": "a"}] * 3), "dimension name 'a' occurs twice"),
     "dimension_bad_name": (
         put("preference_dimensions", [{"name": n} for n in ("a b", "c", "d")]),
         "dimension name 'a b'",
@@ -106,6 +108,29 @@ CONFIG_CHANGES: dict[str, tuple[Change, str]] = {
     "prompts": (put("example_prompts", [3]), "example_prompts has an entry"),
     "targets": (put("target_modules", []), "target_modules is empty"),
     "targets_no_expression": (put("target_modules", "(q_proj"), "target_modules is not a valid regular expression"),
+    **{
+        name: (put(name, value), f"{name} is set: it belongs to another method")
+        for name, value in {
+            "use_dora": True,
+            "use_rslora": True,
+            "lora_bias": True,
+            "bias": "all",
+            "modules_to_save": ["lm_head"],
+            "rank_pattern": {"q_proj": 4},
+            "alpha_pattern": {"q_proj": 4},
+            "layers_to_transform": [0],
+            "fan_in_fan_out": True,
+            "trainable_token_indices": [1],
+            "target_parameters": ["experts"],
+        }.items()
+    },
+    "loha": (put("peft_type", "LOHA"), "peft_type is 'LOHA', not 'PANACEA': only Panacea's method is served"),
+    "peft_type_long": (put("peft_type", "n" * 100_000), "peft_type is 'nnn"),
+    "dimension_long": (put("preference_dimensions", [{"name": "n" * 100_000}] * 3), "dimension name 'nnn"),
+    "preset_long": (put("presets", {"n" * 100_000: [1, 1, 1]}), "preset name 'nnn"),
+    "presets_many": (put("presets", {f"p{i}": [1, 1, 1] for i in range(1001)}), "presets has 1001 entries"),
+    "columns_many": (put("preference_columns", [0, 1, 2] * 33_333), "preference_columns has 99999 entries"),
+    "targets_deep": (put("target_modules", "(" * 5000 + ")" * 5000), "target_modules is not a valid regular"),
     "scaling_beyond_floats": (put("scaling", 10**400), "scaling must be a finite"),
 }
 
@@ -117,6 +142,7 @@ def test_a_wrong_config_is_refused_with_file_and_field(folder: Path, case: str) 
     with pytest.raises(CheckpointError, match=message) as caught:
         AdapterConfig.read(folder)
     assert str(folder / "adapter_config.json") in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 TENSOR_CHANGES: dict[str, tuple[Change, str]] = {
@@ -132,6 +158,10 @@ TENSOR_CHANGES: dict[str, tuple[Change, str]] = {
     "inf_b": (put(f"{Q_PROJ}.lora_B", torch.full((96, 7), torch.inf)), "lora_B has values that are not finite"),
     "inf_e": (put(f"{Q_PROJ}.lora_E", torch.full((7, 1), -torch.inf)), "lora_E has values that are not finite"),
     "empty": (lambda tensors: tensors.clear(), "holds no tensors"),
+    "float8": (put(f"{Q_PROJ}.lora_A", torch.zeros(7, 96).to(torch.float8_e4m3fn)), "store adapters in 16 or 32 bits"),
+    "magnitudes": (put(f"{Q_PROJ}.lora_magnitude_vector", torch.ones(96)), "is not a tensor of a Panacea adapter"),
+    "embedding": (put("base_model.model.embed.lora_embedding_A", torch.ones(7, 9)), "is not a tensor of a Panacea"),
+    "name_long": (put(f"base_model.model.{'n' * 100_000}.lora_A", torch.zeros(7, 9)), "is not a tensor of a Panacea"),
 }
 
 
@@ -145,7 +175,7 @@ def test_a_wrong_tensor_is_refused_by_name(folder: Path, case: str) -> None:
 
 def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
     (folder / "adapter_model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="is damaged: it has no safetensors header"):
         Adapter.read(folder)
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors is missing \(other formats are not read\)"):
@@ -162,6 +192,62 @@ def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
     (folder / "adapter_config.json").unlink()
     with pytest.raises(CheckpointError, match=r"is not an adapter folder: adapter_config\.json is missing"):
         Adapter.read(folder)
+
+
+def test_100_000_dimensions_are_refused_in_a_moment(folder: Path) -> None:
+    """The search for unused dimensions took a time that grew with the square of their number."""
+
+    def many(content: Any) -> None:
+        count = 100_000
+        content.update(
+            r=count,
+            preference_columns=list(range(count)),
+            preference_dimensions=[{"name": f"d{i}"} for i in range(count)],
+            default_preference=[1] * count,
+            presets={},
+        )
+
+    edit_config(folder, many)
+    begin = time.process_time()
+    with pytest.raises(CheckpointError, match="preference_columns has 100000 entries; at most 4096 are read"):
+        AdapterConfig.read(folder)
+    assert time.process_time() - begin < 20
+
+
+def test_an_expression_that_takes_years_is_refused(folder: Path) -> None:
+    edit_config(folder, put("target_modules", "(a|aa)+$"))
+    config = AdapterConfig.read(folder)
+    with pytest.raises(CheckpointError, match="is a regular expression that takes too long"):
+        config.targets("a" * 200 + "b")
+
+
+def test_values_beyond_the_models_dtype_are_refused(folder: Path) -> None:
+    edit_config(folder, put("scaling", 1e9))
+    load_model(EngineConfig(model=BASE, adapter=folder, dtype="float32"))
+    with pytest.raises(CheckpointError, match=r"times its scaling are too large for torch\.float16"):
+        load_model(EngineConfig(model=BASE, adapter=folder, dtype="float16"))
+
+
+def test_a_tensor_that_is_there_twice_is_refused(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = raw[8 : 8 + length].decode().rstrip()
+    name, entry = next((name, entry) for name, entry in json.loads(header).items() if name != "__metadata__")
+    longer = f"{header[:-1]},{json.dumps(name)}:{json.dumps(entry)}}}".encode()
+    path.write_bytes(len(longer).to_bytes(8, "little") + longer + raw[8 + length :])
+    with pytest.raises(CheckpointError, match="names a tensor twice"):
+        Adapter.read(folder)
+
+
+def test_names_and_files_that_are_none_are_refused(folder: Path) -> None:
+    edit_config(folder, put("base_model_name_or_path", "n" * 100_000))
+    with pytest.raises(CheckpointError, match="base_model_name_or_path is no path"):
+        AdapterConfig.read(folder).base_of(folder)
+    (folder / "adapter_config.json").unlink()
+    os.mkfifo(folder / "adapter_config.json")
+    with pytest.raises(CheckpointError, match="it is not a file"):
+        AdapterConfig.read(folder)
 
 
 def rename_module(tensors: dict[str, torch.Tensor], new: str) -> None:

@@ -14,8 +14,10 @@ from safetensors.torch import save
 from panacea.digest import Digest
 from panacea.errors import CheckpointError
 from panacea.model.adapter_config import AdapterConfig
+from panacea.model.stored_tensors import PLAIN_DTYPES, read_header
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+MOST_NAME_CHARS = 256
 _TENSOR_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[ABE])")
 
 
@@ -37,15 +39,18 @@ def read_parts(
     """
     path = folder / WEIGHTS_FILE
     parts: dict[str, dict[str, torch.Tensor]] = {}
+    if not path.exists():
+        raise CheckpointError(f"{folder}: {WEIGHTS_FILE} is missing (other formats are not read)")
+    stored = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
-                match = tensor_name.fullmatch(name)
+            for name, dtype in stored:
+                match = tensor_name.fullmatch(name) if len(name) <= MOST_NAME_CHARS else None
                 if match is None:
-                    raise CheckpointError(refusal(name))
+                    raise CheckpointError(refusal(name[:MOST_NAME_CHARS]))
+                if dtype not in PLAIN_DTYPES and dtype.startswith("F"):
+                    raise CheckpointError(f"{path}: {name} has dtype {dtype}: store adapters in 16 or 32 bits")
                 parts.setdefault(match["module"], {})[match["part"]] = file.get_tensor(name)
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: {WEIGHTS_FILE} is missing (other formats are not read)") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not parts:

@@ -7,16 +7,27 @@ example_prompts (optional).
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from panacea.errors import CheckpointError, PreferenceError
+import regex
+
+from panacea.errors import CheckpointError, PreferenceError, first_line
 from panacea.preference import Dimension, Preference, PreferenceSpace
 
 CONFIG_FILE = "adapter_config.json"
 FORMAT_VERSION = 1
+MOST_COLUMNS = 4096
+MOST_PRESETS = 1000
+"""More columns or presets are not taken for an adapter's: they would only cost time and memory."""
+_PATIENCE_S = 0.5
+"""Most time for one match of `target_modules`. A regular expression of a few characters can take years."""
+_FOREIGN = (
+    "use_dora", "use_rslora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform",
+    "layer_replication", "fan_in_fan_out", "trainable_token_indices", "target_parameters", "exclude_modules",
+)  # fmt: skip
+"""Settings of other methods of peft, which change what an adapter computes. A Panacea adapter has none of them."""
 SHARED = -1
 """Entry of `preference_columns` for a shared column, which has weight 1 at every preference."""
 
@@ -41,6 +52,12 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         if not self.preference_columns:
             raise CheckpointError("preference_columns is empty: an adapter has at least one column")
+        for name, count, most in (
+            ("preference_columns", self.rank, MOST_COLUMNS),
+            ("presets", len(self.space.presets), MOST_PRESETS),
+        ):
+            if count > most:
+                raise CheckpointError(f"{name} has {count} entries; at most {most} are read")
         if not (math.isfinite(self.scaling) and self.scaling != 0):
             raise CheckpointError("scaling must be a finite number other than 0")
         dimensions = len(self.space.dimensions)
@@ -49,16 +66,18 @@ class AdapterConfig:
                 raise CheckpointError(
                     f"preference_columns holds {column}: an entry is -1 or the index of one of {dimensions} dimensions"
                 )
-        unused = [name for i, name in enumerate(self.space.names) if i not in self.preference_columns]
+        used = set(self.preference_columns)
+        unused = [name for i, name in enumerate(self.space.names) if i not in used]
         if unused:
             raise CheckpointError(f"dimension {unused[0]!r} has no effect: preference_columns assigns no column to it")
         if not self.target_modules:
             raise CheckpointError("target_modules is empty")
         if isinstance(self.target_modules, str):
             try:
-                re.compile(self.target_modules)
-            except re.error as error:
-                raise CheckpointError(f"target_modules is not a valid regular expression: {error}") from None
+                regex.compile(self.target_modules)
+            except (regex.error, RecursionError) as error:
+                problem = first_line(error)
+                raise CheckpointError(f"target_modules is not a valid regular expression: {problem}") from None
 
     @property
     def rank(self) -> int:
@@ -72,8 +91,11 @@ class AdapterConfig:
         if not self.base_model:
             raise CheckpointError("the adapter does not name its base model; pass it with --model")
         path = folder / self.base_model
-        if path.is_dir():
-            return path
+        try:
+            if path.is_dir():
+                return path
+        except OSError as error:  # older Pythons raise for a name that is too long
+            raise CheckpointError(f"the adapter's base_model_name_or_path is no path: {error.strerror}") from None
         if self.base_model.startswith((".", "/", "~")):
             raise CheckpointError(f"the adapter's base model {path} does not exist; pass another one with --model")
         return self.base_model
@@ -81,7 +103,10 @@ class AdapterConfig:
     def targets(self, module: str) -> bool:
         """Whether the module with this full dotted name is adapted (peft's rule)."""
         if isinstance(self.target_modules, str):
-            return re.fullmatch(self.target_modules, module) is not None
+            try:
+                return regex.fullmatch(self.target_modules, module, timeout=_PATIENCE_S) is not None
+            except TimeoutError:
+                raise CheckpointError("target_modules is a regular expression that takes too long") from None
         return any(module == target or module.endswith("." + target) for target in self.target_modules)
 
     def column_weights(self, preference: Preference | None) -> list[float]:
@@ -94,6 +119,8 @@ class AdapterConfig:
     def read(cls, folder: Path) -> "AdapterConfig":
         """Reads and checks `folder`/adapter_config.json. Raises `CheckpointError` that names the file and the field."""
         path = folder / CONFIG_FILE
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} cannot be read: it is not a file")
         try:
             content: object = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
@@ -111,12 +138,19 @@ class AdapterConfig:
     def _parse(cls, content: dict[str, Any]) -> "AdapterConfig":
         peft_type = content.get("peft_type")
         if peft_type != "PANACEA":
-            hint = ": `panacea convert soup` turns LoRA adapters into a Panacea adapter" if peft_type == "LORA" else ""
-            raise CheckpointError(f"peft_type is {peft_type!r}, not 'PANACEA'{hint}")
+            hint = ": only Panacea's method is served; LoRA adapters can be converted"
+            if peft_type == "LORA":
+                hint = ": `panacea convert soup` turns LoRA adapters into a Panacea adapter"
+            raise CheckpointError(f"peft_type is {repr(peft_type)[:40]}, not 'PANACEA'{hint}")
         if content.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(f"format_version must be {FORMAT_VERSION}, the only one that this server reads")
         if content.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
             raise CheckpointError("task_type must be 'CAUSAL_LM'")
+        foreign = [name for name in _FOREIGN if content.get(name)]
+        if content.get("bias") not in (None, "none"):
+            foreign.append("bias")
+        if foreign:
+            raise CheckpointError(f"{foreign[0]} is set: it belongs to another method, and would have no effect here")
         dimensions = tuple(
             Dimension(_field(d, "name", str), _field(d, "description", str, ""))
             for d in _list(content, "preference_dimensions", dict)

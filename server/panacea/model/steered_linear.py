@@ -47,7 +47,10 @@ class SteeredLinear(nn.Module):
             for layer, part in zip(layers, low_rank, strict=True)
         ]
         self.a = nn.Buffer(_laid_out(_join(a).to(weight.device, weight.dtype)), persistent=False)
-        self.b = nn.Buffer(_join(b).to(weight.device, weight.dtype), persistent=False)
+        joined = _join(b).to(weight.dtype)
+        if not bool(torch.isfinite(joined).all()):
+            raise CheckpointError(f"the adapter's values times its scaling are too large for {weight.dtype}")
+        self.b = nn.Buffer(joined.to(weight.device), persistent=False)
         self.adapted = any(part is not None for part in low_rank)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -105,11 +108,11 @@ class FusedPart(nn.Module):
     def __init__(self, group: FusedProjections, index: int) -> None:
         super().__init__()
         self.linear = group.linear if index == 0 else None  # one owner: parameters are counted and moved once
-        self._group = group
-        self._index = index
+        self.group = group
+        self.index = index
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._group.part(self._index, x)
+        return self.group.part(self.index, x)
 
 
 def _laid_out(weight: torch.Tensor) -> torch.Tensor:
