@@ -64,6 +64,9 @@ class EngineOptions(ComputeOptions):
     deterministic: bool = False
     """Batch invariance: a request gets the same log probabilities, to the last bit, in any batch. Slower. For Llama,
     Mistral, Qwen2 and Qwen3 only."""
+    trust_model: bool = False
+    """Skip the comparison with transformers' own forward at load. It is made for each model family that the tests do
+    not prove. A wrong family then gives wrong answers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

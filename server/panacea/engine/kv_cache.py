@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from panacea.errors import CheckpointError
+from panacea.errors import CheckpointError, first_line
 from panacea.model.attention_interface import STEP_ATTENTION
 from panacea.model.loader import LoadedModel
 from panacea_kernels import PagedLayout, paged_attention, store
@@ -68,10 +68,11 @@ class CachedAttention:
 
 
 class _Probe:
-    """Replaces the attention in one forward, and records the shapes of each layer's keys and values."""
+    """Replaces the attention in one forward, and records each layer's shapes and sliding window."""
 
     def __init__(self) -> None:
         self.shapes: dict[int, LayerShape] = {}
+        self.windows: dict[int, int | None] = {}
 
     def attend(
         self,
@@ -85,6 +86,7 @@ class _Probe:
     ) -> torch.Tensor:
         if layer in self.shapes:
             raise CheckpointError(f"this model is not supported: layer {layer} computes attention twice in one forward")
+        self.windows[layer] = sliding_window
         self.shapes[layer] = LayerShape(k.shape[1], k.shape[2], v.shape[2])
         return q.new_zeros(q.shape[0], q.shape[1], v.shape[2])
 
@@ -92,27 +94,43 @@ class _Probe:
 def probe_layers(model: LoadedModel) -> list[LayerShape]:
     """The shapes of every layer's keys and values, found by one forward of three tokens that samples one.
 
-    Raises `CheckpointError` in three cases: a layer keeps its state elsewhere (Mamba, linear attention, ...); the model
-    passes the attention an argument that changes its result and is not implemented; an adapted layer does not get every
-    token.
+    Raises `CheckpointError` in these cases: a layer keeps its state elsewhere (Mamba, linear attention, ...), or
+    computes attention with its own code; the model passes the attention an argument that changes its result and is not
+    implemented; a layer does not pass its sliding window; an adapted layer does not get every token.
     """
-    probe = _Probe()
+    probe, name = _Probe(), type(model.network).__name__
     model.steering.slots = torch.zeros(3, dtype=torch.int32, device=model.device)
     tokens = torch.arange(3, device=model.device)[None]
-    with torch.inference_mode():
-        model.network(
-            input_ids=tokens,
-            position_ids=tokens,
-            use_cache=False,
-            logits_to_keep=tokens[0, 2:],
-            **{STEP_ATTENTION: probe},
-        )
-    if sorted(probe.shapes) != list(range(model.num_layers)):
-        name = type(model.network).__name__
+    try:
+        with torch.inference_mode():
+            model.network(
+                input_ids=tokens,
+                position_ids=tokens,
+                use_cache=False,
+                logits_to_keep=tokens[0, 2:],
+                **{STEP_ATTENTION: probe},
+            )
+    except (CheckpointError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a family's own code may raise anything
         raise CheckpointError(
-            f"{name} is not supported: {len(probe.shapes)} of its {model.num_layers} layers use the attention interface"
+            f"{name} is not supported: it fails with the engine's attention ({type(error).__name__}: "
+            f"{first_line(error)[:200]})"
+        ) from error
+    layers = range(model.num_layers)
+    found = sorted(probe.shapes)
+    if not found:
+        raise CheckpointError(f"{name} is not supported: it computes attention with code of its own")
+    if found != list(layers):
+        raise CheckpointError(
+            f"{name} is not supported: {len(found)} of its {len(layers)} layers use the attention interface; a hybrid "
+            "keeps state outside the KV cache, and a decoder with cross-attention needs an encoder"
         )
-    return [probe.shapes[layer] for layer in range(model.num_layers)]
+    kinds = getattr(model.network.config.get_text_config(decoder=True), "layer_types", None) or []
+    for layer, kind in enumerate(kinds):
+        if kind == "sliding_attention" and probe.windows.get(layer) is None:
+            raise CheckpointError(f"{name} is not supported: layer {layer} does not pass its sliding window on")
+    return [probe.shapes[layer] for layer in layers]
 
 
 def block_bytes(shapes: Sequence[LayerShape], block_size: int, dtype: torch.dtype) -> int:

@@ -17,7 +17,11 @@ STEP_ATTENTION = "panacea_attention"
 """Name of the forward's keyword argument that carries a `StepAttention`."""
 
 # Keyword arguments of layers that may be ignored, because the engine handles masks and positions itself.
-_HARMLESS = {"position_ids", "position_embeddings", "use_cache", "cache_position"}
+_HARMLESS = {"position_ids", "position_embeddings", "use_cache", "cache_position", "logits_to_keep"}
+
+
+_MEANINGS = {"s_aux": "sinks (s_aux)"}
+"""What an argument that is not implemented stands for."""
 
 
 class StepAttention(Protocol):
@@ -64,11 +68,16 @@ def _attention_forward(
     if kwargs.pop("is_causal", None) is False:
         raise CheckpointError(f"{type(module).__name__} is not supported: it is not causal")
     # Arguments that are None or False request nothing (output_attentions, output_router_logits, ...).
-    unknown = [name for name, value in kwargs.items() if name not in _HARMLESS and value not in (None, False)]
+    unknown = [
+        name for name, value in kwargs.items() if name not in _HARMLESS and value is not None and value is not False
+    ]
     if step is None or unknown or attention_mask is not None or dropout:
-        reason = (
-            f"needs {unknown[0]!r} in its attention" if unknown else "does not use transformers' attention interface"
-        )
+        if unknown:
+            reason = f"needs {_MEANINGS.get(unknown[0], repr(unknown[0]))} in its attention"
+        elif step is None:
+            reason = "does not pass the engine's arguments on to its attention"
+        else:
+            reason = "builds a mask of its own for its attention" if attention_mask is not None else "uses dropout"
         raise CheckpointError(f"{type(module).__name__} is not supported: it {reason}")
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
