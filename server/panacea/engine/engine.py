@@ -21,7 +21,7 @@ from panacea.engine.outputs import (
     TokenOutput,
 )
 from panacea.engine.prefix_keys import ModelIdentity
-from panacea.engine.proof import PROVEN, STEP_TOKENS, prove
+from panacea.engine.proof import prove
 from panacea.engine.request import Request
 from panacea.engine.runner import Runner
 from panacea.engine.running_steps import RunningSteps
@@ -87,15 +87,10 @@ class Engine:
 
     @classmethod
     def over(cls, model: LoadedModel, config: EngineConfig) -> "Engine":
-        """An engine for a loaded model.
-
-        Raises `ConfigError` if the model and its KV cache do not fit the device, and `CheckpointError` if the model is
-        of a family that gives wrong answers in this engine.
-        """
+        """An engine for a loaded model. Raises `ConfigError` for lack of memory, and `CheckpointError` as `prove`."""
         runner = Runner(model, config)
-        identity = None
-        if config.prefix_cache:
-            identity = ModelIdentity(model.base_identity, model.adapter.content_digest() if model.adapter else None)
+        digest = model.adapter.content_digest() if model.adapter else None
+        identity = ModelIdentity(model.base_identity, digest) if config.prefix_cache else None
         scheduler = Scheduler(
             num_blocks=runner.num_blocks,
             block_size=config.block_size,
@@ -104,12 +99,6 @@ class Engine:
             context_length=model.context_length,
             identity=identity,
         )
-        if scheduler.context_length < model.context_length:
-            logger.warning(
-                "the context is %d tokens of the model's %d, because the KV cache holds no more: raise kv_cache_gib",
-                scheduler.context_length,
-                model.context_length,
-            )
         info = EngineInfo(
             context_length=scheduler.context_length,
             vocab_size=model.vocab_size,
@@ -122,10 +111,7 @@ class Engine:
             parameters=model.parameters,
         )
         dimensions = len(model.adapter.config.space.dimensions) if model.adapter else None
-        if not config.trust_model and type(model.network).__name__ not in PROVEN:
-            batch, step = min(config.max_batch, STEP_TOKENS), min(config.max_step_tokens, STEP_TOKENS)
-            chunked = Scheduler(runner.num_blocks, config.block_size, batch, step, model.context_length)
-            prove(model, cls(runner, chunked, info, dimensions).generate)
+        prove(model, config, runner.num_blocks, lambda scheduler: cls(runner, scheduler, info, dimensions).generate)
         grammars = Grammars.load(config.model, model.vocab_size, model.eos_token_ids)
         return cls(runner, scheduler, info, dimensions, grammars, config.queue_timeout_s)
 

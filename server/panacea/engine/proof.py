@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
+from panacea.config import EngineConfig
 from panacea.engine.outputs import Completion
 from panacea.engine.request import Request
 from panacea.engine.sampling_params import MAX_LOGPROBS, SamplingParams
+from panacea.engine.scheduler import Scheduler
 from panacea.errors import CheckpointError, first_line
 from panacea.model.loader import LoadedModel
 from panacea.model.plain_forward import PlainForward
@@ -58,16 +60,20 @@ ANSWER_TOKENS = 16
 Generate = Callable[[Sequence[Request]], list[Completion]]
 
 
-def prove(model: LoadedModel, generate: Generate) -> None:
-    """Compares what `generate` answers with transformers' own forward. It logs the result and what it cost.
+def prove(model: LoadedModel, config: EngineConfig, num_blocks: int, engine: Callable[[Scheduler], Generate]) -> None:
+    """Compares an engine's answers with transformers' own forward, unless the family is proven or the user trusts it.
 
-    `generate` runs an engine whose steps take at most `STEP_TOKENS`. Raises `CheckpointError` if the model differs by
-    more than rounding, or cannot be compared.
+    `engine` makes an engine over the model for a scheduler; the cache has `num_blocks`. Logs the result and what it
+    cost. Raises `CheckpointError` if the model differs by more than rounding, or cannot be compared.
     """
     name = type(model.network).__name__
+    if config.trust_model or name in PROVEN:
+        return
     begin = time.monotonic()
+    batch, step = min(config.max_batch, STEP_TOKENS), min(config.max_step_tokens, STEP_TOKENS)
+    chunked = Scheduler(num_blocks, config.block_size, batch, step, model.context_length)
     try:
-        difference = max(_differences(model, generate))
+        difference = max(_differences(model, engine(chunked), chunked.context_length))
     except CheckpointError:
         raise
     except Exception as error:  # a family's own code may raise anything
@@ -126,8 +132,8 @@ class _Answered:
         return float(error.quantile(share))
 
 
-def _differences(model: LoadedModel, generate: Generate) -> list[float]:
-    requests = _requests(model)
+def _differences(model: LoadedModel, generate: Generate, context_length: int) -> list[float]:
+    requests = _requests(model, context_length)
     answered = [_Answered(request, answer) for request, answer in zip(requests, generate(requests), strict=True)]
     return [
         each.difference(PlainForward(model.network, _column_weights(model, each.request.preference)), model)
@@ -135,22 +141,20 @@ def _differences(model: LoadedModel, generate: Generate) -> list[float]:
     ]
 
 
-def _requests(model: LoadedModel) -> list[Request]:
+def _requests(model: LoadedModel, context_length: int) -> list[Request]:
     """Short and long prompts for the base, an inner preference and a vertex; one longer than the sliding window."""
     generator = torch.Generator().manual_seed(20)
     special = _special_tokens(model)
     ordinary = torch.tensor([token for token in range(model.vocab_size) if token not in special])
     preferences: list[Preference | None] = [None]
     if model.adapter is not None:
-        dimensions = len(model.adapter.config.space.dimensions)
-        preferences += [(1 / dimensions,) * dimensions, (1.0,) + (0.0,) * (dimensions - 1)]
-    room = model.context_length - ANSWER_TOKENS
+        count = len(model.adapter.config.space.dimensions)
+        preferences += [(1 / max(1, count),) * count, (1.0, *(0.0,) * (count - 1))[:count]]
+    answer = min(ANSWER_TOKENS, context_length // 2)
 
     def request(length: int, preference: Preference | None, scored: int | None) -> Request:
-        params = SamplingParams(
-            ANSWER_TOKENS, temperature=0, ignore_eos=True, logprobs=MAX_LOGPROBS, prompt_logprobs=scored
-        )
-        drawn = torch.randint(len(ordinary), (min(length, room),), generator=generator)
+        params = SamplingParams(answer, temperature=0, ignore_eos=True, logprobs=MAX_LOGPROBS, prompt_logprobs=scored)
+        drawn = torch.randint(len(ordinary), (min(length, context_length - answer),), generator=generator)
         return Request(ordinary[drawn].tolist(), preference, params)
 
     requests = [request(length, each, MAX_LOGPROBS) for each in preferences for length in (SHORT, LONG)]

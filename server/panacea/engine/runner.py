@@ -25,6 +25,8 @@ from panacea_kernels import PagedLayout, Span, batch_invariant
 
 logger = logging.getLogger(__name__)
 
+logger = logging.getLogger(__name__)
+
 CPU_CACHE_BYTES = 1 << 30
 WARM_UP_ROWS = (16, 32, 64, 128, 256)
 """Numbers of rows to warm up. Steps of different sizes use different tiles, and each tile is compiled once."""
@@ -47,6 +49,12 @@ class Runner:
         self._score_rows = config.max_batch  # scoring prompts takes no more memory for logits than sampling does
         shapes = probe_layers(model)
         self.num_blocks = _num_blocks(config, model, shapes)
+        if (held := self.num_blocks * config.block_size) < model.context_length:
+            logger.warning(
+                "the context is %d tokens of the model's %d, because the KV cache holds no more: raise kv_cache_gib",
+                held,
+                model.context_length,
+            )
         try:
             self.cache = KVCache(shapes, self.num_blocks, config.block_size, model.device, model.dtype)
             most_blocks = min(self.num_blocks, -(-model.context_length // config.block_size))
