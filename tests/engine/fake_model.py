@@ -20,10 +20,13 @@ Entry = tuple[int, Preference | None]
 
 
 def next_token(past: Sequence[Entry]) -> int:
-    """The fake model: every token before, and its preference, decide the next one. Never the end of sequence."""
+    """The fake model: every token before, and its preference, decide the next one. Never the end of sequence.
+
+    The same in every process. The hash of None is not.
+    """
     state = 0
     for token, preference in past:
-        state = (state * 31 + token + 7 + hash(preference)) % 1_000_003
+        state = (state * 31 + token + 7 + hash(preference or ())) % 1_000_003
     return 1 + state % (VOCABULARY - 1)
 
 
