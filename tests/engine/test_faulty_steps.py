@@ -108,8 +108,8 @@ def test_only_the_requests_that_cause_a_fault_fail(
     cached: bool,
 ) -> None:
     for index in {each % len(arrivals) for each in culprits}:
-        gap, prompt, *rest = arrivals[index]
-        arrivals[index] = (gap, [*prompt[:-1], CULPRIT], *rest)
+        gap, prompt, max_tokens, preference, abort_after = arrivals[index]
+        arrivals[index] = (gap, [*prompt[:-1], CULPRIT], max_tokens, preference, abort_after)
     engine, _ = make_engine(
         num_blocks, block_size, max_batch, max_batch + spare_step_tokens, steps_ahead, cached=cached, culprit=CULPRIT
     )

@@ -34,7 +34,7 @@ from panacea.engine.sampling_params import SamplingParams
 from tests.engine.asking import requests
 from tests.model.test_families import SIZES
 
-VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 16,
     "num_hidden_layers": 1,
@@ -52,7 +52,7 @@ OPT = OPTConfig(
     vocab_size=120, hidden_size=48, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4,
     max_position_embeddings=128, word_embed_proj_dim=24, pad_token_id=0, bos_token_id=1, eos_token_id=2,
 )  # fmt: skip
-GEMMA4_TEXT = {**SIZES, "head_dim": 12, "global_head_dim": 12, "hidden_size_per_layer_input": 8,
+GEMMA4_TEXT: dict[str, Any] = {**SIZES, "head_dim": 12, "global_head_dim": 12, "hidden_size_per_layer_input": 8,
     "vocab_size_per_layer_input": 120, "num_kv_shared_layers": 1,
     "layer_types": ["sliding_attention", "full_attention", "full_attention"], "sliding_window": 9}  # fmt: skip
 FAMILIES: Mapping[str, PreTrainedConfig] = {
