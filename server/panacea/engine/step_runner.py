@@ -35,6 +35,6 @@ class StepRunner(Protocol):
         """
         ...
 
-    def is_usable_after(self, fault: BaseException) -> bool:
+    def is_usable_after(self, fault: BaseException, /) -> bool:
         """Whether the device and the model still compute after `launch` raised `fault`."""
         ...
