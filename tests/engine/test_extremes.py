@@ -26,7 +26,7 @@ SCHEMAS = (
     '{"type":"array","items":{"type":"integer"}}',
     '{"type":"object","properties":{"a":{"type":"null"}},"required":["a"],"additionalProperties":false}',
 )
-NO_TOKEN_MAY_COME = "no token may come next"
+NO_TOKEN_MAY_COME = "allows no further token"
 
 
 def load(family: str, folder: Path) -> Engine:
@@ -148,10 +148,12 @@ def test_where_no_token_is_allowed_the_error_names_the_field() -> None:
     engine = load("golden", Path())
     every = tuple(range(engine.info.vocab_size))
     params = SamplingParams(max_tokens=2, min_tokens=1, stop_token_ids=every)
-    with pytest.raises(RequestError, match="no token may come next; lower min_tokens") as caught:
+    with pytest.raises(
+        RequestError, match="allows no further token: min_tokens and stop_token_ids exclude all"
+    ) as caught:
         engine.generate([Request([5, 6], None, params)])
     assert caught.value.param == "stop_token_ids"
     schema = SamplingParams(max_tokens=2, min_tokens=1, stop_token_ids=every, json_schema='{"enum":[1]}')
-    with pytest.raises(RequestError, match="no token may come next") as caught:
+    with pytest.raises(RequestError, match="allows no further token") as caught:
         engine.generate([Request([5, 6], None, schema)])
     assert caught.value.param == "response_format"

@@ -202,7 +202,8 @@ class Panic(BaseException):
 class PanickingGrammar:
     """A grammar whose library panics at the second token."""
 
-    has_ended = has_failed = False
+    has_ended = False
+    failure = None
 
     def __init__(self) -> None:
         self._accepted = 0

@@ -346,8 +346,9 @@ class Engine:
             self._fail(sequence, "its logits are not finite numbers")
             return []
         if not sampled.allowed:
-            field = "stop_token_ids" if sequence.grammar is None else FIELD
-            self._fail(sequence, f"{field}: no token may come next; lower min_tokens, or forbid fewer tokens", field)
+            field, schema = ("stop_token_ids", "") if sequence.grammar is None else (FIELD, "the schema, ")
+            rule = f"the answer allows no further token: {schema}min_tokens and stop_token_ids exclude all"
+            self._fail(sequence, f"{field}: {rule}; change one of them", field)
             return []
         self._scheduler.append_token(sequence, sampled.token_id)
         if sequence.grammar is not None and not self._follow(sequence, sequence.grammar):

@@ -119,12 +119,6 @@ class Grammar:
         """Why the answer cannot go on in this grammar, as a sentence for its client; None if it can."""
         if not self._matcher.is_error():
             return None
-        # Sampling has no allowed token to choose from if other fields of the request forbid them all.
-        if self._matcher.get_error().startswith("Parser Error: token"):
-            return (
-                f"{FIELD}: the answer allows no further token: the schema, min_tokens and stop_token_ids exclude all; "
-                "change one of them"
-            )
         return f"{FIELD}: the JSON schema takes too much work to follow; simplify it"
 
 
