@@ -42,7 +42,11 @@ def refusal(name: Path) -> str:
 
 
 def without(*names: str) -> Change:
-    return lambda folder: [(folder / name).unlink() for name in names]
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
 
 
 def put(name: str, content: str = "{}") -> Change:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,7 +132,12 @@ def test_without_the_comparison_it_is_served_wrong(tmp_path: Path, monkeypatch: 
 
 def lose_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     attend = CachedAttention.attend
-    monkeypatch.setattr(CachedAttention, "attend", lambda *given: attend(*given[:6], None, given[7]))
+
+    def without_window(cache: CachedAttention, *given: Any) -> torch.Tensor:
+        layer, q, k, v, scaling, _, softcap = given
+        return attend(cache, layer, q, k, v, scaling, None, softcap)
+
+    monkeypatch.setattr(CachedAttention, "attend", without_window)
 
 
 def lose_the_preference(monkeypatch: pytest.MonkeyPatch) -> None:

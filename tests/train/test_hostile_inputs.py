@@ -114,7 +114,7 @@ def test_an_input_that_is_no_file_or_folder_is_one_line(here: Path, command: str
         ("train check", "long.jsonl", "long.jsonl has 1 problem; correct the file"),
         ("train check", "deep.jsonl", "deep.jsonl has 1 problem; correct the file"),
         ("eval --prompts", "deep.jsonl", "line 1: is JSON that cannot be read"),
-        ("train --model", "template", "the model's chat template"),
+        ("train --model", "template", "the chat template does not compile"),
         ("train --model", "piped", "piped holds config.json, which is not a regular file: remove it"),
         ("inspect", "piped", "piped holds config.json, which is not a regular file: remove it"),
     ],

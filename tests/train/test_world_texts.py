@@ -90,5 +90,10 @@ def test_nothing_that_trains_can_read_the_held_out_questions() -> None:
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if "panacea_lab.world.held_out" in modules:
                 importers.add(path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else training).as_posix())
-    evaluations = {"demo/examination.py", "demo/judging.py", "reproduce/comparison_questions.py"}
+    evaluations = {
+        "demo/examination.py",
+        "demo/judging.py",
+        "demo/turn_refusals.py",
+        "reproduce/comparison_questions.py",
+    }
     assert importers == {*evaluations, "demo/demo_pipeline.py"}

@@ -54,7 +54,7 @@ class _PlainLinear(nn.Module):
         super().__init__()
         rows = slice(None)
         linear = module if isinstance(module, SteeredLinear) else module.group.linear
-        a = linear.a
+        a: torch.Tensor = linear.a.detach()
         if isinstance(module, FusedPart):
             start = sum(linear.sections[: module.index])
             rows = slice(start, start + linear.sections[module.index])

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from panacea.errors import CheckpointError, RequestError
+from panacea.errors import RequestError
 from panacea.text.chat_template import ChatTemplate
 
 
@@ -19,10 +19,7 @@ def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
     if source is None:
         return None
     tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    try:
-        return ChatTemplate(source, tokens)
-    except RecursionError:
-        raise CheckpointError("the model's chat template is nested too deeply: correct chat_template") from None
+    return ChatTemplate(source, tokens)
 
 
 def refusal_reason(error: RequestError) -> BaseException:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from panacea.api.access.admission import ticket_of
 from panacea.api.connections.loop_clock import running_time_limit
-from panacea.api.connections.turns import parsing_turns
+from panacea.api.connections.parsing_turns import parsing_turns
 from panacea.api.error_responses import ApiError, shown_name
 
 Body = TypeVar("Body", bound=BaseModel)

@@ -1,13 +1,13 @@
-"""Turns at work that holds up the event loop."""
+"""ParsingTurns at work that holds up the event loop."""
 
 import asyncio
 
 import pytest
 
-from panacea.api.connections.turns import Turns
+from panacea.api.connections.parsing_turns import ParsingTurns
 
 
-async def takes_turns(turns: Turns, tenant: str, log: list[str]) -> None:
+async def takes_turns(turns: ParsingTurns, tenant: str, log: list[str]) -> None:
     async with turns.turn(tenant):
         log.append(tenant)
         await asyncio.sleep(0)
@@ -16,7 +16,7 @@ async def takes_turns(turns: Turns, tenant: str, log: list[str]) -> None:
 
 def test_tenants_take_turns_however_much_one_of_them_waits_for() -> None:
     async def run() -> list[str]:
-        turns, log = Turns(), list[str]()
+        turns, log = ParsingTurns(), list[str]()
         await asyncio.gather(*(takes_turns(turns, tenant, log) for tenant in "aaaaaabbc"))
         return log
 
@@ -25,7 +25,7 @@ def test_tenants_take_turns_however_much_one_of_them_waits_for() -> None:
 
 def test_whoever_leaves_the_queue_holds_up_nobody() -> None:
     async def run() -> list[str]:
-        turns, log = Turns(), list[str]()
+        turns, log = ParsingTurns(), list[str]()
         tasks = [asyncio.create_task(takes_turns(turns, tenant, log)) for tenant in "abcabc"]
         await asyncio.sleep(0)
         for number in (0, 1, 4):  # one has its turn, the others wait
@@ -39,7 +39,7 @@ def test_whoever_leaves_the_queue_holds_up_nobody() -> None:
 
 def test_a_turn_ends_with_an_error_too() -> None:
     async def run() -> None:
-        turns, log = Turns(), list[str]()
+        turns, log = ParsingTurns(), list[str]()
         with pytest.raises(ValueError, match="oh"):
             async with turns.turn("a"):
                 raise ValueError("oh")

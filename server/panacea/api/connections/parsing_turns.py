@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary
 
 
-class Turns:
+class ParsingTurns:
     """A lock that goes to each waiting tenant in turn. Within a tenant, the first to wait is the first to have it."""
 
     def __init__(self) -> None:
@@ -49,9 +49,9 @@ class Turns:
         self._is_taken = False
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, ParsingTurns] = WeakKeyDictionary()
 
 
-def parsing_turns() -> Turns:
+def parsing_turns() -> ParsingTurns:
     """The turns at parsing large bodies in the running event loop."""
-    return _turns.setdefault(asyncio.get_running_loop(), Turns())
+    return _turns.setdefault(asyncio.get_running_loop(), ParsingTurns())
