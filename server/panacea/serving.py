@@ -13,6 +13,7 @@
 """
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -147,6 +148,9 @@ async def serve(
                 return signals.exit_code
             if config.unix_socket is None and is_open(config.host, config.api_keys):
                 logger.warning("open to everyone who can reach %s; --api-key-file asks for keys", config.host)
+            # A full collection would take 50 ms of the event loop, most of them for what is loaded now and stays.
+            gc.collect()
+            gc.freeze()
             new_config = HttpConfig if tls is None else partial(TlsConfig, tls)
             http = new_config(
                 served.app,

@@ -5,9 +5,12 @@ import pickle
 import threading
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import BaseModel
 
@@ -17,8 +20,12 @@ from panacea.api.generation.chat_request import ChatRequest
 from panacea.api.generation.completion_request import CompletionRequest
 from panacea.api.information.tokenization_request import DetokenizeRequest, TokenizeRequest
 from panacea_lab.bench.soak.http_caller import Address, Caller
+from tests.api.chatting import body
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import serving
+from tests.api.test_connections import answers, error_in
+from tests.api.test_disconnect import connection
+from tests.api.test_request_line import CHAT_HEAD
 from tests.fuzz.health_watch import watched
 from tests.fuzz.structure_bombs import BOMBS, StructureBomb
 from tests.fuzz.values import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE
@@ -104,16 +111,30 @@ def test_a_name_that_occurs_twice_is_named_with_its_path_in_a_large_body_too() -
     assert caught.value.param == "messages[0].content[0].text"
 
 
+@contextmanager
+def threads(*targets: Callable[[], None]) -> Generator[None]:
+    """Runs each target in a thread. Ends when all have ended."""
+    running = [threading.Thread(target=target) for target in targets]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in running:
+            thread.join()
+
+
 @pytest.mark.slow
-def test_health_is_answered_within_a_second_beside_three_looping_bombs() -> None:
+def test_health_and_a_stream_are_served_beside_three_looping_bombs() -> None:
     async def make_engine() -> FakeEngine:
-        return FakeEngine()
+        return FakeEngine(step_s=0.01)
 
     statuses = Counter[int]()
+    gaps_s: list[float] = []
     with serving(make_engine) as served, watched(served.url) as watch:
         end = time.monotonic() + 8
 
-        def loop(first: int) -> None:
+        def bomb(first: int) -> None:
             number = first
             while time.monotonic() < end:
                 bomb = BOMBS[number % len(BOMBS)]
@@ -121,15 +142,30 @@ def test_health_is_answered_within_a_second_beside_three_looping_bombs() -> None
                     statuses[caller.ask("POST", bomb.path, bomb.body()).status] += 1
                 number += 1
 
-        bombers = [threading.Thread(target=loop, args=[number * 10]) for number in range(3)]
-        for bomber in bombers:
-            bomber.start()
-        for bomber in bombers:
-            bomber.join()
+        def chunks() -> None:
+            while time.monotonic() < end:
+                with connection(served) as client:
+                    client.settimeout(60)
+                    client.sendall(CHAT_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 300_000)
+                    statuses[error_in(answers(client))[0]] += 1
+
+        def read_a_stream() -> None:
+            with httpx2.Client(base_url=served.url, timeout=60) as client:
+                while time.monotonic() < end:
+                    asked = body(stream=True, max_tokens=100, ignore_eos=True)
+                    with client.stream("POST", CHAT, json=asked) as response:
+                        last = time.monotonic()
+                        for _ in response.iter_lines():
+                            gaps_s.append(time.monotonic() - last)
+                            last = time.monotonic()
+
+        with threads(partial(bomb, 0), partial(bomb, 15), partial(bomb, 30), chunks, read_a_stream):
+            pass
     assert statuses.total() >= 10
     assert set(statuses) <= {200, 400, 413, 429}
     assert watch.failures == []
     assert watch.p99_s < 1, watch.report()
+    assert max(gaps_s) < 3, f"a stream paused for {max(gaps_s):.1f} s"
 
 
 def test_a_waiting_request_holds_nothing_large_of_its_body() -> None:

@@ -194,7 +194,10 @@ _MEANINGS: dict[int, tuple[str, tuple[str, str | None, str | None]]] = {
         ("unknown model; GET /v1/models lists the served models", "model", "model_not_found"),
     ),
     408: ("The body did not arrive in time.", ("the body did not arrive within 30 s", None, "body_timeout")),
-    413: ("The body is too large.", ("the body is larger than 4194304 bytes", None, "body_too_large")),
+    413: (
+        "The body is too large, holds too many values, or comes in too many chunks.",
+        ("the body is larger than 4194304 bytes", None, "body_too_large"),
+    ),
     415: (
         "The body's content type is not JSON.",
         ("the body must be JSON; send Content-Type: application/json", None, "unsupported_media_type"),
