@@ -33,8 +33,8 @@ class RequestMessage(Strict):
     """The author of the message. developer is a newer name for system."""
     content: Annotated[
         list[TextPart],
+        Field(max_length=MAX_PARTS),  # before the next line, so that a longer list is not looked at
         STRING_AS_PARTS,
-        Field(max_length=MAX_PARTS),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": TextPart.model_json_schema()}]}),
     ]
     """A text, or a list of text parts. They are joined for a chat template that does not read parts."""
