@@ -33,11 +33,12 @@ def chat(client: httpx2.Client, **fields: Any) -> dict[str, Any]:
 
 
 def engines_of(process: "subprocess.Popen[Any]") -> list[int]:
-    """The engine's processes. A server has other children, the text workers."""
-    return children_of(process, "panacea.engine.process")
+    """The engine's processes. A server has another child, for the text workers."""
+    text = children_of(process, "panacea.text.worker")
+    return [child for child in children_of(process) if child not in text]
 
 
-def children_of(process: "subprocess.Popen[Any]", module: str) -> list[int]:
+def children_of(process: "subprocess.Popen[Any]", module: str = "") -> list[int]:
     """A process' children that run this module."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
     return [int(child) for child in children if module in Path(f"/proc/{child}/cmdline").read_text("utf-8")]

@@ -188,7 +188,9 @@ def test_a_killed_worker_is_replaced() -> None:
 
 def test_workers_start_again_if_all_their_processes_die() -> None:
     async def test(pool: TextPool) -> None:
+        workers = workers_of(pool)
         os.kill(vars(pool)["_source"].pid, signal.SIGKILL)
+        await until(lambda: not any(is_running(pid) for pid in workers))
         await asyncio.gather(*(pool.run(conversation(HELLO), "") for _ in range(WORKERS)), return_exceptions=True)
         assert await pool.run(conversation(HELLO), "") == TEXT.prompt_ids(HELLO)
 
@@ -243,6 +245,18 @@ def test_a_large_job_leaves_no_memory_in_its_worker() -> None:
         ids = array("I", (await pool.run(EncodeTexts([text]), ""))[0])
         assert len(ids) == 2 << 20
         await until(lambda: len(workers_of(pool) & before) == WORKERS - 1)
+
+    with_pool(test)
+
+
+def test_a_worker_is_replaced_after_many_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("panacea.text.pool._MOST_JOBS", 3)
+
+    async def test(pool: TextPool) -> None:
+        before = workers_of(pool)
+        for _ in range(3 * WORKERS):
+            await pool.run(conversation(HELLO), "")
+        await until(lambda: not workers_of(pool) & before)
 
     with_pool(test)
 

@@ -26,6 +26,8 @@ class TextWorker:
         self, server: "ForkServer", pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.pid = pid
+        self.jobs = 0
+        """Jobs that it has been asked for."""
         self._server = server
         self._reader = reader
         self._writer = writer
@@ -34,6 +36,7 @@ class TextWorker:
 
     async def ask(self, job: bytes) -> JobReply:
         """The reply to an encoded job. Raises `EOFError` or `OSError` if the worker has ended."""
+        self.jobs += 1
         self._writer.write(LENGTH.pack(len(job)) + job)
         await self._writer.drain()
         (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))

@@ -22,8 +22,10 @@ WORKERS = 3
 characters per second: a quarter of a million tokens, as much as a few GPUs prefill. A worker takes 8 MB."""
 TIME_LIMIT_S = 30.0
 """Wall-clock limit of one job, for a busy machine. A job's CPU seconds are limited besides."""
-_RECYCLED_BYTES = 1 << 20
-"""After a job with more bytes, a worker is replaced, so that it keeps no memory."""
+_MOST_BYTES = 1 << 20
+_MOST_JOBS = 10_000
+"""After a job with more bytes, and after so many jobs, a worker is replaced. So nothing that a job, or a leak in a
+library, leaves behind counts towards the memory of later jobs."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,10 @@ class TextPool:
         try:
             async with asyncio.timeout(TIME_LIMIT_S):
                 reply = await worker.ask(frame)
-            keeps = not isinstance(reply, JobFailed) and len(frame) < _RECYCLED_BYTES
+            keeps = not isinstance(reply, JobFailed) and len(frame) < _MOST_BYTES and worker.jobs < _MOST_JOBS
             match reply:
                 case JobDone(result):
-                    keeps &= len(result) < _RECYCLED_BYTES
+                    keeps &= len(result) < _MOST_BYTES
                     return result
                 case JobRefused(message, param):
                     raise RequestError(message, param)

@@ -12,7 +12,7 @@ from panacea_lab.bench.measurement import BenchError
 from panacea_lab.bench.soak.http_caller import Caller, CallError, Stop
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-SERVER, ENGINE = "server", "engine"
+SERVER, ENGINE, TEXT = "server", "engine", "text"
 
 _GAUGES = {
     "running": "panacea:num_requests_running",
@@ -142,7 +142,10 @@ def read_metrics(caller: Caller) -> dict[str, float]:
 
 
 def tree(pid: int) -> dict[str, Process]:
-    """A server's process and its descendants, by name. Empty if it is gone."""
+    """A server's process and its descendants, by name. Empty if it is gone.
+
+    The text workers are left out. They are forks of the process `TEXT`, and are replaced all the time.
+    """
     parents: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal() and (parent := _parent(folder)) is not None:
@@ -151,19 +154,24 @@ def tree(pid: int) -> dict[str, Process]:
     waiting = [pid]
     while waiting:
         each = waiting.pop(0)
-        waiting += sorted(parents.get(each, ()))
         process = _process(each)
+        name = SERVER if each == pid else _name(each, found)
         if process is not None:
-            found[SERVER if each == pid else _name(each, found)] = process
+            found[name] = process
+        if name != TEXT:
+            waiting += sorted(parents.get(each, ()))
     return found
 
 
 def _name(pid: int, taken: Mapping[str, Process]) -> str:
     try:
-        is_engine = b"panacea.engine" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        is_engine = False
-    return ENGINE if is_engine and ENGINE not in taken else f"child {len(taken)}"
+        command = b""
+    for name, module in ((ENGINE, b"panacea.engine"), (TEXT, b"panacea.text.worker")):
+        if module in command and name not in taken:
+            return name
+    return f"child {len(taken)}"
 
 
 def _parent(folder: Path) -> int | None:
