@@ -11,6 +11,7 @@ import httpx2
 import promql_parser
 import pytest
 
+from panacea.api_key import ApiKey
 from panacea.config import EngineConfig
 from panacea.engine.client import EngineClient
 from tests.api.chatting import ask
@@ -47,7 +48,11 @@ def live() -> Generator[dict[str, Series]]:
     async def make_engine() -> EngineClient:
         return await EngineClient.start(EngineConfig(BASE, ADAPTER, device="cpu", threads=1))
 
-    with serving(make_engine) as served, httpx2.Client(base_url=served.url, timeout=60) as client:
+    key = "a-key-of-the-dashboard"
+    with (
+        serving(make_engine, api_keys=[ApiKey.of(key, "alice")]) as served,
+        httpx2.Client(base_url=served.url, timeout=60, headers={"authorization": f"Bearer {key}"}) as client,
+    ):
         ask(client, preference=[1, 0, 0], max_tokens=2)
         yield series_of(client)
 

@@ -24,4 +24,4 @@ class Request:
     cache_salt: str = ""
     """Requests share cached prefixes only with requests of the same salt."""
     tenant: str = ""
-    """The owner of the request. Tenants take turns for a place in the batch."""
+    """The owner of the request. Tenants share the engine by tokens."""
