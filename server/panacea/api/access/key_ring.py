@@ -59,7 +59,7 @@ class Account:
 
 
 class KeyRing:
-    """The accounts of all valid keys. Call it only from the event loop.
+    """The accounts of all valid keys. Only the event loop changes it; the probe port's thread looks keys up.
 
     A key is found by its SHA-256 in a dictionary, so the time does not grow with the number of keys. A lookup's time
     can tell something about the digest of the key that was sent, and nothing that leads to another key: nobody can

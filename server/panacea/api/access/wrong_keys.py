@@ -21,8 +21,9 @@ class WrongKeys:
 
     def count(self, address: str) -> float:
         """Counts a wrong key. Returns the seconds until the address may try another one; 0 within the limit."""
-        rate = self._rates.setdefault(address, MinuteRate(self._per_minute))
-        self._rates.move_to_end(address)
+        # The probe port's thread calls this too, so no step relies on the one before.
+        rate = self._rates.pop(address, None) or MinuteRate(self._per_minute)
+        self._rates[address] = rate
         if len(self._rates) > _MOST_ADDRESSES:
             self._rates.popitem(last=False)
         wait_s = rate.wait_s(1)
