@@ -160,9 +160,10 @@ def test_addresses_behind_a_trusted_proxy_are_counted_apart() -> None:
         httpx2.Client(base_url=served.url) as client,
     ):
         for address, status in (("192.0.2.1", 429), ("192.0.2.2", 401)):
-            for _ in range(2 * MOST_WRONG if status == 429 else 1):
-                response = client.get("/v1/models", headers=bearer("wrong") | {"x-forwarded-for": address})
-            assert response.status_code == status
+            headers = bearer("wrong") | {"x-forwarded-for": address}
+            times = 2 * MOST_WRONG if status == 429 else 1
+            statuses = [client.get("/v1/models", headers=headers).status_code for _ in range(times)]
+            assert statuses[-1] == status
 
 
 def test_wrong_keys_of_any_number_of_addresses_take_bounded_memory() -> None:
