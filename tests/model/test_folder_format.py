@@ -168,6 +168,7 @@ def test_a_whole_folder_is_loaded(folder: Path) -> None:
     load(folder)
 
 
-def test_masks_that_are_stored_as_integers_are_no_weights(folder: Path) -> None:
-    tensors(model__layers__0__self_attn__bias=torch.ones(4, 4, dtype=torch.bool))(folder)
+def test_masks_and_scales_of_plain_models_are_not_refused(folder: Path) -> None:
+    mask, scale = torch.ones(4, 4, dtype=torch.bool), torch.ones(1)
+    tensors(model__layers__0__self_attn__bias=mask, model__layers__0__altup__correct_output_scale=scale)(folder)
     load(folder)

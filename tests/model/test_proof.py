@@ -14,10 +14,12 @@ from transformers import (
     Cohere2Config,
     Ernie4_5Config,
     FalconH1Config,
+    Gemma4TextConfig,
     MixtralConfig,
     Olmo3Config,
     PreTrainedConfig,
 )
+from transformers.models.arcee.modeling_arcee import ArceeMLP
 
 from panacea.config import DType, EngineConfig
 from panacea.engine import proof
@@ -38,6 +40,15 @@ UNPROVEN: dict[str, PreTrainedConfig] = {
     "ernie4_5": Ernie4_5Config(**SIZES, head_dim=12),
     "mixtral_experts": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
     "arcee": ArceeConfig(**SIZES),
+    "gemma4_lets_images_see_themselves": Gemma4TextConfig(
+        **SIZES,
+        head_dim=12,
+        global_head_dim=12,
+        hidden_size_per_layer_input=0,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        sliding_window=9,
+        use_bidirectional_attention="vision",
+    ),
 }
 FALCON_H1 = FalconH1Config(
     **SIZES,
@@ -168,3 +179,17 @@ def test_a_model_that_raises_in_a_step_is_refused_in_one_line(tmp_path: Path, mo
     with pytest.raises(CheckpointError, match="ArceeForCausalLM is not supported") as caught:
         Engine.load(small(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapted_layer_that_the_model_does_not_call_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family that reads `layer.weight` itself would be served without steering there."""
+
+    def by_weight(self: ArceeMLP, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(self.act_fn(self.up_proj(x)), self.down_proj.weight)
+
+    random_checkpoint(tmp_path, UNPROVEN["arcee"])
+    monkeypatch.setattr(ArceeMLP, "forward", by_weight)
+    with pytest.raises(CheckpointError, match=r"no effect on model\.layers\.0\.mlp\.down_proj: the model"):
+        Engine.load(small(tmp_path))

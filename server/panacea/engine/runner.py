@@ -25,8 +25,6 @@ from panacea_kernels import PagedLayout, Span, batch_invariant
 
 logger = logging.getLogger(__name__)
 
-logger = logging.getLogger(__name__)
-
 CPU_CACHE_BYTES = 1 << 30
 WARM_UP_ROWS = (16, 32, 64, 128, 256)
 """Numbers of rows to warm up. Steps of different sizes use different tiles, and each tile is compiled once."""

@@ -14,7 +14,17 @@ from panacea.errors import CheckpointError, first_line
 _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", "attention"})
 """Names that configs give to layers whose only state is keys and values."""
 _LAYER_LISTS = ("layer_types", "layers_block_type", "block_types")
-_RECURRENT_SETTINGS = ("mamba_", "ssm_", "lru_", "linear_attn", "conv_L_cache", "time_mix", "state_size")
+_RECURRENT_SETTINGS = (
+    "mamba_",
+    "ssm_",
+    "lru_",
+    "linear_attn",
+    "conv_L_cache",
+    "time_mix",
+    "state_size",
+    "rescale_every",
+    "qk_dim_factor",
+)
 """Beginnings of the settings of layers that keep a state outside the KV cache."""
 _SIZES = {
     "num_hidden_layers": 10_000,

@@ -1,5 +1,6 @@
 """transformers' own forward of a loaded model, on the weights that the engine uses. It is the oracle of the proof."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,14 +38,21 @@ class PlainForward:
         """token_ids (tokens,) -> logits (last, vocabulary) float32 of the `last` tokens, without any cache.
 
         Raises `CheckpointError` if an adapted layer takes no part in the forward: its adapter would have no effect.
+        Layers for images take no part in a text, so all layers of a stack may be left out.
         """
         with _in_place(self._network, self._layers):
             output = self._network(input_ids=token_ids[None], use_cache=False, logits_to_keep=last)
+        called = {_stack(name) for name, layer in self._layers.items() if layer.was_called}
         for name, layer in self._layers.items():
-            if layer.adapted and not layer.was_called:
+            if layer.adapted and not layer.was_called and _stack(name) in called:
                 raise CheckpointError(f"the adapter has no effect on {name}: the model does not call this layer")
         logits: torch.Tensor = output.logits[0, -last:]  # some families ignore `logits_to_keep`
         return logits.float()
+
+
+def _stack(name: str) -> str:
+    """What the layers of one stack have in common: `model.layers` for `model.layers.3.self_attn.q_proj`."""
+    return re.sub(r"\.\d+\..*", "", name)
 
 
 class _PlainLinear(nn.Module):

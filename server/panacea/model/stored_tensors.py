@@ -15,8 +15,9 @@ _MOST_HEADER_BYTES = 100_000_000
 PLAIN_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 """Dtypes of weights that mean what they say."""
 _SCALE = re.compile(
-    r"(?:.*[._])?(?:(?:weight|input|output|act|[qkv]|kv|prob|proj|blocks)_scales?(?:_inv|_2)?|weight_(?:packed|shape)"
-    r"|weight_zero_point|scales|qzeros|g_idx|absmax|quant_map|quant_state[.\w]*)"
+    r"(?:.*\.)?(?:(?:\w+_)?weight_scale(?:_inv|_2)?|(?:input|output|act|[qkv]|kv|prob)_scale|\w+_proj_(?:scales|blocks)"
+    r"|weight_(?:packed|shape|zero_point)|qweight|scales|qzeros|g_idx|(?:nested_)?absmax|(?:nested_)?quant_map"
+    r"|quant_state[.\w]*)"
 )
 """Names of the tensors that quantised formats store beside their weights: FP8, GPTQ, AWQ, compressed-tensors, MXFP4,
 bitsandbytes."""
