@@ -230,4 +230,4 @@ def test_what_ends_the_command_is_json_too(tmp_path: Path) -> None:
         assert ended.returncode == 2
         lines = [json.loads(line) for line in ended.stderr.splitlines()]
         assert lines[-1]["level"] == "critical"
-        assert "/no/such/folder" in lines[-1]["message"] or "cannot be read" in lines[-1]["message"]
+        assert "/no/such/folder" in lines[-1]["message"] or "is damaged" in lines[-1]["message"]

@@ -1,6 +1,9 @@
 """`POST /v1/tokenize` and `POST /v1/detokenize`, in vLLM's shapes."""
 
+from collections.abc import AsyncGenerator
+
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 
 from panacea.api.access.admission import ticket_of
 from panacea.api.catalog import Catalog
@@ -15,6 +18,8 @@ from panacea.api.information.tokenization_request import DetokenizeRequest, Toke
 from panacea.config import Limits
 from panacea.text.jobs import Detokenize, Tokenize, packed, template_json
 from panacea.text.pool import TextService
+
+_PART_BYTES = 1 << 15
 
 
 class TokenizedPrompt(Documented):
@@ -37,6 +42,11 @@ class DetokenizedText(Documented):
     """The text. Incomplete characters are U+FFFD."""
 
 
+async def _parts(content: bytes) -> AsyncGenerator[bytes]:
+    for start in range(0, len(content), _PART_BYTES):
+        yield content[start : start + _PART_BYTES]
+
+
 def tokenization_router(limits: Limits, engine: EngineLike, text: TextService, catalog: Catalog) -> APIRouter:
     """The routes for this engine, tokenizer and catalog."""
     router = APIRouter(tags=["tokens"])
@@ -44,7 +54,9 @@ def tokenization_router(limits: Limits, engine: EngineLike, text: TextService, c
     async def answer(http: Request, job: Tokenize | Detokenize) -> Response:
         content = await perform(text, http, job)
         ticket_of(http).hold_bytes(len(content))
-        return Response(content, media_type="application/json")
+        # In parts: each one waits until its client has read most of those before it. Until then the bytes are held.
+        headers = {"content-length": str(len(content))}
+        return StreamingResponse(_parts(content), headers=headers, media_type="application/json")
 
     @router.post(
         "/v1/tokenize",
