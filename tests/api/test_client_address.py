@@ -1,9 +1,10 @@
 """Whose address a limit per client counts by, with and without proxies in front."""
 
 import asyncio
+from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from panacea.api.access.admission import Admission
 from panacea.api.access.key_ring import KeyRing
@@ -45,14 +46,13 @@ def seen(peer: str, forwarded: str | None, *trusted: str) -> str:
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
         found.append(client_address(scope))
 
-    async def nothing(*_: Message) -> Message:
-        return {}
-
     limits = Limits()
     config = HttpConfig(app, limits, Admission(limits, 1, KeyRing((), limits)), trusted)
     config.load()
     headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
-    asyncio.run(config.loaded_app({"type": "http", "client": (peer, 5), "headers": headers}, nothing, nothing))
+    scope: Any = {"type": "http", "client": (peer, 5), "headers": headers}
+    unused: Any = None
+    asyncio.run(config.loaded_app(scope, unused, unused))
     return found[0]
 
 

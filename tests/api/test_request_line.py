@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 
 import pytest
@@ -117,14 +117,20 @@ def test_other_early_answers_arrive_too(client: socket.socket, start: bytes, sta
     assert error_in(answers(client))[0] == status
 
 
-def test_a_body_in_chunks_of_a_byte_is_refused_and_one_in_small_chunks_is_read(client: socket.socket) -> None:
-    """h11 takes as long for a chunk of one byte as for one of a kilobyte."""
+def in_chunks(pieces: Iterable[bytes]) -> bytes:
+    head = CHAT_HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def test_a_body_in_small_chunks_is_read(client: socket.socket) -> None:
     content = json.dumps(body()).encode().ljust(200_000)
-    pieces = [content[start : start + 150] for start in range(0, len(content), 150)]
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    client.sendall(CHAT_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
-    assert client.recv(65536).startswith(b"HTTP/1.1 200")
-    client.sendall(CHAT_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 20_000)
+    client.sendall(in_chunks(content[start : start + 150] for start in range(0, len(content), 150)))
+    assert answers(client).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_in_chunks_of_a_byte_is_refused(client: socket.socket) -> None:
+    """h11 takes as long for a chunk of one byte as for one of a kilobyte."""
+    client.sendall(in_chunks([b" "] * 20_000))
     status, error = error_in(answers(client))
     assert (status, error["code"]) == (413, "too_many_chunks")
 
