@@ -82,6 +82,20 @@ def test_dynamic_scaling_is_refused_and_a_model_without_limit_needs_one() -> Non
     assert context_length({"model_type": "x"}, None, 99) == 99
 
 
+@pytest.mark.parametrize("factor", ["4", [4], float("inf"), float("nan")])
+def test_a_factor_that_is_no_number_is_one_line(factor: object) -> None:
+    rope = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": 32}
+    with pytest.raises(CheckpointError, match=r"rope_parameters of config\.json are not valid"):
+        context_length({"max_position_embeddings": 64, "rope_parameters": rope}, None, None)
+
+
+def test_a_huge_context_must_be_asked_for() -> None:
+    text = {"max_position_embeddings": 1 << 20, "rope_parameters": {**LINEAR, "factor": 64.0}}
+    with pytest.raises(CheckpointError, match="the model's context is 67108864 tokens, more than 16777216"):
+        context_length(text, None, None)
+    assert context_length(text, None, 5000) == 5000
+
+
 @pytest.mark.parametrize(("stored", "length"), [(512, 512), (10**30, 1024), (None, 1024), (True, 1024), ("7", 1024)])
 def test_the_tokenizers_limit_counts(stored: object, length: int, tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": stored}), "utf-8")

@@ -32,6 +32,14 @@ from panacea.errors import CheckpointError
 from panacea.model import base_config, decoders
 from tests.model.test_families import FAMILIES, SIZES, random_checkpoint
 
+GEMMA4: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 12,
+    "global_head_dim": 12,
+    "hidden_size_per_layer_input": 0,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "sliding_window": 9,
+}
 UNPROVEN: dict[str, PreTrainedConfig] = {
     "cohere2_window": Cohere2Config(
         **SIZES, sliding_window=40, layer_types=[*["sliding_attention"] * 2, "full_attention"]
@@ -40,15 +48,7 @@ UNPROVEN: dict[str, PreTrainedConfig] = {
     "ernie4_5": Ernie4_5Config(**SIZES, head_dim=12),
     "mixtral_experts": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
     "arcee": ArceeConfig(**SIZES),
-    "gemma4_lets_images_see_themselves": Gemma4TextConfig(
-        **SIZES,
-        head_dim=12,
-        global_head_dim=12,  # type: ignore[call-arg]  # the class takes what a config.json may hold
-        hidden_size_per_layer_input=0,
-        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
-        sliding_window=9,
-        use_bidirectional_attention="vision",
-    ),
+    "gemma4_lets_images_see_themselves": Gemma4TextConfig(**GEMMA4, use_bidirectional_attention="vision"),
 }
 FALCON_H1 = FalconH1Config(
     **SIZES,

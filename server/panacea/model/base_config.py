@@ -47,6 +47,7 @@ def read_base_config(folder: Path) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         text = config.get_text_config(decoder=True)
+        reason = unsupported_attention(text)
     except Exception as error:  # a config's own checks may raise anything
         raise CheckpointError(f"{path} cannot be used: {_reason(error)}") from None
     quantization: object = getattr(config, "quantization_config", None)
@@ -61,7 +62,6 @@ def read_base_config(folder: Path) -> PreTrainedConfig:
             f"{folder} is not supported: transformers {transformers_version} has no causal language model of type "
             f"{config.model_type!r}"
         )
-    reason = unsupported_attention(text)
     if reason is not None:
         raise CheckpointError(f"{folder} is not supported: {reason}")
     return config
@@ -77,7 +77,9 @@ def unsupported_attention(text: PreTrainedConfig) -> str | None:
     # "vision" lets the tokens of one image see each other, and changes nothing for text.
     if settings.get("use_bidirectional_attention") not in (None, False, "vision"):
         return "its attention needs use_bidirectional_attention"
-    if text.model_type == "bloom" or settings.get("alibi") or (settings.get("attn_config") or {}).get("alibi"):
+    attention: object = settings.get("attn_config")
+    nested = isinstance(attention, dict) and bool(cast("dict[str, Any]", attention).get("alibi"))
+    if text.model_type == "bloom" or settings.get("alibi") or nested:
         return f"{text.model_type} has ALiBi instead of position embeddings, which the engine's attention lacks"
     listed = next((settings[name] for name in _LAYER_LISTS if settings.get(name)), None)
     if listed is not None:

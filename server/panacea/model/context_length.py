@@ -22,6 +22,10 @@ _SCALED_ALREADY = ("default", "llama3", "longrope")
 """Types of RoPE scaling whose factor is part of the config's length."""
 
 
+MOST_TOKENS = 1 << 24
+"""Longest context that is taken without being asked for. The fused forward stores an angle for each position."""
+
+
 def context_length(text: Mapping[str, Any], folder: Path | None, max_context: int | None) -> int:
     """Most tokens of prompt and answer together, by the text config `text` and the tokenizer's config in `folder`.
 
@@ -37,7 +41,12 @@ def context_length(text: Mapping[str, Any], folder: Path | None, max_context: in
         if max_context is None:
             raise CheckpointError(f"{text.get('model_type')} has no max_position_embeddings: give max_context")
         return max_context
-    limit = int(_scaled(limit, text))
+    try:
+        limit = int(1.0 * _scaled(limit, text))  # a text times a number is a text, but not times 1.0
+    except (TypeError, ValueError, ArithmeticError, AttributeError):
+        raise CheckpointError("rope_parameters of config.json are not valid") from None
+    if limit > MOST_TOKENS and max_context is None:
+        raise CheckpointError(f"the model's context is {limit} tokens, more than {MOST_TOKENS}: give max_context")
     if max_context is not None and max_context > limit:
         raise OptionError("max_context", f"is {max_context}, but the model is made for at most {limit} tokens")
     return limit if max_context is None else max_context

@@ -1,7 +1,7 @@
 """transformers' own forward of a loaded model, on the weights that the engine uses. It is the oracle of the proof."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -84,7 +84,7 @@ class _PlainLinear(nn.Module):
 
 
 @contextmanager
-def _in_place(network: PreTrainedModel, layers: dict[str, _PlainLinear]) -> Iterator[None]:
+def _in_place(network: PreTrainedModel, layers: dict[str, _PlainLinear]) -> Generator[None]:
     """Puts `layers` and transformers' attention into the network, and the engine's back afterwards."""
     engines = {name: network.get_submodule(name) for name in layers}
     try:
