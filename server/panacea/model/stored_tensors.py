@@ -62,6 +62,8 @@ def read_header(path: Path) -> list[tuple[str, str]]:
 
     Raises `CheckpointError` if the file is missing, damaged or cut off, or names a tensor twice.
     """
+    header: object = None
+    length = size_bytes = 0
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
@@ -70,13 +72,12 @@ def read_header(path: Path) -> list[tuple[str, str]]:
             if is_lfs_pointer(head + file.read(len("version https://git-lfs"))):
                 raise CheckpointError(f"{path} is a Git LFS pointer without the weights: run `git lfs pull`")
             file.seek(_LENGTH_BYTES)
-            header: object = None
             if length <= min(size_bytes, _MOST_HEADER_BYTES):
                 header = json.loads(file.read(length), object_pairs_hook=lambda pairs: _once(path, pairs))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: copy or download the whole folder again") from None
     except (OSError, ValueError, RecursionError):
-        header = None
+        pass
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} is damaged: it has no safetensors header; copy or download it again")
     try:
