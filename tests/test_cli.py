@@ -206,7 +206,7 @@ WRONG = {
     "unknown_option": (["serve", "--nope"], "--nope"),
     "unknown_command": (["srve"], "srve"),
     "model": (["serve", "--model", "/no/such/folder"], "neither a folder nor a hub id"),
-    "model_no_folder": (["serve", "--model", "pyproject.toml"], "neither a folder nor a hub id"),
+    "model_no_folder": (["serve", "--model", "pyproject.toml"], "is a file: give the model's folder"),
     "hub_unreachable": (["serve", "--model", "nobody/nothing"], "the hub cannot be reached"),
     "adapter_no_adapter": (["serve", "--adapter", str(BASE)], "is not an adapter folder"),
     "base_no_model": (["serve", "--model", str(ADAPTER)], ""),

@@ -218,7 +218,7 @@ def test_dimensions_must_be_named_and_counted(tmp_path: Path) -> None:
         convert_third_party(SOURCE, (), tmp_path / "out")
     with pytest.raises(ConfigError, match="has 3 dimensions, but 2 are named: a, b"):
         convert_third_party(SOURCE, ("a", "b"), tmp_path / "out")
-    with pytest.raises(PreferenceError, match="occur twice"):
+    with pytest.raises(PreferenceError, match="occurs twice"):
         convert_third_party(SOURCE, ("a", "b", "a"), tmp_path / "out")
 
 

@@ -194,7 +194,8 @@ class _Talk:
 
 
 def _line(prompt: Prompt, answer: str) -> bytes:
-    asked = {"prompt": prompt.text, "messages": prompt.messages, "answer": answer, "fields": prompt.fields}
+    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    asked = {"prompt": prompt.text, "messages": messages, "answer": answer, "fields": prompt.fields}
     return msgspec.json.encode(asked) + b"\n"
 
 
