@@ -28,7 +28,7 @@ REFUSED: Mapping[str, str] = {
     "bamba": HYBRID,
     "falcon_h1": HYBRID,
     "jamba": HYBRID,
-    "lfm3": HYBRID,
+    "minimax": HYBRID,
     "nemotron_h": HYBRID,
     "qwen3_next": HYBRID,
     "recurrent_gemma": HYBRID,

@@ -108,8 +108,9 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _check_architecture(path: Path, content: dict[str, Any]) -> None:
     if not isinstance(content.get("model_type"), str):
         raise CheckpointError(f"{path} has no model_type: it is not the config of a transformers model")
-    text_config = content.get("text_config")
-    for part in (content, text_config if isinstance(text_config, dict) else {}):
+    text_config: object = content.get("text_config")
+    parts = [content, *([cast("dict[str, Any]", text_config)] if isinstance(text_config, dict) else [])]
+    for part in parts:
         for name, most in _SIZES.items():
             value: object = part.get(name)
             values = (
