@@ -269,7 +269,7 @@ def test_a_damaged_adapter_is_one_clear_line_too(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    assert "adapter_model.safetensors cannot be read" in result.stderr.splitlines()[-1]
+    assert "adapter_model.safetensors is damaged" in result.stderr.splitlines()[-1]
 
 
 def test_help_teaches_and_version_prints() -> None:

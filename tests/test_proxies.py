@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -47,13 +48,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
         wait_until(lambda: process.poll() is not None or announcement in (folder / "log").read_text("utf-8"), 120)
         assert process.poll() is None, (folder / "log").read_text("utf-8")
         path.chmod(0o666)  # nginx's workers are another user
-        for parent in list(path.parents)[:3]:
-            parent.chmod(0o755)
+        open_to_all(folder)
         yield path
     finally:
         process.terminate()
         assert process.wait(30) == 0
     assert not path.exists()
+
+
+def open_to_all(folder: Path) -> None:
+    """Lets other users through to a folder of pytest's."""
+    while folder != Path(tempfile.gettempdir()):
+        folder.chmod(0o755)
+        folder = folder.parent
 
 
 @contextmanager
@@ -96,8 +103,7 @@ def url(request: pytest.FixtureRequest, server: Path, tmp_path_factory: pytest.T
     """Where the sample serves, with another socket and port in it."""
     folder = tmp_path_factory.mktemp("proxy")
     folder.chmod(0o777)  # for nginx's workers
-    for parent in list(folder.parents)[:2]:
-        parent.chmod(0o755)
+    open_to_all(folder.parent)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = (SAMPLES / request.param).read_text("utf-8")

@@ -90,7 +90,7 @@ class FaultyModel:
 
 def _without_torch() -> Any:
     """The real engine, with stand-ins for the modules around it that import torch."""
-    for name, member in {"runner": "Runner", "sampler": "Sampled"}.items():
+    for name, member in {"runner": "Runner", "sampler": "Sampled", "proof": "prove"}.items():
         module = ModuleType(f"panacea.engine.{name}")
         setattr(module, member, Sampled)
         sys.modules[module.__name__] = module
@@ -99,6 +99,7 @@ def _without_torch() -> Any:
     sys.modules[loader.__name__] = loader
     from panacea.engine import engine
 
+    assert "torch" not in sys.modules, "a module of the engine imports torch: give it a stand-in"
     return engine
 
 
